@@ -1,0 +1,72 @@
+/*
+ * The server side of HTTP/2 (RFC 9113) over nghttp2, sans I/O: bytes in, callbacks out, bytes out. Flow-control windows
+ * are opened only by h2_consumed, so that a handler that does not read holds its peer back.
+ */
+#ifndef TR_CODEC_H2_H
+#define TR_CODEC_H2_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/attrs.h"
+#include "base/err.h"
+#include "base/view.h"
+#include "codec/h1.h"
+
+enum {
+    H2_MAX_STREAMS = 256,          /* concurrent, for each connection */
+    H2_STREAM_WINDOW = 256 * 1024, /* bytes of one request body that may be under way */
+    H2_CONN_WINDOW = 1024 * 1024,
+    H2_MAX_HEADER_BYTES = H1_MAX_HEAD,
+    H2_MAX_RESETS = 100,   /* client resets in 10 s: rapid reset (CVE-2023-44487) */
+    H2_MAX_CONTROL = 1000, /* pings, settings and empty frames in 10 s */
+    H2_MAX_QUEUED_OUT = 1024 * 1024, /* bytes of answers to control frames nobody reads */
+};
+
+struct h2_session;
+
+struct h2_head {
+    struct view method, scheme, authority, path, protocol; /* protocol: RFC 8441, or empty */
+    const struct h1_field *fields; /* without pseudo fields; names in lower case */
+    size_t n_fields;
+    int64_t content_length; /* -1: none */
+    bool end_stream;        /* no body follows */
+};
+
+struct h2_ops {
+    /* A request. Views are valid during the call. */
+    void (*on_request)(void *ctx, int32_t id, const struct h2_head *head);
+    void (*on_body)(void *ctx, int32_t id, struct view piece);
+    void (*on_end)(void *ctx, int32_t id);
+    /* The stream is over for any reason (0: both sides ended well): forget the id. */
+    void (*on_closed)(void *ctx, int32_t id, uint32_t code);
+    /* Bytes queued by h2_write went out and less than `H2_STREAM_WINDOW / 4` are left. */
+    void (*on_drain)(void *ctx, int32_t id);
+};
+
+/* `now_ns` is passed to calls for the limits by time. */
+struct h2_session *h2_server_new(const struct h2_ops *ops, void *ctx);
+void h2_free(struct h2_session **s);
+
+/* Feed bytes. -1: the connection is to be closed after what h2_pull still gives (GOAWAY); `e` says why. */
+int h2_feed(struct h2_session *s, struct view in, int64_t now_ns, struct err *e) TR_MUST_USE;
+
+/* Bytes to send, valid until the next call; empty when there are none now. Call h2_sent with what was taken. */
+struct view h2_pull(struct h2_session *s);
+void h2_sent(struct h2_session *s, size_t n);
+
+/* The handler is done with n bytes of a request body: open the windows. */
+void h2_consumed(struct h2_session *s, int32_t id, size_t n);
+
+/* Answer. `end`: there is no body. Fields are copied; names are lowered. Connection-level fields (Connection,
+ * Transfer-Encoding, Keep-Alive, Upgrade) are left out. Unknown ids (reset meanwhile) are ignored. */
+void h2_respond(struct h2_session *s, int32_t id, int status, const struct h1_field *fields, size_t n, bool end);
+/* Queue body bytes (copied); returns how many are queued for this stream now. */
+size_t h2_write(struct h2_session *s, int32_t id, struct view piece, bool end);
+void h2_trailers(struct h2_session *s, int32_t id, const struct h1_field *fields, size_t n); /* ends the stream */
+void h2_reset(struct h2_session *s, int32_t id, uint32_t code);
+
+void h2_goaway(struct h2_session *s);     /* finish the streams there are, take no more */
+bool h2_idle(const struct h2_session *s); /* no stream open */
+bool h2_done(const struct h2_session *s); /* may be closed: nothing to read or write any more */
+
+#endif

@@ -1,0 +1,22 @@
+/* Digests and encodings around them. */
+#ifndef TR_CRYPTO_DIGEST_H
+#define TR_CRYPTO_DIGEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "base/str.h"
+#include "base/view.h"
+
+/* CRC-32C (Castagnoli), as in x-goog-hash: start with 0 and feed pieces; uses SSE4.2 where the CPU has it. */
+uint32_t crc32c(uint32_t crc, const void *p, size_t n);
+
+void sha256(const void *p, size_t n, uint8_t out[32]);
+
+/* Base64 (RFC 4648 §4) and base64url without padding (§5), appended to `out`. Decoding is strict:
+ * -1 on any byte that does not belong; accepts exactly what the encoder writes. */
+void base64_encode(const void *p, size_t n, struct str *out);
+int base64_decode(struct view in, struct str *out) TR_MUST_USE;
+void base64url_encode(const void *p, size_t n, struct str *out);
+int base64url_decode(struct view in, struct str *out) TR_MUST_USE;
+
+#endif

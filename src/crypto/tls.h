@@ -1,0 +1,68 @@
+/*
+ * TLS over descriptors, with OpenSSL 3. Contexts are immutable once made and shared by threads;
+ * a session belongs to one thread. Renegotiation and compression are off; TLS 1.2 is the least.
+ */
+#ifndef TR_CRYPTO_TLS_H
+#define TR_CRYPTO_TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "base/attrs.h"
+#include "base/err.h"
+#include "base/view.h"
+
+struct tls_ctx;
+struct tls_session;
+
+struct tls_server_opts {
+    const char *certificate; /* PEM chain file */
+    const char *key;         /* PEM key file */
+    const char *client_ca;   /* PEM bundle to verify client certificates by, or NULL: none asked for */
+    bool client_required;
+    bool http2;              /* offer h2 by ALPN, else http/1.1 only */
+};
+
+struct tls_client_opts {
+    const char *ca;          /* PEM bundle, or NULL: the system's */
+    const char *certificate; /* client certificate and key, or NULL */
+    const char *key;
+    const char *min_version; /* "1.2" (default) or "1.3" */
+    bool insecure;           /* no verification; tests only */
+};
+
+/* NULL and `e` (naming the file and what is wrong with it) on failure. Reference counted. */
+struct tls_ctx *tls_ctx_server(const struct tls_server_opts *o, struct err *e) TR_MUST_USE;
+struct tls_ctx *tls_ctx_client(const struct tls_client_opts *o, struct err *e) TR_MUST_USE;
+struct tls_ctx *tls_ctx_ref(struct tls_ctx *ctx);
+void tls_ctx_unref(struct tls_ctx **ctx);
+
+/* Wall time (ns) at which the first certificate of the server context's chain expires. */
+int64_t tls_ctx_not_after_ns(const struct tls_ctx *ctx);
+
+enum tls_want { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
+
+/* A session over a non-blocking descriptor, which it does not own. Client side: `server_name` is
+ * sent as SNI and verified; `alpn` is the wire-format list to offer or VIEW_NONE. */
+struct tls_session *tls_accept(struct tls_ctx *ctx, int fd);
+struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name, struct view alpn);
+void tls_free(struct tls_session **s);
+
+/* Step the handshake: DONE, what to wait for, or FAILED with `e` (why, in words for an admin). */
+enum tls_want tls_handshake(struct tls_session *s, struct err *e);
+
+/* Like read and write: bytes moved; 0 from tls_read is a clean end (close_notify) and
+ * TLS_READ_EOF (-3) a bare TCP end; -1 with `*want` set: call again when the descriptor is
+ * ready; -2 with `e` on failure. */
+enum { TLS_AGAIN = -1, TLS_ERROR = -2, TLS_READ_EOF = -3 };
+ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, struct err *e);
+ssize_t tls_write(struct tls_session *s, const void *p, size_t n, enum tls_want *want, struct err *e);
+bool tls_pending(const struct tls_session *s); /* decrypted bytes wait inside */
+void tls_close_notify(struct tls_session *s);  /* best effort, never blocks */
+
+struct view tls_alpn(const struct tls_session *s);        /* what was agreed, or empty */
+struct view tls_server_name(const struct tls_session *s); /* SNI the client sent, or empty */
+struct view tls_peer_subject(struct tls_session *s);      /* client certificate's subject, or empty */
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * The HTTP/1.1 client of the relays: streams both ways, keeps idle connections for reuse, and never repeats a request by
+ * itself, with one exception that RFC 9110 §9.2.2 allows: a GET or HEAD that failed on a reused connection before any answer byte goes once on a fresh one.
+ */
+#ifndef TR_HTTP_CLIENT_H
+#define TR_HTTP_CLIENT_H
+
+#include "http/message.h"
+#include "net/connect.h"
+
+struct http_client;
+struct http_call;
+
+struct http_client_opts {
+    struct net_resolver *resolver;
+    unsigned idle_timeout_ms; /* of kept connections; 0: 15 s, shorter than upstreams keep theirs */
+    unsigned max_idle;        /* for each origin; 0: 32 */
+    unsigned head_timeout_ms; /* request sent to head of the answer; 0: 330 s: at least five minutes (HP §7 item 41) */
+};
+struct http_client *http_client_new(struct ev_loop *loop, const struct http_client_opts *o);
+void http_client_free(struct http_client **c);
+
+struct http_call_opts {
+    const char *host;
+    uint16_t port;
+    struct tls_ctx *tls;  /* NULL: in clear */
+    bool (*allow)(void *ctx, const struct net_addr *addr); /* see net/connect.h */
+    void *allow_ctx;
+    struct view method, target, authority; /* authority goes into Host */
+    const struct h1_field *fields; /* hop fields already left out; copied */
+    size_t n_fields;
+    int64_t length;       /* of the body; -1: chunked; 0: none */
+    bool upgrade;         /* add Connection: upgrade and keep the Upgrade field; a 101 makes it a tunnel */
+};
+
+struct http_call_ops {
+    /* Head of the answer (interim 1xx are not shown, but 101). Valid during the call. With 101 on_body and http_call_write are raw. */
+    void (*on_head)(void *ctx, int status, const struct h1_field *fields, size_t n, int64_t length);
+    void (*on_body)(void *ctx, struct view piece);
+    void (*on_end)(void *ctx);
+    void (*on_drain)(void *ctx);
+    /* It failed; nothing follows. `sent`: the request may have reached the peer. */
+    void (*on_error)(void *ctx, const struct err *e, bool sent);
+};
+
+struct http_call *http_call_start(struct http_client *c, const struct http_call_opts *o, const struct http_call_ops *ops, void *ctx);
+size_t http_call_write(struct http_call *call, struct view piece); /* bytes queued now; see HTTP_WRITE_HIGH */
+void http_call_finish(struct http_call *call); /* the request body (or our side of the tunnel) is complete */
+void http_call_consumed(struct http_call *call, size_t n);
+/* After on_end or on_error: frees. Before: breaks the connection off. Callbacks stop at once. */
+void http_call_free(struct http_call **call);
+
+#endif

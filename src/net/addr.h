@@ -1,0 +1,25 @@
+/* Addresses. */
+#ifndef TR_NET_ADDR_H
+#define TR_NET_ADDR_H
+
+#include <stdint.h>
+#include <sys/socket.h>
+#include "base/attrs.h"
+#include "base/err.h"
+#include "base/view.h"
+
+struct net_addr {
+    struct sockaddr_storage ss;
+    socklen_t len;
+};
+
+/* "192.0.2.1:80", "[2001:db8::1]:80": a literal address and port. Strict. */
+int net_addr_parse(struct view text, struct net_addr *out, struct err *e) TR_MUST_USE;
+
+enum { NET_ADDR_TEXT = 64 };
+const char *net_addr_text(const struct net_addr *a, char out[NET_ADDR_TEXT]); /* with port */
+const char *net_addr_ip(const struct net_addr *a, char out[NET_ADDR_TEXT]);   /* without */
+uint16_t net_addr_port(const struct net_addr *a);
+void net_addr_set_port(struct net_addr *a, uint16_t port);
+
+#endif

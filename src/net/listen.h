@@ -1,0 +1,30 @@
+/*
+ * Listeners. Each worker opens its own with SO_REUSEPORT, so that the kernel spreads connections
+ * and no lock is shared.
+ */
+#ifndef TR_NET_LISTEN_H
+#define TR_NET_LISTEN_H
+
+#include <stdint.h>
+#include "base/attrs.h"
+#include "base/err.h"
+#include "ev/loop.h"
+#include "net/addr.h"
+
+struct net_listener;
+
+/* `fd` is non-blocking, close-on-exec, TCP_NODELAY, and the callee's. */
+typedef void (*net_accept_fn)(void *ctx, int fd, const struct net_addr *peer);
+
+/* Open a listening descriptor (not yet watched), so that start-up and reload can fail before anything
+ * changes. Returns the descriptor or -1. Port 0 picks a free one; `*bound` (may be NULL) tells it. */
+int net_listen_fd(const struct net_addr *at, int backlog, struct net_addr *bound, struct err *e)
+    TR_MUST_USE;
+
+/* Watch a listening descriptor (owned from now on). When descriptors run out accepting pauses for
+ * 100 ms and goes on by itself. */
+struct net_listener *net_listener_new(struct ev_loop *loop, int fd, net_accept_fn fn, void *ctx);
+void net_listener_pause(struct net_listener *l, bool paused);
+void net_listener_free(struct net_listener **l); /* accepts what is queued first, then closes */
+
+#endif

@@ -1,0 +1,29 @@
+/* Names to addresses, asynchronously, by c-ares; answers are kept as long as their TTL says
+ * (between 1 s and 5 min; failures 1 s). One resolver for each loop. Literal addresses are answered without asking. */
+#ifndef TR_NET_RESOLVE_H
+#define TR_NET_RESOLVE_H
+
+#include <stddef.h>
+#include "base/err.h"
+#include "ev/loop.h"
+#include "net/addr.h"
+
+enum { NET_RESOLVE_MAX = 16 }; /* addresses kept of one answer */
+
+struct net_resolver;
+struct net_lookup;
+
+/* `servers`: "addr[:port],..." or NULL: the system's (/etc/hosts and resolv.conf are honoured). */
+struct net_resolver *net_resolver_new(struct ev_loop *loop, const char *servers, struct err *e)
+    TR_MUST_USE;
+void net_resolver_free(struct net_resolver **r);
+
+/* `addrs` have the port that was asked for and are valid during the call; n 0: failed, see `e`. */
+typedef void (*net_resolved_fn)(void *ctx, const struct net_addr *addrs, size_t n, const struct err *e);
+
+/* Never calls back before it returns. NULL is never returned; cancel by net_lookup_cancel. */
+struct net_lookup *net_resolve(struct net_resolver *r, const char *host, uint16_t port,
+                               net_resolved_fn fn, void *ctx);
+void net_lookup_cancel(struct net_lookup **l);
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * A byte stream to a peer: a socket, with or without TLS on it. Readers and writers are told when
+ * they can go on and call read and write themselves; nothing is buffered here, so back-pressure is
+ * a call that is not made. All for the loop's thread.
+ */
+#ifndef TR_NET_STREAM_H
+#define TR_NET_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include "base/attrs.h"
+#include "base/err.h"
+#include "base/view.h"
+#include "crypto/tls.h"
+#include "ev/loop.h"
+#include "net/addr.h"
+
+struct net_stream;
+
+struct net_stream_ops {
+    /* Handshakes are done (called once, also for streams without TLS; never from the constructor). */
+    void (*on_ready)(void *ctx);
+    /* net_read will give bytes, the end or an error. Only while net_want_read is on. */
+    void (*on_readable)(void *ctx);
+    /* After net_write gave NET_AGAIN or took less than offered: there is room again. */
+    void (*on_writable)(void *ctx);
+    /* The stream failed outside a read or write call (handshake, reset while idle). Close it. */
+    void (*on_failed)(void *ctx, const struct err *e);
+};
+
+/* Take over a connected non-blocking descriptor. `tls` NULL: in clear. The stream owns fd. */
+struct net_stream *net_stream_accepted(struct ev_loop *loop, int fd, struct tls_ctx *tls,
+                                       const struct net_addr *peer);
+struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls_ctx *tls,
+                                        const char *server_name, struct view alpn,
+                                        const struct net_addr *peer);
+
+/* Set once, before the next turn of the loop. */
+void net_stream_bind(struct net_stream *s, const struct net_stream_ops *ops, void *ctx);
+
+/* Bytes read; 0 at the end of the peer's bytes; NET_AGAIN: wait for on_readable; NET_ERROR. */
+enum { NET_AGAIN = -1, NET_ERROR = -2 };
+ssize_t net_read(struct net_stream *s, void *p, size_t n, struct err *e);
+
+/* Bytes taken (may be fewer than n; then on_writable follows); NET_AGAIN; NET_ERROR. */
+ssize_t net_write(struct net_stream *s, const void *p, size_t n, struct err *e);
+
+void net_want_read(struct net_stream *s, bool on); /* off at first */
+void net_shutdown_write(struct net_stream *s);     /* the end of our bytes: FIN, close_notify */
+
+/* Close and free. `hard`: send a reset. Callbacks stop at once; memory goes at the end of the turn. */
+void net_stream_close(struct net_stream **s, bool hard);
+
+bool net_is_tls(const struct net_stream *s);
+struct view net_alpn(const struct net_stream *s);
+struct view net_server_name(const struct net_stream *s);
+const struct net_addr *net_peer(const struct net_stream *s);
+int net_fd(const struct net_stream *s);
+struct ev_loop *net_loop(const struct net_stream *s);
+
+#endif

@@ -1,0 +1,134 @@
+#include "rt/fdx.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/xmem.h"
+
+int fd_set_nonblock(int fd, bool on, struct err *e)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) < 0)
+        return err_errno(e, ERR_IO, errno, "cannot change descriptor %d", fd);
+    return 0;
+}
+
+void fd_close(int *fd)
+{
+    int saved = errno;
+
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+    errno = saved;
+}
+
+static int read_all(int fd, const char *path, size_t max, struct str *out, struct err *e)
+{
+    char piece[16384];
+    size_t total = 0;
+
+    for (;;) {
+        ssize_t n = read(fd, piece, sizeof(piece));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_errno(e, ERR_IO, errno, "cannot read %s", path);
+        if (n == 0)
+            return 0;
+        total += (size_t)n;
+        if (total > max)
+            return err_set(e, ERR_LIMIT, "%s is larger than %zu bytes", path, max);
+        str_add(out, piece, (size_t)n);
+    }
+}
+
+int file_read(const char *path, size_t max, struct str *out, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc;
+
+    if (fd < 0)
+        return err_errno(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, errno, "cannot open %s", path);
+    rc = read_all(fd, path, max, out, e);
+    fd_close(&fd);
+    return rc;
+}
+
+static int write_all(int fd, const char *p, size_t n)
+{
+    while (n) {
+        ssize_t w = write(fd, p, n);
+
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w < 0)
+            return -1;
+        p += w;
+        n -= (size_t)w;
+    }
+    return 0;
+}
+
+static int sync_directory_of(const char *path)
+{
+    char *copy = xstrdup(path);
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 ? -1 : fsync(fd);
+
+    fd_close(&fd);
+    xfree(copy);
+    return rc;
+}
+
+int file_write_durable(const char *path, const void *p, size_t n, mode_t mode, struct err *e)
+{
+    struct str tmp = STR_INIT;
+    int fd, rc = -1;
+
+    str_addf(&tmp, "%s.tmp-%ld", path, (long)getpid());
+    fd = open(str_c(&tmp), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (fd < 0) {
+        err_errno(e, ERR_IO, errno, "cannot create %s", str_c(&tmp));
+        goto out;
+    }
+    if (write_all(fd, p, n) < 0 || fsync(fd) < 0 || rename(str_c(&tmp), path) < 0) {
+        err_errno(e, ERR_IO, errno, "cannot write %s", path);
+        unlink(str_c(&tmp));
+        goto out;
+    }
+    if (sync_directory_of(path) < 0) {
+        err_errno(e, ERR_IO, errno, "cannot sync the directory of %s", path);
+        goto out;
+    }
+    rc = 0;
+out:
+    fd_close(&fd);
+    str_fini(&tmp);
+    return rc;
+}
+
+int dir_make(const char *path, mode_t mode, struct err *e)
+{
+    char *copy = xstrdup(path);
+    char *at;
+    int rc = 0;
+
+    for (at = copy + 1; *at && rc == 0; at++) {
+        if (*at != '/')
+            continue;
+        *at = '\0';
+        if (mkdir(copy, mode) < 0 && errno != EEXIST)
+            rc = err_errno(e, ERR_IO, errno, "cannot make directory %s", copy);
+        *at = '/';
+    }
+    if (rc == 0 && mkdir(copy, mode) < 0 && errno != EEXIST)
+        rc = err_errno(e, ERR_IO, errno, "cannot make directory %s", copy);
+    xfree(copy);
+    return rc;
+}

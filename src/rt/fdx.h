@@ -1,0 +1,26 @@
+/* File descriptor and file helpers. */
+#ifndef TR_RT_FDX_H
+#define TR_RT_FDX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include "base/attrs.h"
+#include "base/err.h"
+#include "base/str.h"
+
+int fd_set_nonblock(int fd, bool on, struct err *e) TR_MUST_USE;
+void fd_close(int *fd); /* closes if >= 0 and sets it to -1; keeps errno */
+
+/* Read a whole file of at most `max` bytes into `out` (appended). A larger one is ERR_LIMIT. */
+int file_read(const char *path, size_t max, struct str *out, struct err *e) TR_MUST_USE;
+
+/* Write a file so that after a crash it holds either the old or the new bytes: temporary file in the
+ * same directory, fsync, rename, fsync of the directory. */
+int file_write_durable(const char *path, const void *p, size_t n, mode_t mode, struct err *e)
+    TR_MUST_USE;
+
+/* Make the directory and its missing parents. Existing is fine. */
+int dir_make(const char *path, mode_t mode, struct err *e) TR_MUST_USE;
+
+#endif

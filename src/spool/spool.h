@@ -1,0 +1,137 @@
+/*
+ * The spool: an SQLite database in which durable records wait. It knows streams, records, blobs in pieces, small named values and
+ * the ledger, and nothing of what they mean; `state`, `meta` and bodies are opaque bytes.
+ *
+ * One writer thread commits whatever transactions have queued up as one group (BEGIN, all of them, COMMIT with
+ * the sync that `spool.sync` says) and then calls each one's `done`. Transactions take effect in the order they were submitted. Records
+ * of a stream are numbered densely in the commit. One reader thread with a connection of its own serves reads in short
+ * transactions. Callbacks run in those threads: post to a loop and return.
+ */
+#ifndef TR_SPOOL_SPOOL_H
+#define TR_SPOOL_SPOOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/attrs.h"
+#include "base/err.h"
+#include "base/str.h"
+#include "base/view.h"
+#include "spool/ledger.h"
+
+struct spool;
+struct spool_txn;
+
+enum spool_sync {
+    SPOOL_SYNC_FULL,   /* fsync before each acknowledgement: survives power loss (default) */
+    SPOOL_SYNC_NORMAL, /* survives a crash of the program, not of the machine */
+};
+
+struct spool_opts {
+    const char *directory; /* made with mode 0700 if missing; holds spool.db, -wal, -shm and a lock file */
+    uint64_t limit;        /* bytes; the database is never let grow beyond it */
+    enum spool_sync sync;
+};
+
+/* Open or create, take the lock (a second process is refused, naming the pid), check the format's version, drop pieces of uploads that never completed.
+ * A damaged file is set aside as spool.db.damaged-TIME (never deleted), said in `*note` (may be NULL) and a fresh one is begun. A network file system is refused. */
+struct spool *spool_open(const struct spool_opts *o, struct str *note, struct err *e) TR_MUST_USE;
+
+/* --- recovery: between spool_open and spool_start, in the caller's thread ------------------ */
+
+struct spool_stream_row {
+    int64_t id;
+    uint64_t next; /* number the next record will get */
+    struct view account, key, state;
+};
+struct spool_record_row {
+    int64_t id;     /* rises in arrival order over all streams */
+    int64_t stream;
+    uint64_t number;
+    int kind;
+    uint64_t lines;
+    int64_t at_ns;  /* wall time of acceptance */
+    uint64_t size;  /* bytes of body, or of all pieces of its blob */
+    int64_t blob;   /* 0: none */
+    struct view meta;
+};
+int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row), void *ctx, struct err *e) TR_MUST_USE;
+int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_record_row *row), void *ctx, struct err *e) TR_MUST_USE; /* by id; dead ones left out */
+int spool_each_value(struct spool *s, const char *space, int (*fn)(void *ctx, struct view name, struct view value), void *ctx, struct err *e) TR_MUST_USE;
+
+int spool_start(struct spool *s, struct err *e) TR_MUST_USE; /* the threads */
+/* Commit what is queued, checkpoint, close. Callbacks of everything submitted have run when it returns. */
+void spool_close(struct spool **s);
+
+/* --- writing ------------------------------------------------------------------------------ */
+
+/* The spool's side of a stream: embed it, zeroed (or with id and next from recovery), and keep it until every transaction that
+ * names it is done. Read it only in or after `done`. */
+struct spool_stream {
+    int64_t id;
+    uint64_t next;
+};
+
+/* A record to be written; embed it; `id` and `number` are set when `done` runs with success. */
+struct spool_record {
+    int64_t id;
+    uint64_t number;
+    int kind;
+    uint64_t lines;
+    int64_t at_ns;
+    int64_t blob;     /* from spool_blob_id, or 0 */
+    struct view meta; /* borrowed until done */
+    struct view body; /* borrowed until done */
+};
+
+struct spool_txn *spool_txn_new(void);
+void spool_txn_free(struct spool_txn **t); /* of one that is not submitted */
+
+/* Insert the stream (id 0) or store its new state. The views are copied. */
+void spool_txn_stream(struct spool_txn *t, struct spool_stream *st, struct view account, struct view key, struct view state);
+void spool_txn_stream_drop(struct spool_txn *t, struct spool_stream *st); /* its records must be gone */
+void spool_txn_record(struct spool_txn *t, struct spool_stream *st, struct spool_record *r);
+void spool_txn_delete(struct spool_txn *t, int64_t record_id); /* with its blob's pieces */
+/* Make it a dead letter: it stays, with the reason, out of recovery's sight. */
+void spool_txn_bury(struct spool_txn *t, int64_t record_id, const char *reason);
+void spool_txn_piece(struct spool_txn *t, int64_t blob, uint32_t seq, struct view piece); /* borrowed until done */
+void spool_txn_blob_drop(struct spool_txn *t, int64_t blob); /* pieces of an upload given up */
+void spool_txn_ledger(struct spool_txn *t, enum ledger_row row, int64_t delta);
+void spool_txn_value(struct spool_txn *t, const char *space, struct view name, struct view value); /* copied; value.p NULL deletes */
+bool spool_txn_empty(const struct spool_txn *t);
+
+/* `err` NULL: durable. Otherwise nothing of it happened (ERR_FULL: limit or disk full; ERR_IO). Runs in the spool's thread; the transaction is freed afterwards. */
+typedef void (*spool_done_fn)(void *ctx, const struct err *err);
+void spool_submit(struct spool *s, struct spool_txn *t, spool_done_fn done, void *ctx);
+
+int64_t spool_blob_id(struct spool *s); /* a fresh one; any thread, never blocks */
+
+/* --- reading ------------------------------------------------------------------------------ */
+
+struct spool_read {
+    struct spool_read *next; /* ours */
+    int64_t record;          /* a record's body, or */
+    int64_t blob;            /* (record 0) a piece of a blob */
+    uint32_t seq;
+    struct str data;         /* filled; the caller frees */
+    struct err err;          /* code ERR_NONE: found; ERR_NOTFOUND: not there (for a blob: past its last piece) */
+    void (*done)(struct spool_read *r); /* reader thread */
+};
+void spool_read(struct spool *s, struct spool_read *r); /* keep it until done; any thread */
+
+/* --- watching: any thread, never blocks --------------------------------------------------- */
+
+void spool_ledger(struct spool *s, int64_t out[LEDGER_N]); /* as of the last commit, one snapshot */
+
+struct spool_stats {
+    uint64_t used_bytes;  /* pages in use and the write-ahead log */
+    uint64_t limit_bytes;
+    uint64_t written_bytes; /* handed to the disk since start */
+    uint64_t commits, transactions, failed;
+    int64_t oldest_at_ns; /* wall time of the oldest record, 0: none; as of at most a second ago */
+    bool failing;         /* the last commit failed */
+};
+void spool_stats(struct spool *s, struct spool_stats *out);
+
+/* A failing commit is retried by the next group; between failures the thread waits 100 ms so as not to spin. */
+
+#endif
