@@ -1,25 +1,35 @@
-#include "rt/metric_priv.h"
+#include "rt/metric.h"
 
 #include <ctype.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
 #include "base/bug.h"
 #include "base/hash.h"
 #include "base/xmem.h"
+#include "rt/metric_priv.h"
 
-pthread_mutex_t metric_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Held for everything but updates of a series that exists. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 const double metric_latency_buckets[] = {
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
 };
 const size_t metric_latency_buckets_n = ARRAY_LEN(metric_latency_buckets);
 
-struct list *metric_registry(void)
-{
-    static struct list families = {&families, &families};
+/* Sorted by name. */
+static struct list families = {&families, &families};
 
+struct list *metric_registry_lock(void)
+{
+    pthread_mutex_lock(&lock);
     return &families;
+}
+
+void metric_registry_unlock(void)
+{
+    pthread_mutex_unlock(&lock);
 }
 
 double metric_bits_load(const _Atomic uint64_t *bits)
@@ -64,10 +74,9 @@ static bool name_ok(const char *s)
 /* The family of that name, or NULL with `*before` set to the place to insert it at. */
 static struct metric_family *find_family(const char *name, struct list **before)
 {
-    struct list *all = metric_registry();
     struct list *it, *tmp;
 
-    list_each(it, tmp, all) {
+    list_each(it, tmp, &families) {
         struct metric_family *f = list_entry(it, struct metric_family, link);
         int order = strcmp(f->name, name);
 
@@ -195,7 +204,7 @@ struct metric_family *metric_family(enum metric_type type, const char *name, con
     struct metric_family *f;
     struct list *before;
 
-    pthread_mutex_lock(&metric_lock);
+    pthread_mutex_lock(&lock);
     f = find_family(name, &before);
     if (f) {
         ASSERT(f->type == type && same_labels(f, labels));
@@ -203,7 +212,7 @@ struct metric_family *metric_family(enum metric_type type, const char *name, con
         f = family_new(type, name, labels, help);
         list_insert_before(before, &f->link);
     }
-    pthread_mutex_unlock(&metric_lock);
+    pthread_mutex_unlock(&lock);
     return f;
 }
 
@@ -214,7 +223,7 @@ void metric_buckets(struct metric_family *f, const double *bounds, size_t n)
     ASSERT(f->type == METRIC_HISTOGRAM && n > 0);
     for (i = 1; i < n; i++)
         ASSERT(bounds[i - 1] < bounds[i]);
-    pthread_mutex_lock(&metric_lock);
+    pthread_mutex_lock(&lock);
     if (f->bounds) {
         ASSERT(f->n_bounds == n && memcmp(f->bounds, bounds, n * sizeof(*bounds)) == 0);
     } else {
@@ -222,16 +231,16 @@ void metric_buckets(struct metric_family *f, const double *bounds, size_t n)
         memcpy(f->bounds, bounds, n * sizeof(*bounds));
         f->n_bounds = n;
     }
-    pthread_mutex_unlock(&metric_lock);
+    pthread_mutex_unlock(&lock);
 }
 
 struct metric *metric_get(struct metric_family *f, const char *const *values)
 {
     struct metric *m;
 
-    pthread_mutex_lock(&metric_lock);
+    pthread_mutex_lock(&lock);
     m = series_get(f, values);
-    pthread_mutex_unlock(&metric_lock);
+    pthread_mutex_unlock(&lock);
     return m;
 }
 

@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,18 +201,17 @@ static void expose_family(struct str *out, const struct metric_family *f, enum m
 
 void metric_expose(struct str *out, enum metric_format format)
 {
-    struct list *all = metric_registry();
-    struct list *it, *tmp;
+    struct list *all, *it, *tmp;
 
     run_collectors();
-    pthread_mutex_lock(&metric_lock);
+    all = metric_registry_lock();
     list_each(it, tmp, all) {
         const struct metric_family *f = list_entry(it, struct metric_family, link);
 
         if (!list_empty(&f->series))
             expose_family(out, f, format);
     }
-    pthread_mutex_unlock(&metric_lock);
+    metric_registry_unlock();
     if (format == METRIC_OPENMETRICS)
         str_adds(out, "# EOF\n");
 }

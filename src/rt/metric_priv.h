@@ -2,7 +2,6 @@
 #ifndef TR_RT_METRIC_PRIV_H
 #define TR_RT_METRIC_PRIV_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include "base/hmap.h"
@@ -22,7 +21,7 @@ struct metric {
 };
 
 struct metric_family {
-    struct list link; /* in metric_registry, by name */
+    struct list link; /* in the registry, by name */
     enum metric_type type;
     char *name;
     char *help;
@@ -34,12 +33,12 @@ struct metric_family {
     struct hmap by_values;
 };
 
-/* Held for everything but updates of a series that exists. */
-extern pthread_mutex_t metric_lock;
+/* All families, sorted by name. Locked: none is added to, nor a series to one of them, until
+ * metric_registry_unlock. Values change all the same. */
+struct list *metric_registry_lock(void);
+void metric_registry_unlock(void);
 
-/* All families, sorted by name. Initialised by the first registration. */
-struct list *metric_registry(void);
-
+/* The double whose bits are there. */
 double metric_bits_load(const _Atomic uint64_t *bits);
 
 #endif
