@@ -290,11 +290,10 @@ class App:
             return self.log.close_names(names, bool(spec.get('snapshot')))[0]
         return 204
 
-    async def refuse(self, seconds, which=('main', 'store'), drop=True):
-        """Both ports (or one) refuse connections for a while."""
-        listeners = {'main': self.main, 'store': self.stores}
-        for name in which:
-            listeners[name].shut(drop)
-        await asyncio.sleep(seconds)
-        for name in which:
-            listeners[name].open()
+    def refuse(self, seconds, which=('main', 'store'), drop=True):
+        """Both ports (or one) refuse connections from now on, for a while."""
+        listeners = [{'main': self.main, 'store': self.stores}[name] for name in which]
+        for listener in listeners:
+            listener.shut(drop)
+        for listener in listeners:
+            asyncio.get_running_loop().call_later(seconds, listener.open)

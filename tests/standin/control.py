@@ -60,9 +60,8 @@ class Control:
         for one in spec if isinstance(spec, list) else [spec]:
             if one.get('kind') == 'refuse':
                 args = one.get('args', {})
-                self.later(self.app.refuse(args.get('seconds', 1),
-                                           args.get('which', ('main', 'store')),
-                                           args.get('drop', True)))
+                self.app.refuse(args.get('seconds', 1), args.get('which', ('main', 'store')),
+                                args.get('drop', True))
                 numbers.append(0)
                 continue
             numbers.append(self.app.faults.add(one).number)
