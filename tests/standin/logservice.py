@@ -70,10 +70,10 @@ class Record:
 
 
 class Blob:
-    __slots__ = ('data', 'encoding', 'headers', 'via', 'puts', 'history', 'md5')
+    __slots__ = ('data', 'encoding', 'headers', 'via', 'puts', 'history', 'md5', 'digests')
 
     def __init__(self):
-        self.puts, self.history = 0, []
+        self.puts, self.history, self.digests = 0, [], None
 
 
 class LogService:
