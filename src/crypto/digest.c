@@ -28,6 +28,8 @@ static const char url_alphabet[] =
 
 static void encode(const char *alphabet, bool pad, const uint8_t *p, size_t n, struct str *out)
 {
+    if (n == 0)
+        return;
     str_reserve(out, (n / 3 + 1) * 4);
     while (n) {
         uint32_t v = (uint32_t)p[0] << 16 | (n > 1 ? (uint32_t)p[1] << 8 : 0) | (n > 2 ? p[2] : 0);

@@ -124,7 +124,7 @@ static int load_client_ca(SSL_CTX *ssl, const struct tls_server_opts *o, struct 
     SSL_CTX_set_verify_depth(ssl, CLIENT_CHAIN_DEPTH);
     SSL_CTX_set_verify(ssl,
                        SSL_VERIFY_PEER | (o->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
-                       NULL);
+                       tls_on_verify);
     return 0;
 }
 
@@ -191,7 +191,8 @@ struct tls_ctx *tls_ctx_client(const struct tls_client_opts *o, struct err *e)
         goto fail;
     if (o->certificate)
         ctx->not_after_ns = chain_not_after(ctx->ssl);
-    SSL_CTX_set_verify(ctx->ssl, o->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_verify(ctx->ssl, o->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER,
+                       o->insecure ? NULL : tls_on_verify);
     SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
     return ctx;
 fail:
