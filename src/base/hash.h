@@ -1,4 +1,5 @@
-/* SipHash-1-3 (Aumasson, Bernstein) with a random key of the process: for tables whose keys peers choose. */
+/* SipHash-1-3 (Aumasson, Bernstein) with a random key of the process: for tables whose keys peers
+ * choose. */
 #ifndef TR_BASE_HASH_H
 #define TR_BASE_HASH_H
 

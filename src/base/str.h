@@ -15,8 +15,8 @@ struct str {
 
 #define STR_INIT ((struct str){NULL, 0, 0})
 
-void str_fini(struct str *s);                          /* frees; the string is empty and usable again */
-void str_reserve(struct str *s, size_t more);          /* room for `more` bytes without a move */
+void str_fini(struct str *s); /* frees; the string is empty and usable again */
+void str_reserve(struct str *s, size_t more); /* room for `more` bytes without a move */
 void str_add(struct str *s, const void *p, size_t n);
 void str_addc(struct str *s, char c);
 void str_adds(struct str *s, const char *text);

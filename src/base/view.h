@@ -48,7 +48,8 @@ static inline bool view_starts(struct view a, struct view prefix)
 
 static inline bool view_ends(struct view a, struct view suffix)
 {
-    return a.n >= suffix.n && (suffix.n == 0 || memcmp(a.p + a.n - suffix.n, suffix.p, suffix.n) == 0);
+    return a.n >= suffix.n &&
+           (suffix.n == 0 || memcmp(a.p + a.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 
 /* From offset `from` (at most a.n) to the end. */

@@ -1,7 +1,8 @@
 /*
  * HTTP/1.1 messages (RFC 9112), sans I/O: bytes in, events out. Strict where leniency lets two
- * parsers disagree: one Content-Length or chunked, never both; no obs-fold; no space before a colon; no
- * bare CR; LF alone ends nothing; header names are tokens; values hold no control characters.
+ * parsers disagree: one Content-Length or chunked, never both; no obs-fold; no space before a
+ * colon; no bare CR; LF alone ends nothing; header names are tokens; values hold no control
+ * characters.
  */
 #ifndef TR_CODEC_H1_H
 #define TR_CODEC_H1_H
@@ -14,10 +15,11 @@
 #include "base/view.h"
 
 enum {
-    H1_MAX_START_LINE = 16384, /* a key of 8 KiB, percent-encoded, must reach us to be refused in words */
-    H1_MAX_HEAD = 65536,       /* start line and fields together: a peer that sends fields for ever */
-    H1_MAX_FIELDS = 100,       /* many tiny fields cost more than their bytes */
-    H1_MAX_CHUNK_LINE = 256,   /* chunk extensions without end */
+    /* A line without end; but a long key, percent-encoded, must reach us to be refused in words. */
+    H1_MAX_START_LINE = 16384,
+    H1_MAX_HEAD = 65536,     /* start line and fields: a peer that sends fields for ever */
+    H1_MAX_FIELDS = 100,     /* many tiny fields cost more than their bytes */
+    H1_MAX_CHUNK_LINE = 256, /* chunk extensions without end */
 };
 
 struct h1_field {
@@ -50,27 +52,30 @@ enum h1_event {
     H1_HEAD,  /* p->head is filled; its views point into the input of this call */
     H1_BODY,  /* *body is a piece of the body, pointing into the input */
     H1_END,   /* the message is over; the next call begins another */
-    H1_ERROR, /* *status says what to answer (400, 414, 431, 501, 505...), *e why; the parser is dead */
+    H1_ERROR, /* p->status says what to answer (400, 414, 501...), *e why; the parser is dead */
 };
 
 struct h1_parser {
     enum h1_kind kind;
     int state;
-    size_t scanned;  /* of the head, so that it is not searched again */
-    uint64_t left;   /* of the body or chunk */
-    int status;      /* after H1_ERROR: status to answer */
-    bool head_only;  /* responses: to HEAD, or 2xx to CONNECT: no body follows */
-    bool until_close;/* responses: the body ends with the connection */
+    size_t scanned; /* of the head, so that it is not searched again */
+    uint64_t left;  /* of the body or chunk */
+    int status;     /* after H1_ERROR: status to answer */
+    /* Set by the caller, for responses to HEAD, and after H1_HEAD for 2xx to CONNECT: no body. */
+    bool head_only;
+    bool until_close; /* responses: the body ends with the connection */
     struct h1_head head;
 };
 
 void h1_init(struct h1_parser *p, enum h1_kind kind);
 
 /*
- * Take the next event from `in`; `*used` bytes of it are done with and are not to be given again. A head must be
- * contiguous: until it is complete `*used` is 0 and the same bytes are given again, with more behind. After H1_HEAD the
- * views in p->head stay valid as long as the caller's bytes do. Interim 1xx responses come as HEAD then
- * END. After an upgrade or CONNECT the caller stops calling and takes the bytes as they are.
+ * Take the next event from `in`; `*used` bytes of it are done with and are not to be given again. A
+ * head must be contiguous: until it is complete the same bytes are given again, with more behind
+ * (an empty line in front of it may be used up before). Call until H1_MORE: H1_END comes without
+ * bytes. After H1_HEAD the views in p->head stay valid as long as the caller's bytes do. Interim
+ * 1xx responses come as HEAD then END. After an upgrade or CONNECT the caller stops calling and
+ * takes the bytes as they are.
  */
 enum h1_event h1_next(struct h1_parser *p, struct view in, size_t *used, struct view *body,
                       struct err *e);
@@ -89,7 +94,8 @@ void h1_write_end(struct str *out);
 void h1_write_chunk_head(struct str *out, size_t n); /* then n bytes, then "\r\n" */
 extern const struct view h1_last_chunk;              /* "0\r\n\r\n" */
 const char *h1_reason(int status);
-bool h1_is_token(struct view v);       /* RFC 9110 §5.6.2 */
-bool h1_is_field_value(struct view v); /* RFC 9110 §5.5, no control characters, no obs-text refusal */
+bool h1_is_token(struct view v); /* RFC 9110 §5.6.2 */
+/* RFC 9110 §5.5: no control characters but tabs; bytes above 0x7f are fine. */
+bool h1_is_field_value(struct view v);
 
 #endif

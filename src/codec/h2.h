@@ -1,6 +1,7 @@
 /*
- * The server side of HTTP/2 (RFC 9113) over nghttp2, sans I/O: bytes in, callbacks out, bytes out. Flow-control windows
- * are opened only by h2_consumed, so that a handler that does not read holds its peer back.
+ * The server side of HTTP/2 (RFC 9113) over nghttp2, sans I/O: bytes in, callbacks out, bytes out.
+ * Flow-control windows are opened only by h2_consumed, so that a handler that does not read holds
+ * its peer back.
  */
 #ifndef TR_CODEC_H2_H
 #define TR_CODEC_H2_H
@@ -17,8 +18,8 @@ enum {
     H2_STREAM_WINDOW = 256 * 1024, /* bytes of one request body that may be under way */
     H2_CONN_WINDOW = 1024 * 1024,
     H2_MAX_HEADER_BYTES = H1_MAX_HEAD,
-    H2_MAX_RESETS = 100,   /* client resets in 10 s: rapid reset (CVE-2023-44487) */
-    H2_MAX_CONTROL = 1000, /* pings, settings and empty frames in 10 s */
+    H2_MAX_RESETS = 100,             /* client resets in 10 s: rapid reset (CVE-2023-44487) */
+    H2_MAX_CONTROL = 1000,           /* pings, settings and empty frames in 10 s */
     H2_MAX_QUEUED_OUT = 1024 * 1024, /* bytes of answers to control frames nobody reads */
 };
 
@@ -47,22 +48,33 @@ struct h2_ops {
 struct h2_session *h2_server_new(const struct h2_ops *ops, void *ctx);
 void h2_free(struct h2_session **s);
 
-/* Feed bytes. -1: the connection is to be closed after what h2_pull still gives (GOAWAY); `e` says why. */
+/*
+ * Feed bytes. -1: the connection is to be closed after what h2_pull still gives (GOAWAY); `e` says
+ * why.
+ */
 int h2_feed(struct h2_session *s, struct view in, int64_t now_ns, struct err *e) TR_MUST_USE;
 
-/* Bytes to send, valid until the next call; empty when there are none now. Call h2_sent with what was taken. */
+/*
+ * Bytes to send, valid until the next call; empty when there are none now. Call h2_sent with what
+ * was taken.
+ */
 struct view h2_pull(struct h2_session *s);
 void h2_sent(struct h2_session *s, size_t n);
 
 /* The handler is done with n bytes of a request body: open the windows. */
 void h2_consumed(struct h2_session *s, int32_t id, size_t n);
 
-/* Answer. `end`: there is no body. Fields are copied; names are lowered. Connection-level fields (Connection,
- * Transfer-Encoding, Keep-Alive, Upgrade) are left out. Unknown ids (reset meanwhile) are ignored. */
-void h2_respond(struct h2_session *s, int32_t id, int status, const struct h1_field *fields, size_t n, bool end);
+/*
+ * Answer. `end`: there is no body. Fields are copied; names are lowered. Connection-level fields
+ * (Connection, Transfer-Encoding, Keep-Alive, Upgrade) are left out. Unknown ids (reset meanwhile)
+ * are ignored.
+ */
+void h2_respond(struct h2_session *s, int32_t id, int status, const struct h1_field *fields,
+                size_t n, bool end);
 /* Queue body bytes (copied); returns how many are queued for this stream now. */
 size_t h2_write(struct h2_session *s, int32_t id, struct view piece, bool end);
-void h2_trailers(struct h2_session *s, int32_t id, const struct h1_field *fields, size_t n); /* ends the stream */
+/* Send the trailers after what is queued; ends the stream. */
+void h2_trailers(struct h2_session *s, int32_t id, const struct h1_field *fields, size_t n);
 void h2_reset(struct h2_session *s, int32_t id, uint32_t code);
 
 void h2_goaway(struct h2_session *s);     /* finish the streams there are, take no more */

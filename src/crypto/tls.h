@@ -38,31 +38,46 @@ struct tls_ctx *tls_ctx_client(const struct tls_client_opts *o, struct err *e) T
 struct tls_ctx *tls_ctx_ref(struct tls_ctx *ctx);
 void tls_ctx_unref(struct tls_ctx **ctx);
 
-/* Wall time (ns) at which the first certificate of the server context's chain expires. */
+/* Wall time (ns) at which the first certificate of the server context's chain to do so expires. */
 int64_t tls_ctx_not_after_ns(const struct tls_ctx *ctx);
 
 enum tls_want { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
 
-/* A session over a non-blocking descriptor, which it does not own. Client side: `server_name` is
- * sent as SNI and verified; `alpn` is the wire-format list to offer or VIEW_NONE. */
+/*
+ * A session over a non-blocking descriptor, which it does not own. Client side: `server_name` is
+ * sent as SNI (RFC 6066; not for a literal address) and verified (RFC 6125, whole-label wildcards
+ * only); `alpn` is the wire-format list to offer (RFC 7301) or VIEW_NONE. Both are copied. The
+ * session holds a reference to its context.
+ */
 struct tls_session *tls_accept(struct tls_ctx *ctx, int fd);
-struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name, struct view alpn);
+struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name,
+                                struct view alpn);
 void tls_free(struct tls_session **s);
 
 /* Step the handshake: DONE, what to wait for, or FAILED with `e` (why, in words for an admin). */
 enum tls_want tls_handshake(struct tls_session *s, struct err *e);
 
-/* Like read and write: bytes moved; 0 from tls_read is a clean end (close_notify) and
+/*
+ * Like read and write: bytes moved; 0 from tls_read is a clean end (close_notify) and
  * TLS_READ_EOF (-3) a bare TCP end; -1 with `*want` set: call again when the descriptor is
- * ready; -2 with `e` on failure. */
+ * ready; -2 with `e` on failure.
+ *
+ * Bytes that tls_write did not take are to be offered again, first and unchanged: a record made
+ * of them may be waiting inside. How many are offered at once may differ.
+ */
 enum { TLS_AGAIN = -1, TLS_ERROR = -2, TLS_READ_EOF = -3 };
 ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, struct err *e);
 ssize_t tls_write(struct tls_session *s, const void *p, size_t n, enum tls_want *want, struct err *e);
-bool tls_pending(const struct tls_session *s); /* decrypted bytes wait inside */
-void tls_close_notify(struct tls_session *s);  /* best effort, never blocks */
+
+/* Bytes wait inside, and tls_read is to be called without waiting for the descriptor. */
+bool tls_pending(const struct tls_session *s);
+
+/* Send close_notify: DONE, or what to wait for before the next try; FAILED if it cannot be sent any
+ * more. Reading may go on. Never blocks; ignoring the answer is "best effort". */
+enum tls_want tls_close_notify(struct tls_session *s);
 
 struct view tls_alpn(const struct tls_session *s);        /* what was agreed, or empty */
 struct view tls_server_name(const struct tls_session *s); /* SNI the client sent, or empty */
-struct view tls_peer_subject(struct tls_session *s);      /* client certificate's subject, or empty */
+struct view tls_peer_subject(struct tls_session *s);      /* peer certificate's subject, or empty */
 
 #endif

@@ -17,9 +17,14 @@ struct ev_io;
 struct ev_timer;
 struct ev_signal;
 
-/* A new loop for the calling or a later thread. Never NULL: aborts if the system has none. */
+/* A new loop for the calling or a later thread. Never NULL: aborts if the system has none. From the
+ * first loop on the process ignores SIGPIPE. */
 struct ev_loop *ev_loop_new(const char *name);
-void ev_loop_free(struct ev_loop **loop); /* after ev_loop_run has returned */
+
+/* After ev_loop_run has returned; tasks still waiting are run first, here, so that what they are
+ * about is freed. Watchers and timers must be gone. */
+void ev_loop_free(struct ev_loop **loop);
+
 void ev_loop_run(struct ev_loop *loop);   /* until ev_loop_stop; runs in the calling thread */
 void ev_loop_stop(struct ev_loop *loop);  /* any thread; tasks posted before are still run */
 bool ev_loop_is_current(const struct ev_loop *loop); /* called from the loop's own thread? */
@@ -48,7 +53,8 @@ enum { EV_CAN_READ = 1, EV_CAN_WRITE = 2 };
 typedef void (*ev_io_fn)(void *ctx, unsigned what);
 struct ev_io *ev_io_new(struct ev_loop *loop, int fd, ev_io_fn fn, void *ctx);
 void ev_io_want(struct ev_io *io, unsigned what); /* 0 watches nothing; cheap if unchanged */
-void ev_io_free(struct ev_io **io);               /* does not close the descriptor; safe in its own callback */
+/* Does not close the descriptor (call this before the close); safe in its own callback. */
+void ev_io_free(struct ev_io **io);
 
 /* Timers fire once; arm again from the callback for a period. Durations in milliseconds. */
 typedef void (*ev_timer_fn)(void *ctx);

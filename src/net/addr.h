@@ -16,6 +16,11 @@ struct net_addr {
 /* "192.0.2.1:80", "[2001:db8::1]:80": a literal address and port. Strict. */
 int net_addr_parse(struct view text, struct net_addr *out, struct err *e) TR_MUST_USE;
 
+/* "192.0.2.1", "2001:db8::1" and a port: 0, or -1 if it is no literal address. IPv4 in four decimal
+ * parts only; no zone in IPv6. */
+int net_addr_literal(struct view ip, uint16_t port, struct net_addr *out) TR_MUST_USE;
+
+/* As text, for people: always something, also for other families ("local"). Return `out`. */
 enum { NET_ADDR_TEXT = 64 };
 const char *net_addr_text(const struct net_addr *a, char out[NET_ADDR_TEXT]); /* with port */
 const char *net_addr_ip(const struct net_addr *a, char out[NET_ADDR_TEXT]);   /* without */

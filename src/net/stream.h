@@ -18,8 +18,10 @@
 
 struct net_stream;
 
+/* Each may be NULL. In each the stream may be closed. */
 struct net_stream_ops {
-    /* Handshakes are done (called once, also for streams without TLS; never from the constructor). */
+    /* Handshakes are done (called once, also for streams without TLS; never from the constructor;
+     * not for the streams of net_connect_start, which come ready). */
     void (*on_ready)(void *ctx);
     /* net_read will give bytes, the end or an error. Only while net_want_read is on. */
     void (*on_readable)(void *ctx);
@@ -36,25 +38,36 @@ struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls
                                         const char *server_name, struct view alpn,
                                         const struct net_addr *peer);
 
-/* Set once, before the next turn of the loop. */
+/* Set before the constructor's caller returns to the loop; `ops` must live as long as the stream. */
 void net_stream_bind(struct net_stream *s, const struct net_stream_ops *ops, void *ctx);
 
-/* Bytes read; 0 at the end of the peer's bytes; NET_AGAIN: wait for on_readable; NET_ERROR. */
+/*
+ * Bytes read; 0 at the end of the peer's bytes; NET_AGAIN: wait for on_readable; NET_ERROR: close
+ * the stream. With TLS the end is close_notify; a bare FIN is an error (ERR_CLOSED), because bytes
+ * may have been cut off by somebody else (RFC 8446 §6.1). `n` is at least 1.
+ */
 enum { NET_AGAIN = -1, NET_ERROR = -2 };
 ssize_t net_read(struct net_stream *s, void *p, size_t n, struct err *e);
 
-/* Bytes taken (may be fewer than n; then on_writable follows); NET_AGAIN; NET_ERROR. */
+/*
+ * Bytes taken (may be fewer than n; then on_writable follows once); NET_AGAIN, also during the
+ * handshake; NET_ERROR. Bytes not taken are to be offered again, first and unchanged: with TLS a
+ * record made of them may be waiting already.
+ */
 ssize_t net_write(struct net_stream *s, const void *p, size_t n, struct err *e);
 
 void net_want_read(struct net_stream *s, bool on); /* off at first */
-void net_shutdown_write(struct net_stream *s);     /* the end of our bytes: FIN, close_notify */
+void net_shutdown_write(struct net_stream *s);     /* the end of our bytes: close_notify, FIN */
 
-/* Close and free. `hard`: send a reset. Callbacks stop at once; memory goes at the end of the turn. */
+/* Close and free. `hard`: send a reset. Callbacks stop at once; memory goes at the end of the turn.
+ * Bytes of the peer that were not read make the system send a reset in any case, which can destroy
+ * what we sent last: read to the end first where that matters. */
 void net_stream_close(struct net_stream **s, bool hard);
 
 bool net_is_tls(const struct net_stream *s);
 struct view net_alpn(const struct net_stream *s);
 struct view net_server_name(const struct net_stream *s);
+struct view net_peer_subject(const struct net_stream *s); /* verified certificate's, or empty */
 const struct net_addr *net_peer(const struct net_stream *s);
 int net_fd(const struct net_stream *s);
 struct ev_loop *net_loop(const struct net_stream *s);

@@ -1,4 +1,5 @@
-/* Time. Nanoseconds in int64_t; durations named _ms or _ns say their unit. Tests may set both clocks. */
+/* Time. Nanoseconds in int64_t; durations named _ms or _ns say their unit. Tests may set both
+ * clocks. */
 #ifndef TR_RT_CLOCK_H
 #define TR_RT_CLOCK_H
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/xmem.h"
 
 enum { FAULT_MAX = 8 };
 
@@ -30,15 +31,15 @@ static void load(void)
 
     if (!env)
         return;
-    copy = strdup(env);
-    for (part = copy ? strtok_r(copy, ",", &save) : NULL; part && n_faults < FAULT_MAX;
+    copy = xstrdup(env);
+    for (part = strtok_r(copy, ",", &save); part && n_faults < FAULT_MAX;
          part = strtok_r(NULL, ",", &save)) {
         struct fault *f = &faults[n_faults];
 
         if (sscanf(part, "%47[^:]:%lu:%7s", f->name, &f->hit, f->action) == 3)
             n_faults++;
     }
-    free(copy);
+    xfree(copy);
 }
 
 bool fault_point(const char *name)

@@ -1,8 +1,9 @@
 /*
  * Named fault points, compiled in only with --enable-fault-points. A point is armed by the
  * environment variable TAILRACE_FAULT="NAME:HIT:ACTION[,...]": at its HIT-th passing (1 is the
- * first) the ACTION happens: `kill` (SIGKILL to ourselves), `fail` (fault_point returns true and the
- * caller behaves as if the operation had failed, every time from then on), `once` (true that one time).
+ * first) the ACTION happens: `kill` (SIGKILL to ourselves), `fail` (fault_point returns true and
+ * the caller behaves as if the operation had failed, every time from then on), `once` (true that
+ * one time).
  */
 #ifndef TR_RT_FAULT_H
 #define TR_RT_FAULT_H

@@ -1,0 +1,227 @@
+#include "crypto/tls.h"
+
+#include <string.h>
+#include <time.h>
+#include <openssl/err.h>
+#include <openssl/x509.h>
+#include "base/bug.h"
+#include "base/xmem.h"
+#include "crypto/ossl_err.h"
+#include "crypto/tls_impl.h"
+#include "rt/clock.h"
+
+/* A client certificate chain longer than this is refused: checking one costs us, sending one
+ * costs the peer next to nothing. */
+enum { CLIENT_CHAIN_DEPTH = 8 };
+
+/*
+ * ALPN (RFC 7301 §3.2): h2 if both sides have it, else http/1.1. A client that offers only what
+ * we don't speak is told so instead of being left to guess.
+ */
+static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+                       const unsigned char *in, unsigned inlen, void *arg)
+{
+    static const unsigned char both[] = "\x02h2\x08http/1.1";
+    static const unsigned char only_1_1[] = "\x08http/1.1";
+    const struct tls_ctx *ctx = arg;
+    const unsigned char *ours = ctx->http2 ? both : only_1_1;
+    unsigned ours_len = ctx->http2 ? sizeof(both) - 1 : sizeof(only_1_1) - 1;
+    unsigned char *chosen;
+
+    (void)ssl;
+    if (SSL_select_next_proto(&chosen, outlen, ours, ours_len, in, inlen) != OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* Any name is fine; but without a callback that says so OpenSSL forgets it in resumed sessions. */
+static int accept_name(SSL *ssl, int *alert, void *arg)
+{
+    (void)ssl;
+    (void)alert;
+    (void)arg;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static struct tls_ctx *ctx_new(bool server)
+{
+    struct tls_ctx *ctx = XNEW(struct tls_ctx);
+
+    OBJ_INIT(ctx, TLS_CTX_MAGIC);
+    atomic_init(&ctx->refs, 1);
+    ctx->server = server;
+    ctx->ssl = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+    if (!ctx->ssl)
+        BUG("OpenSSL gives no context");
+    SSL_CTX_set_min_proto_version(ctx->ssl, TLS1_2_VERSION);
+    SSL_CTX_set_options(ctx->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+                                      SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    /* Idle connections hold no record buffers; writes move on record by record; the caller's
+     * buffer may have grown and moved by the time a write is tried again. */
+    SSL_CTX_set_mode(ctx->ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(ctx->ssl, 1); /* one read for a record instead of two */
+    return ctx;
+}
+
+static int64_t asn1_to_ns(const ASN1_TIME *t)
+{
+    struct tm tm;
+
+    if (!t || ASN1_TIME_to_tm(t, &tm) != 1)
+        return INT64_MAX;
+    return (int64_t)timegm(&tm) * NS_PER_SEC;
+}
+
+static int64_t chain_not_after(SSL_CTX *ssl)
+{
+    X509 *leaf = SSL_CTX_get0_certificate(ssl);
+    STACK_OF(X509) *chain = NULL;
+    int64_t first = leaf ? asn1_to_ns(X509_get0_notAfter(leaf)) : INT64_MAX;
+
+    SSL_CTX_get0_chain_certs(ssl, &chain);
+    for (int i = 0; chain && i < sk_X509_num(chain); i++)
+        first = TR_MIN(first, asn1_to_ns(X509_get0_notAfter(sk_X509_value(chain, i))));
+    return first;
+}
+
+/* A key that asks for a passphrase would block start-up on a terminal: answer with none. */
+static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+{
+    (void)buf;
+    (void)size;
+    (void)rwflag;
+    (void)arg;
+    return -1;
+}
+
+static int load_identity(SSL_CTX *ssl, const char *certificate, const char *key, struct err *e)
+{
+    if (!key)
+        return err_set(e, ERR_INVALID, "certificate %s comes without a key", certificate);
+    SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
+    if (SSL_CTX_use_certificate_chain_file(ssl, certificate) != 1)
+        return ossl_err(e, ERR_INVALID, "cannot use certificate %s", certificate);
+    if (SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) != 1)
+        return ossl_err(e, ERR_INVALID, "cannot use key %s with certificate %s", key, certificate);
+    if (SSL_CTX_check_private_key(ssl) != 1)
+        return ossl_err(e, ERR_INVALID, "key %s does not belong to certificate %s", key,
+                        certificate);
+    return 0;
+}
+
+static int load_client_ca(SSL_CTX *ssl, const struct tls_server_opts *o, struct err *e)
+{
+    STACK_OF(X509_NAME) *names;
+
+    if (SSL_CTX_load_verify_file(ssl, o->client_ca) != 1)
+        return ossl_err(e, ERR_INVALID, "cannot use client CA bundle %s", o->client_ca);
+    names = SSL_load_client_CA_file(o->client_ca);
+    if (!names)
+        return ossl_err(e, ERR_INVALID, "no certificates in client CA bundle %s", o->client_ca);
+    SSL_CTX_set_client_CA_list(ssl, names);
+    SSL_CTX_set_verify_depth(ssl, CLIENT_CHAIN_DEPTH);
+    SSL_CTX_set_verify(ssl,
+                       SSL_VERIFY_PEER | (o->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+                       NULL);
+    return 0;
+}
+
+struct tls_ctx *tls_ctx_server(const struct tls_server_opts *o, struct err *e)
+{
+    static const unsigned char session_ctx[] = "tailrace";
+    struct tls_ctx *ctx = ctx_new(true);
+
+    ERR_clear_error();
+    ctx->http2 = o->http2;
+    if (load_identity(ctx->ssl, o->certificate, o->key, e) < 0)
+        goto fail;
+    if (o->client_ca && load_client_ca(ctx->ssl, o, e) < 0)
+        goto fail;
+    if (o->client_required && !o->client_ca) {
+        err_set(e, ERR_INVALID, "client certificates are required but no CA to verify them by is given");
+        goto fail;
+    }
+    ctx->not_after_ns = chain_not_after(ctx->ssl);
+    SSL_CTX_set_alpn_select_cb(ctx->ssl, select_alpn, ctx);
+    SSL_CTX_set_tlsext_servername_callback(ctx->ssl, accept_name);
+    /* Resumption by tickets, which cost no memory here; the context is shared by all workers, so
+     * a ticket is good at each. The session cache would be a lock between them. */
+    SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_session_id_context(ctx->ssl, session_ctx, sizeof(session_ctx) - 1);
+    SSL_CTX_set_num_tickets(ctx->ssl, 1);
+    return ctx;
+fail:
+    tls_ctx_unref(&ctx);
+    return NULL;
+}
+
+static int set_min_version(SSL_CTX *ssl, const char *version, struct err *e)
+{
+    if (!version || strcmp(version, "1.2") == 0)
+        return 0;
+    if (strcmp(version, "1.3") != 0)
+        return err_set(e, ERR_INVALID, "least TLS version \"%s\" is neither 1.2 nor 1.3", version);
+    SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION);
+    return 0;
+}
+
+static int load_trust(SSL_CTX *ssl, const char *ca, struct err *e)
+{
+    if (ca && SSL_CTX_load_verify_file(ssl, ca) != 1)
+        return ossl_err(e, ERR_INVALID, "cannot use CA bundle %s", ca);
+    if (!ca && SSL_CTX_set_default_verify_paths(ssl) != 1)
+        return ossl_err(e, ERR_INVALID, "cannot use the system's CA bundle");
+    return 0;
+}
+
+struct tls_ctx *tls_ctx_client(const struct tls_client_opts *o, struct err *e)
+{
+    struct tls_ctx *ctx = ctx_new(false);
+
+    ERR_clear_error();
+    ctx->insecure = o->insecure;
+    ctx->not_after_ns = INT64_MAX;
+    if (set_min_version(ctx->ssl, o->min_version, e) < 0)
+        goto fail;
+    if (!o->insecure && load_trust(ctx->ssl, o->ca, e) < 0)
+        goto fail;
+    if (o->certificate && load_identity(ctx->ssl, o->certificate, o->key, e) < 0)
+        goto fail;
+    if (o->certificate)
+        ctx->not_after_ns = chain_not_after(ctx->ssl);
+    SSL_CTX_set_verify(ctx->ssl, o->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
+    return ctx;
+fail:
+    tls_ctx_unref(&ctx);
+    return NULL;
+}
+
+struct tls_ctx *tls_ctx_ref(struct tls_ctx *ctx)
+{
+    OBJ_CHECK(ctx, TLS_CTX_MAGIC);
+    atomic_fetch_add_explicit(&ctx->refs, 1, memory_order_relaxed);
+    return ctx;
+}
+
+void tls_ctx_unref(struct tls_ctx **ctxp)
+{
+    struct tls_ctx *ctx = *ctxp;
+
+    *ctxp = NULL;
+    if (!ctx)
+        return;
+    OBJ_CHECK(ctx, TLS_CTX_MAGIC);
+    if (atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) > 1)
+        return;
+    SSL_CTX_free(ctx->ssl);
+    OBJ_FINI(ctx);
+    xfree(ctx);
+}
+
+int64_t tls_ctx_not_after_ns(const struct tls_ctx *ctx)
+{
+    return ctx->not_after_ns;
+}

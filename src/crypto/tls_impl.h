@@ -1,0 +1,22 @@
+/* What tls.c and tls_ctx.c share. */
+#ifndef TR_CRYPTO_TLS_IMPL_H
+#define TR_CRYPTO_TLS_IMPL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <openssl/ssl.h>
+
+#define TLS_CTX_MAGIC 0x715c7c01u
+
+struct tls_ctx {
+    uint32_t magic;
+    atomic_uint refs;
+    SSL_CTX *ssl;
+    bool server;
+    bool http2;
+    bool insecure;
+    int64_t not_after_ns;
+};
+
+#endif

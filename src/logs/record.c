@@ -1,0 +1,94 @@
+#include "logs/record.h"
+
+#include "base/bug.h"
+#include "base/wire.h"
+#include "base/xmem.h"
+
+enum { META_VERSION = 1 };
+enum { META_HASHED = 1, META_BY_LINK = 2, META_COMPRESSED = 4, META_SNAPSHOT = 8, META_COVERS = 16 };
+
+struct record *record_new(enum record_kind kind)
+{
+    struct record *r = XNEW(struct record);
+
+    list_init(&r->link);
+    list_init(&r->commit_link);
+    list_init(&r->waiters);
+    r->kind = kind;
+    r->row.kind = (int)kind;
+    return r;
+}
+
+void record_free(struct record *r)
+{
+    if (!r)
+        return;
+    ASSERT(list_empty(&r->waiters));
+    list_remove(&r->link);
+    list_remove(&r->commit_link);
+    str_fini(&r->meta);
+    str_fini(&r->frame);
+    str_fini(&r->text);
+    str_fini(&r->piece);
+    str_fini(&r->query);
+    xfree(r);
+}
+
+void record_encode(struct record *r)
+{
+    unsigned flags = (r->hashed ? META_HASHED : 0) | (r->by_link ? META_BY_LINK : 0) |
+                     (r->compressed ? META_COMPRESSED : 0) | (r->snapshot ? META_SNAPSHOT : 0) |
+                     (r->covers ? META_COVERS : 0);
+    struct str *m = &r->meta;
+
+    str_clear(m);
+    wire_put_u8(m, META_VERSION);
+    wire_put_u8(m, (uint8_t)flags);
+    wire_put_u64(m, r->life);
+    wire_put_u32(m, r->cred);
+    wire_put_u32(m, r->ahead);
+    if (r->hashed) {
+        wire_put_u64(m, r->hash.lo);
+        wire_put_u64(m, r->hash.hi);
+    }
+    if (r->kind == RECORD_LINES) {
+        wire_put_u32(m, r->size);
+    } else if (r->kind == RECORD_BLOB) {
+        wire_put_u64(m, r->blob_size);
+        wire_put_u32(m, r->pieces);
+    } else {
+        wire_put_view(m, str_view(&r->query));
+    }
+    r->row.meta = str_view(m);
+}
+
+int record_decode(struct record *r, struct view meta)
+{
+    struct wire w = wire_of(meta);
+    unsigned flags;
+
+    if (wire_u8(&w) != META_VERSION)
+        return -1;
+    flags = wire_u8(&w);
+    r->hashed = (flags & META_HASHED) != 0;
+    r->by_link = (flags & META_BY_LINK) != 0;
+    r->compressed = (flags & META_COMPRESSED) != 0;
+    r->snapshot = (flags & META_SNAPSHOT) != 0;
+    r->covers = (flags & META_COVERS) != 0;
+    r->life = wire_u64(&w);
+    r->cred = wire_u32(&w);
+    r->ahead = (uint16_t)wire_u32(&w);
+    if (r->hashed) {
+        r->hash.lo = wire_u64(&w);
+        r->hash.hi = wire_u64(&w);
+    }
+    if (r->kind == RECORD_LINES) {
+        r->size = wire_u32(&w);
+    } else if (r->kind == RECORD_BLOB) {
+        r->blob_size = wire_u64(&w);
+        r->pieces = wire_u32(&w);
+    } else {
+        str_addv(&r->query, wire_view(&w));
+    }
+    return w.failed ? -1 : 0;
+}

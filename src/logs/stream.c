@@ -1,0 +1,475 @@
+#include "logs/stream_priv.h"
+
+#include "base/bug.h"
+#include "base/xmem.h"
+#include "rt/clock.h"
+
+struct stream *stream_new(struct stream_env *env, struct view account, struct view key)
+{
+    struct stream *s = XNEW(struct stream);
+    int i;
+
+    s->env = env;
+    s->account = xmemdup0(account.p, account.n);
+    s->key = xmemdup0(key.p, key.n);
+    s->account_v = view_of(s->account, account.n);
+    s->key_v = view_of(s->key, key.n);
+    list_init(&s->lives);
+    list_init(&s->blobs);
+    for (i = 0; i < LANE_COUNT; i++)
+        list_init(&s->place.ready[i]);
+    return s;
+}
+
+void life_free(struct life *l)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &l->lines)
+        record_free(list_entry(it, struct record, link));
+    list_each (it, tmp, &l->stuck)
+        record_free(list_entry(it, struct record, link));
+    record_free(l->close);
+    list_remove(&l->link);
+    xfree(l);
+}
+
+void stream_free(struct stream *s)
+{
+    struct list *it, *tmp;
+
+    ASSERT(s->commits == 0);
+    list_each (it, tmp, &s->lives)
+        life_free(list_entry(it, struct life, link));
+    list_each (it, tmp, &s->blobs)
+        record_free(list_entry(it, struct record, link));
+    xfree(s->batch);
+    xfree(s->recent);
+    str_fini(&s->prefix);
+    str_fini(&s->query);
+    xfree(s->account);
+    xfree(s->key);
+    xfree(s);
+}
+
+/* --- commits ------------------------------------------------------------------------------ */
+
+struct commit *commit_new(struct stream *s)
+{
+    struct commit *c = XNEW(struct commit);
+
+    c->stream = s;
+    list_init(&c->records);
+    return c;
+}
+
+void commit_gone(struct commit *c, struct record *r)
+{
+    if ((c->n_gone & (c->n_gone + 1)) == 0)
+        c->gone = xrealloc(c->gone, (2 * c->n_gone + 1) * sizeof(*c->gone));
+    c->gone[c->n_gone++] = r;
+}
+
+void commit_send(struct commit *c)
+{
+    struct stream *s = c->stream;
+
+    if (s->dirty && !c->forget) {
+        c->state = true;
+        s->dirty = false;
+    }
+    s->commits++;
+    s->env->commit(s->env, c);
+}
+
+void stream_mark_dirty(struct stream *s)
+{
+    s->dirty = true;
+}
+
+void stream_save(struct stream *s)
+{
+    if (s->dirty)
+        commit_send(commit_new(s));
+}
+
+/* Records that wait for a request's outcome no more: their rows are to go with `c`. */
+static void free_gone(struct commit *c)
+{
+    struct stream *s = c->stream;
+    size_t i;
+
+    for (i = 0; i < c->n_gone; i++)
+        s->env->release(s->env, c->gone[i]);
+}
+
+static void record_committed(struct stream *s, struct record *r, struct stream_now now)
+{
+    struct list *it, *tmp;
+
+    if (r->hashed)
+        recent_settle(s, r, true);
+    r->acked_ns = now.mono;
+    r->state = RECORD_WAITING;
+    str_fini(&r->frame);
+    str_fini(&r->meta);
+    str_fini(&r->piece);
+    list_each (it, tmp, &r->waiters) {
+        list_remove(it);
+        s->env->answer(s->env, list_entry(it, struct call, link), true);
+    }
+}
+
+static void record_refused(struct stream *s, struct record *r)
+{
+    struct life *l = stream_life(s, r->life);
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &r->waiters) {
+        list_remove(it);
+        s->env->answer(s->env, list_entry(it, struct call, link), false);
+    }
+    recent_settle(s, r, false);
+    if (l && l->close == r) {
+        l->close = NULL;
+        l->closed_wall = 0;
+        l->close_snapshot = false;
+        stream_mark_dirty(s);
+    }
+    s->env->release(s->env, r);
+}
+
+void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream_now now)
+{
+    struct list *it, *tmp;
+
+    ASSERT(s->commits > 0);
+    ASSERT(ok || c->call); /* what no client waits for is repeated until it succeeds */
+    s->commits--;
+    list_each (it, tmp, &c->records) {
+        struct record *r = list_entry(it, struct record, commit_link);
+
+        list_remove(it);
+        if (ok)
+            record_committed(s, r, now);
+        else
+            record_refused(s, r);
+    }
+    if (c->closing && stream_head(s))
+        stream_head(s)->closing_durable = true;
+    if (c->forget)
+        s->forgotten = s->forgetting; /* unless a call came meanwhile */
+    if (!ok && c->state)
+        stream_mark_dirty(s);
+    free_gone(c);
+    if (c->call)
+        s->env->answer(s->env, c->call, ok);
+    xfree(c->gone);
+    xfree(c);
+    if (!s->forgotten)
+        stream_tidy(s, now);
+}
+
+/* --- lives -------------------------------------------------------------------------------- */
+
+struct life *life_new(struct stream *s, enum open_state open, struct stream_now now)
+{
+    struct life *last = stream_last(s);
+    struct life *l = XNEW(struct life);
+
+    list_init(&l->lines);
+    list_init(&l->stuck);
+    l->id = (uint64_t)now.wall;
+    if (last && l->id <= last->id)
+        l->id = last->id + 1;
+    l->open = open;
+    l->since_wall = now.wall;
+    list_append(&s->lives, &l->link);
+    if (last && last->done)
+        life_free(last);
+    recent_clear(s);
+    stream_mark_dirty(s);
+    return l;
+}
+
+struct life *stream_last(const struct stream *s)
+{
+    return list_last(&s->lives, struct life, link);
+}
+
+struct life *stream_head(const struct stream *s)
+{
+    struct life *l = list_first(&s->lives, struct life, link);
+
+    while (l && l->done)
+        l = list_next(&s->lives, l, struct life, link);
+    return l;
+}
+
+struct life *stream_life(const struct stream *s, uint64_t id)
+{
+    struct life *l = list_first(&s->lives, struct life, link);
+
+    while (l && l->id != id)
+        l = list_next(&s->lives, l, struct life, link);
+    return l;
+}
+
+/* The blob has all lines, and the close will take the display away: live lines need not go any more. */
+bool life_superseding(const struct life *l)
+{
+    if (!l->blob_stored || l->broken)
+        return false;
+    return l->ended || (l->closed_wall && !l->close_snapshot);
+}
+
+static bool in_request(const struct stream *s, const struct record *r)
+{
+    const struct lane *lane = &s->lanes[LANE_LINES];
+
+    return lane->busy && (r->state == RECORD_SENDING || lane->op == OP_SETTLE);
+}
+
+uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
+{
+    struct list *lists[] = {&l->lines, &l->stuck};
+    struct list *it, *tmp;
+    uint64_t lines = 0;
+    size_t i;
+
+    for (i = 0; i < ARRAY_LEN(lists); i++) {
+        list_each (it, tmp, lists[i]) {
+            struct record *r = list_entry(it, struct record, link);
+
+            if (r->state == RECORD_COMMITTING || in_request(s, r))
+                continue;
+            list_remove(&r->link);
+            lines += r->row.lines;
+            commit_gone(c, r);
+        }
+    }
+    if (lines && !s->lanes[LANE_LINES].busy)
+        batch_clear(s);
+    c->ledger[LEDGER_LINES_SPOOLED] -= (int64_t)lines;
+    c->ledger[LEDGER_LINES_SUPERSEDED] += (int64_t)lines;
+    return lines;
+}
+
+static bool has_durable_lines(const struct stream *s, const struct life *l)
+{
+    const struct list *it;
+
+    if (!list_empty(&l->stuck))
+        return true;
+    for (it = l->lines.next; it != &l->lines; it = it->next) {
+        const struct record *r = list_entry(it, struct record, link);
+
+        if (r->state != RECORD_COMMITTING && !in_request(s, r))
+            return true;
+    }
+    return false;
+}
+
+static void life_supersede(struct stream *s, struct life *l)
+{
+    struct commit *c;
+
+    if (!has_durable_lines(s, l))
+        return;
+    c = commit_new(s);
+    life_supersede_into(s, l, c);
+    commit_send(c);
+}
+
+bool life_blobs_waiting(const struct stream *s, const struct life *l)
+{
+    const struct record *r = list_first(&s->blobs, struct record, link);
+
+    return r && r->life <= l->id;
+}
+
+void batch_clear(struct stream *s)
+{
+    s->n_batch = 0;
+    s->batch_again = false;
+}
+
+static void wake_if_ready(struct stream *s, struct stream_now now)
+{
+    int lane;
+
+    for (lane = 0; lane < LANE_COUNT; lane++) {
+        if (stream_ready(s, (enum stream_lane)lane, now) != INT64_MAX) {
+            s->env->wake(s->env, s);
+            return;
+        }
+    }
+}
+
+/* The close may go as soon as everything before it has gone: mark it first. */
+static void prepare_close(struct stream *s, struct life *l)
+{
+    struct commit *c;
+
+    if (!l->close || l->close->state == RECORD_COMMITTING || l->closing || !list_empty(&l->lines) ||
+        life_blobs_waiting(s, l) || l->open == OPEN_PENDING || s->lanes[LANE_LINES].busy)
+        return;
+    if (l->close->covers && l->barrier != BARRIER_PASSED) {
+        if (l->barrier == BARRIER_NEEDED) {
+            l->barrier = BARRIER_ASKED;
+            s->env->barrier(s->env, s, l->close);
+        }
+        return;
+    }
+    l->closing = true;
+    stream_mark_dirty(s);
+    c = commit_new(s);
+    c->closing = true;
+    commit_send(c);
+}
+
+void stream_tidy(struct stream *s, struct stream_now now)
+{
+    struct life *l;
+
+    while ((l = stream_head(s)) != NULL) {
+        if (life_superseding(l))
+            life_supersede(s, l);
+        prepare_close(s, l);
+        if (!l->ended || !list_empty(&l->lines) || !list_empty(&l->stuck))
+            break;
+        l->done = true;
+        stream_mark_dirty(s);
+        if (l != stream_last(s))
+            life_free(l);
+    }
+    wake_if_ready(s, now);
+}
+
+void stream_barrier_passed(struct stream *s, struct stream_now now)
+{
+    struct life *l = stream_head(s);
+
+    if (l && l->barrier == BARRIER_ASKED)
+        l->barrier = BARRIER_PASSED;
+    stream_tidy(s, now);
+}
+
+/* --- the end of a stream ------------------------------------------------------------------ */
+
+static bool lanes_idle(const struct stream *s)
+{
+    return !s->lanes[LANE_LINES].busy && !s->lanes[LANE_BLOBS].busy;
+}
+
+/* A life without calls for so long has ended: SaaS closes many streams itself (HP §7a). */
+static void end_if_idle(struct stream *s, struct stream_now now)
+{
+    struct life *l = stream_head(s);
+
+    if (!l || l->closed_wall || l->ended || !list_empty(&l->lines) || life_blobs_waiting(s, l) ||
+        l->open == OPEN_PENDING || !lanes_idle(s))
+        return;
+    l->ended = true;
+    recent_clear(s);
+    stream_mark_dirty(s);
+    stream_tidy(s, now);
+    stream_save(s);
+}
+
+/* A closed stream is remembered for the idle time, so that a second close is known as such; one
+ * that ended by itself for as long as it may live upstream, since its client may only be silent. */
+static bool may_forget(const struct stream *s, struct stream_now now)
+{
+    const struct life *l = stream_last(s);
+    int64_t idle = now.mono - s->last_call;
+
+    if (s->forgetting || s->commits || !lanes_idle(s) || !list_empty(&s->blobs) || stream_head(s))
+        return false;
+    return idle >= s->env->rules->expiry_ns || !l || l->closed_wall || !l->lines_seen;
+}
+
+void stream_sweep(struct stream *s, struct stream_now now)
+{
+    struct commit *c;
+
+    if (now.mono - s->last_call < s->env->rules->idle_ns || s->commits)
+        return;
+    end_if_idle(s, now);
+    if (!may_forget(s, now))
+        return;
+    s->forgetting = true;
+    c = commit_new(s);
+    c->forget = true;
+    commit_send(c);
+}
+
+void stream_hold(struct stream *s, int64_t until)
+{
+    s->held_until = until;
+    if (!until)
+        s->env->wake(s->env, s);
+}
+
+/* --- questions ---------------------------------------------------------------------------- */
+
+bool stream_quiet(const struct stream *s)
+{
+    const struct list *it;
+
+    if (!list_empty(&s->blobs) || !lanes_idle(s))
+        return false;
+    for (it = s->lives.next; it != &s->lives; it = it->next) {
+        if (!list_empty(&list_entry(it, struct life, link)->lines))
+            return false;
+    }
+    return true;
+}
+
+bool stream_unused(const struct stream *s)
+{
+    return s->forgotten && s->commits == 0;
+}
+
+static uint64_t count_lines(const struct list *head)
+{
+    const struct list *it;
+    uint64_t n = 0;
+
+    for (it = head->next; it != head; it = it->next)
+        n += list_entry(it, struct record, link)->row.lines;
+    return n;
+}
+
+uint64_t stream_backlog_lines(const struct stream *s)
+{
+    const struct list *it;
+    uint64_t n = 0;
+
+    for (it = s->lives.next; it != &s->lives; it = it->next) {
+        const struct life *l = list_entry(it, struct life, link);
+
+        n += count_lines(&l->lines) + count_lines(&l->stuck);
+    }
+    return n;
+}
+
+static int64_t older(int64_t at, const struct list *head)
+{
+    const struct record *r = list_first(head, struct record, link);
+
+    return r && (at == 0 || r->row.at_ns < at) ? r->row.at_ns : at;
+}
+
+int64_t stream_oldest_ns(const struct stream *s)
+{
+    int64_t at = older(0, &s->blobs);
+    const struct list *it;
+
+    for (it = s->lives.next; it != &s->lives; it = it->next) {
+        const struct life *l = list_entry(it, struct life, link);
+
+        at = older(older(at, &l->lines), &l->stuck);
+    }
+    return at;
+}

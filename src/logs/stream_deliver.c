@@ -1,0 +1,541 @@
+/* What to send upstream, and what its outcome means (HP §1.5, §7a). */
+#include "logs/stream_priv.h"
+
+#include "base/bug.h"
+#include "base/xmem.h"
+
+/* --- when --------------------------------------------------------------------------------- */
+
+static struct record *first_waiting(const struct life *l)
+{
+    struct record *r = list_first(&l->lines, struct record, link);
+
+    return r && r->state != RECORD_COMMITTING ? r : NULL;
+}
+
+/* Lines that upstream would not take, at the end of their life, when no blob has them. */
+static bool wants_settling(const struct life *l)
+{
+    return l->ended && !list_empty(&l->stuck) && !l->blob_good;
+}
+
+static enum op_kind next_for_lines(const struct stream *s)
+{
+    const struct life *l = stream_head(s);
+
+    if (!l)
+        return OP_NONE;
+    if (s->lanes[LANE_LINES].check)
+        return OP_CHECK;
+    if (l->open == OPEN_PENDING)
+        return OP_OPEN;
+    if (!l->ended && first_waiting(l))
+        return OP_LINES;
+    if (l->closing_durable && !l->ended)
+        return OP_CLOSE;
+    if (wants_settling(l))
+        return OP_SETTLE;
+    return OP_NONE;
+}
+
+static enum op_kind next_for_blobs(const struct stream *s)
+{
+    const struct record *r = list_first(&s->blobs, struct record, link);
+    const struct life *l = stream_head(s);
+    const struct lane *lines = &s->lanes[LANE_LINES];
+
+    if (!r || r->state == RECORD_COMMITTING)
+        return OP_NONE;
+    if (l && r->life > l->id)
+        return OP_NONE; /* a later generation waits until the earlier one is through */
+    if (lines->busy && (lines->op == OP_CLOSE || lines->op == OP_SETTLE))
+        return OP_NONE; /* both may write the same object */
+    return s->lanes[LANE_BLOBS].check ? OP_CHECK : OP_BLOB;
+}
+
+static enum op_kind next_op(const struct stream *s, enum stream_lane lane)
+{
+    return lane == LANE_LINES ? next_for_lines(s) : next_for_blobs(s);
+}
+
+int64_t stream_ready(struct stream *s, enum stream_lane lane, struct stream_now now)
+{
+    const struct lane *l = &s->lanes[lane];
+    int64_t at = TR_MAX(l->not_before, s->held_until);
+    enum op_kind kind;
+
+    if (l->busy || s->forgotten)
+        return INT64_MAX;
+    kind = next_op(s, lane);
+    if (kind == OP_NONE)
+        return INT64_MAX;
+    if (kind == OP_SETTLE && s->lanes[LANE_BLOBS].busy)
+        return INT64_MAX;
+    return at > now.mono ? at : 0;
+}
+
+/* --- what --------------------------------------------------------------------------------- */
+
+static void batch_add(struct stream *s, struct record *r)
+{
+    if (s->n_batch == s->cap_batch) {
+        s->cap_batch = s->cap_batch ? 2 * s->cap_batch : 8;
+        s->batch = xrealloc(s->batch, s->cap_batch * sizeof(struct record *));
+    }
+    s->batch[s->n_batch++] = r;
+}
+
+/* A batch that failed is sent again as it was: what may arrive twice is then that batch only. */
+static void fill_batch(struct stream *s, struct life *l)
+{
+    const struct stream_rules *rules = s->env->rules;
+    struct record *r;
+    uint64_t lines = 0, bytes = 0;
+
+    if (s->n_batch)
+        return;
+    for (r = first_waiting(l); r && r->state != RECORD_COMMITTING;
+         r = list_next(&l->lines, r, struct record, link)) {
+        if (s->n_batch && (lines + r->row.lines > rules->batch_lines ||
+                           bytes + r->size > rules->batch_bytes || s->singly_left))
+            break;
+        lines += r->row.lines;
+        bytes += r->size;
+        r->state = RECORD_SENDING;
+        batch_add(s, r);
+    }
+    if (s->recovered_first) {
+        s->recovered_first = false; /* it may have been under way when we stopped */
+        s->batch_again = true;
+    }
+}
+
+static void fill_settling(struct stream *s, struct life *l)
+{
+    const struct list *it;
+
+    s->n_batch = 0;
+    for (it = l->stuck.next; it != &l->stuck; it = it->next)
+        batch_add(s, list_entry(it, struct record, link));
+}
+
+void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
+{
+    struct life *l = stream_head(s);
+    size_t i;
+
+    ASSERT(!s->lanes[lane].busy);
+    *op = (struct op){.kind = next_op(s, lane), .lane = lane, .life = l ? l->id : 0};
+    ASSERT(op->kind != OP_NONE);
+    s->lanes[lane].busy = true;
+    s->lanes[lane].op = op->kind;
+    switch (op->kind) {
+    case OP_LINES:
+        fill_batch(s, l);
+        op->again = s->batch_again;
+        break;
+    case OP_SETTLE:
+        fill_settling(s, l);
+        break;
+    case OP_CLOSE:
+        op->close = l->close;
+        op->snapshot = l->broken && !l->close_snapshot;
+        break;
+    case OP_BLOB:
+        op->blob = list_first(&s->blobs, struct record, link);
+        break;
+    default:
+        break;
+    }
+    if (op->kind == OP_LINES || op->kind == OP_SETTLE) {
+        op->records = s->batch;
+        op->n_records = s->n_batch;
+        for (i = 0; i < s->n_batch; i++)
+            op->lines += s->batch[i]->row.lines;
+    }
+}
+
+/* --- how it ended ------------------------------------------------------------------------- */
+
+static void note(struct stream *s, enum stream_note what, uint64_t lines)
+{
+    s->env->note(s->env, s, what, lines);
+}
+
+/* Exponential backoff with full jitter; a connection that could not be made is the host's affair, not this stream's. */
+static void back_off(struct stream *s, struct lane *lane, const struct op_result *r, int64_t now)
+{
+    const struct stream_rules *rules = s->env->rules;
+    int64_t ceiling = rules->backoff_ns;
+    unsigned i, step = lane->attempts++;
+
+    if (r->outcome == OUT_NOT_SENT)
+        step = 0;
+    for (i = 0; i < step && ceiling < rules->backoff_max_ns; i++)
+        ceiling *= 2;
+    ceiling = TR_MIN(ceiling, rules->backoff_max_ns);
+    lane->not_before = now + (int64_t)rng_below(s->env->rng, (uint64_t)ceiling + 1);
+    if (r->retry_after_ns)
+        lane->not_before = TR_MAX(lane->not_before, now + r->retry_after_ns);
+}
+
+static void went_well(struct lane *lane)
+{
+    lane->attempts = 0;
+    lane->not_before = 0;
+    lane->check = false;
+    lane->credential_good = false;
+}
+
+static void opened(struct stream *s, struct life *l)
+{
+    l->absent = 0;
+    if (l->open != OPEN_DONE && l->open != OPEN_NONE) {
+        l->open = OPEN_DONE;
+        stream_mark_dirty(s);
+    }
+}
+
+static void open_result(struct stream *s, struct life *l, const struct op_result *r, int64_t now)
+{
+    struct lane *lane = &s->lanes[LANE_LINES];
+
+    switch (r->outcome) {
+    case OUT_OK:
+        went_well(lane);
+        opened(s, l);
+        stream_save(s);
+        break;
+    case OUT_UNKNOWN:
+    case OUT_PARTIAL:
+        /* It may have taken effect, and a second open would wipe the stream (HP §1.5): the first lines will tell. */
+        l->open = OPEN_UNKNOWN;
+        back_off(s, lane, r, now);
+        break;
+    case OUT_REJECTED:
+    case OUT_ABSENT:
+    case OUT_TOO_LARGE:
+        if (lane->credential_good)
+            l->open = OPEN_NONE; /* the request itself is refused: go on without it */
+        lane->check = !lane->credential_good;
+        back_off(s, lane, r, now);
+        break;
+    default:
+        back_off(s, lane, r, now);
+        break;
+    }
+}
+
+/* Take the batch out of its queue and ask for its rows to go. */
+static struct commit *batch_gone(struct stream *s)
+{
+    struct commit *c = commit_new(s);
+    size_t i;
+
+    for (i = 0; i < s->n_batch; i++) {
+        list_remove(&s->batch[i]->link);
+        commit_gone(c, s->batch[i]);
+        c->ledger[LEDGER_LINES_SPOOLED] -= (int64_t)s->batch[i]->row.lines;
+    }
+    if (s->singly_left)
+        s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
+    batch_clear(s);
+    return c;
+}
+
+static void lines_delivered(struct stream *s, struct life *l)
+{
+    struct commit *c;
+    uint64_t lines;
+
+    went_well(&s->lanes[LANE_LINES]);
+    opened(s, l);
+    c = batch_gone(s);
+    lines = (uint64_t)-c->ledger[LEDGER_LINES_SPOOLED];
+    c->ledger[LEDGER_LINES_DELIVERED] = (int64_t)lines;
+    l->n_delivered += lines;
+    commit_send(c);
+}
+
+/* Upstream says 200: the stream is not there, or its backend is in trouble (HP §7a). */
+static void lines_absent(struct stream *s, struct life *l, const struct op_result *r,
+                         struct stream_now now)
+{
+    struct lane *lane = &s->lanes[LANE_LINES];
+    uint64_t lines = 0;
+    size_t i;
+
+    l->absent++;
+    if (l->absent < STREAM_ABSENT_TRIES) {
+        back_off(s, lane, r, now.mono);
+        return;
+    }
+    went_well(lane);
+    if (l->open == OPEN_UNKNOWN && !l->reopened) {
+        note(s, NOTE_REOPENED, 0);
+        l->reopened = true;
+        l->open = OPEN_PENDING;
+        l->absent = 0;
+        stream_mark_dirty(s);
+        stream_save(s);
+        return;
+    }
+    for (i = 0; i < s->n_batch; i++) {
+        struct record *rec = s->batch[i];
+
+        lines += rec->row.lines;
+        rec->state = RECORD_STUCK;
+        list_remove(&rec->link);
+        list_append(&l->stuck, &rec->link);
+    }
+    batch_clear(s);
+    l->absent = STREAM_ABSENT_TRIES - 1; /* what follows is offered once; a 204 resets */
+    note(s, now.wall - l->since_wall > s->env->rules->expiry_ns ? NOTE_EXPIRED : NOTE_ABSENT, lines);
+}
+
+static void lines_dead(struct stream *s)
+{
+    struct commit *c = batch_gone(s);
+
+    c->dead = "upstream refused the lines";
+    c->ledger[LEDGER_LINES_DEAD] = -c->ledger[LEDGER_LINES_SPOOLED];
+    note(s, NOTE_DEAD, (uint64_t)c->ledger[LEDGER_LINES_DEAD]);
+    went_well(&s->lanes[LANE_LINES]);
+    commit_send(c);
+}
+
+/* A batch is refused for what is in it: send its records one by one, and bury the one that is at fault. */
+static void lines_refused(struct stream *s)
+{
+    size_t i;
+
+    if (s->n_batch == 1) {
+        lines_dead(s);
+        return;
+    }
+    for (i = 0; i < s->n_batch; i++)
+        s->batch[i]->state = RECORD_WAITING;
+    s->singly_left = s->n_batch;
+    batch_clear(s);
+    went_well(&s->lanes[LANE_LINES]);
+}
+
+static void count_resent(struct stream *s)
+{
+    struct commit *c = commit_new(s);
+    size_t i;
+
+    for (i = 0; i < s->n_batch; i++)
+        c->ledger[LEDGER_LINES_RESENT] += (int64_t)s->batch[i]->row.lines;
+    commit_send(c);
+}
+
+static void lines_result(struct stream *s, struct life *l, const struct op_result *r,
+                         struct stream_now now)
+{
+    struct lane *lane = &s->lanes[LANE_LINES];
+
+    if (s->batch_again && r->outcome != OUT_NOT_SENT) {
+        s->batch_again = false;
+        count_resent(s);
+    }
+    switch (r->outcome) {
+    case OUT_OK:
+        lines_delivered(s, l);
+        break;
+    case OUT_ABSENT:
+        lines_absent(s, l, r, now);
+        break;
+    case OUT_TOO_LARGE:
+        lines_refused(s);
+        break;
+    case OUT_REJECTED:
+        if (lane->credential_good) {
+            lines_refused(s);
+            break;
+        }
+        lane->check = true;
+        break;
+    case OUT_UNKNOWN:
+    case OUT_PARTIAL:
+        s->batch_again = true;
+        back_off(s, lane, r, now.mono);
+        break;
+    default:
+        back_off(s, lane, r, now.mono);
+        break;
+    }
+}
+
+static void close_over(struct stream *s, struct life *l)
+{
+    struct commit *c = commit_new(s);
+
+    went_well(&s->lanes[LANE_LINES]);
+    if (l->n_delivered > s->env->rules->snapshot_lines && (l->close_snapshot || l->broken))
+        note(s, NOTE_TRUNCATED, l->n_delivered - s->env->rules->snapshot_lines);
+    commit_gone(c, l->close);
+    l->close = NULL;
+    l->ended = true;
+    stream_mark_dirty(s);
+    commit_send(c);
+}
+
+static void close_result(struct stream *s, struct life *l, const struct op_result *r, int64_t now)
+{
+    struct lane *lane = &s->lanes[LANE_LINES];
+
+    switch (r->outcome) {
+    case OUT_OK:
+        close_over(s, l);
+        break;
+    case OUT_ABSENT:
+        /* "Not found" is both "closed already" and "backend trouble" (HP §7a): ask again for a while. */
+        if (++l->close_absent >= STREAM_CLOSE_TRIES)
+            close_over(s, l);
+        else
+            lane->not_before = now + s->env->rules->close_retry_ns;
+        break;
+    case OUT_REJECTED:
+    case OUT_TOO_LARGE:
+        if (lane->credential_good) {
+            note(s, NOTE_DEAD, 0);
+            close_over(s, l);
+            break;
+        }
+        lane->check = true;
+        break;
+    default:
+        back_off(s, lane, r, now);
+        break;
+    }
+}
+
+static void settle_result(struct stream *s, const struct op_result *r, int64_t now)
+{
+    struct lane *lane = &s->lanes[LANE_LINES];
+    struct commit *c;
+
+    switch (r->outcome) {
+    case OUT_OK:
+        went_well(lane);
+        c = batch_gone(s);
+        c->ledger[LEDGER_LINES_SETTLED] = -c->ledger[LEDGER_LINES_SPOOLED];
+        commit_send(c);
+        return;
+    case OUT_REJECTED:
+    case OUT_TOO_LARGE:
+        if (lane->credential_good) {
+            lines_dead(s);
+            return;
+        }
+        lane->check = true;
+        break;
+    default:
+        back_off(s, lane, r, now);
+        break;
+    }
+    batch_clear(s);
+}
+
+static void blob_over(struct stream *s, bool stored)
+{
+    struct record *r = list_first(&s->blobs, struct record, link);
+    struct life *l = stream_life(s, r->life);
+    struct commit *c = commit_new(s);
+
+    went_well(&s->lanes[LANE_BLOBS]);
+    list_remove(&r->link);
+    commit_gone(c, r);
+    c->ledger[LEDGER_BLOBS_SPOOLED] = -1;
+    c->ledger[stored ? LEDGER_BLOBS_DELIVERED : LEDGER_BLOBS_DEAD] = 1;
+    if (!stored) {
+        c->dead = "upstream refused the blob";
+        note(s, NOTE_DEAD, 0);
+    }
+    if (l && stored) {
+        l->blob_stored = true;
+    } else if (l && !l->blob_stored && !life_blobs_waiting(s, l)) {
+        l->blob_good = false;
+        l->broken = l->lines_seen && !l->closing;
+    }
+    stream_mark_dirty(s);
+    if (l && life_superseding(l)) {
+        /* in the very transaction that marks the blob stored */
+        life_supersede_into(s, l, c);
+    }
+    commit_send(c);
+}
+
+static void blob_result(struct stream *s, const struct op_result *r, int64_t now)
+{
+    struct lane *lane = &s->lanes[LANE_BLOBS];
+
+    switch (r->outcome) {
+    case OUT_OK:
+        blob_over(s, true);
+        break;
+    case OUT_REJECTED:
+    case OUT_TOO_LARGE:
+        if (lane->credential_good || r->outcome == OUT_TOO_LARGE) {
+            blob_over(s, false);
+            break;
+        }
+        lane->check = true;
+        break;
+    default:
+        back_off(s, lane, r, now);
+        break;
+    }
+}
+
+/* After a 4xx: is it the credential? If it is the environment holds the stream (stream_hold) before it reports. */
+static void check_result(struct stream *s, struct lane *lane, const struct op_result *r, int64_t now)
+{
+    switch (r->outcome) {
+    case OUT_OK:
+        lane->check = false;
+        lane->credential_good = true;
+        break;
+    case OUT_REJECTED:
+        lane->check = false;
+        back_off(s, lane, r, now);
+        break;
+    default:
+        back_off(s, lane, r, now);
+        break;
+    }
+}
+
+void stream_result(struct stream *s, enum stream_lane which, const struct op_result *r,
+                   struct stream_now now)
+{
+    struct lane *lane = &s->lanes[which];
+    struct life *l = stream_head(s);
+
+    ASSERT(lane->busy);
+    lane->busy = false;
+    switch (lane->op) {
+    case OP_OPEN:
+        open_result(s, l, r, now.mono);
+        break;
+    case OP_LINES:
+        lines_result(s, l, r, now);
+        break;
+    case OP_CLOSE:
+        close_result(s, l, r, now.mono);
+        break;
+    case OP_SETTLE:
+        settle_result(s, r, now.mono);
+        break;
+    case OP_BLOB:
+        blob_result(s, r, now.mono);
+        break;
+    case OP_CHECK:
+        check_result(s, lane, r, now.mono);
+        break;
+    case OP_NONE:
+        BUG("a result without a request");
+    }
+    stream_tidy(s, now);
+}

@@ -1,0 +1,118 @@
+/* The inside of a stream, shared by stream.c (life-cycle and commits), stream_call.c (client calls),
+ * stream_deliver.c (what to send and how it ended) and stream_state.c (the stored form). */
+#ifndef TR_LOGS_STREAM_PRIV_H
+#define TR_LOGS_STREAM_PRIV_H
+
+#include "logs/stream.h"
+
+enum open_state {
+    OPEN_NONE,    /* not opened through us: never open it */
+    OPEN_PENDING, /* accepted, not sent yet; stored as OPEN_UNKNOWN */
+    OPEN_UNKNOWN, /* perhaps executed: the first lines will tell */
+    OPEN_DONE,    /* upstream has it */
+};
+
+enum barrier_state { BARRIER_NEEDED, BARRIER_ASKED, BARRIER_PASSED };
+
+struct life {
+    struct list link;
+    uint64_t id;
+    enum open_state open;
+    int64_t since_wall;     /* its first call */
+    struct list lines;      /* struct record: COMMITTING, WAITING, SENDING, in delivery order */
+    struct list stuck;      /* struct record: RECORD_STUCK */
+    struct record *close;   /* NULL: none accepted */
+    int64_t closed_wall;    /* when the close was accepted; 0: it was not */
+    enum barrier_state barrier;
+    bool closing;           /* marked: only the close may be sent from now on */
+    bool closing_durable;
+    bool ended;             /* the close is over, or the life ended by itself */
+    bool done;              /* nothing of it is left to do */
+    bool reopened;          /* the open was sent once more after "not found" */
+    bool lines_seen;
+    bool blob_good;         /* a whole blob was accepted */
+    bool blob_stored;
+    bool broken;            /* close with snapshot: the client's blob never came whole */
+    bool close_snapshot;    /* the client's own close asks for a snapshot */
+    unsigned absent;        /* "not found" in a row, to lines */
+    unsigned close_absent;  /* ... and to the close */
+    uint64_t n_delivered;   /* lines */
+};
+
+struct lane {
+    bool busy;
+    enum op_kind op;
+    unsigned attempts;
+    int64_t not_before;     /* monotonic */
+    bool check;             /* a 4xx came: find out whether the credential is at fault */
+    bool credential_good;   /* ... it is not */
+};
+
+struct edge_mark {
+    uint64_t edge, life, last;
+    uint64_t seen; /* bit n: number last-n was accepted */
+};
+
+struct recent {
+    struct body_hash hash;
+    struct record *record; /* while it is not durable */
+};
+
+struct stream {
+    struct stream_env *env;
+    struct spool_stream row;
+    char *account, *key;
+    struct view account_v, key_v;
+    struct str prefix, query;  /* as the client last spelled them */
+    uint32_t cred;
+    struct list lives;         /* oldest first; the last one stays when it is done */
+    struct list blobs;         /* struct record, in order of arrival */
+    bool held;                 /* an open after the close, waiting for lines */
+    struct recent *recent;     /* a ring; grows to STREAM_RECENT */
+    unsigned n_recent, cap_recent, recent_at;
+    struct edge_mark edges[STREAM_EDGES];
+    struct lane lanes[LANE_COUNT];
+    int64_t held_until;        /* credential refused; monotonic */
+    struct record **batch;     /* SENDING lines, or stuck ones being settled */
+    size_t n_batch, cap_batch;
+    bool batch_again;          /* it may have been sent before */
+    bool singly;               /* send one record at a time until this batch is through */
+    size_t singly_left;
+    unsigned commits;          /* under way */
+    bool dirty;                /* the stored state is behind */
+    bool forgetting, forgotten;
+    int64_t last_call;         /* monotonic */
+    bool recovered_first;      /* first batch after a restart: may have been in flight */
+
+    /* for the environment: linkage in its tables; the machine does not touch these */
+    struct stream_place {
+        struct hnode node;
+        struct list ready[LANE_COUNT];
+        void *owner;
+    } place;
+};
+
+struct commit *commit_new(struct stream *s);
+void commit_gone(struct commit *c, struct record *r);
+void commit_send(struct commit *c);
+void stream_mark_dirty(struct stream *s);
+void stream_save(struct stream *s);       /* a commit of the state alone, if dirty */
+void stream_tidy(struct stream *s, struct stream_now now); /* bring lives forward as far as they go by themselves */
+
+struct life *life_new(struct stream *s, enum open_state open, struct stream_now now);
+void life_free(struct life *l);
+struct life *stream_last(const struct stream *s);
+struct life *stream_head(const struct stream *s); /* the oldest that is not done, or NULL */
+struct life *stream_life(const struct stream *s, uint64_t id);
+bool life_superseding(const struct life *l);
+/* Lines that need not go any more leave with `c`; returns how many. */
+uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c);
+void life_queue_lines(struct life *l, struct record *r); /* at the end, but ahead of r->ahead others */
+bool life_blobs_waiting(const struct stream *s, const struct life *l);
+void recent_add(struct stream *s, struct body_hash h, struct record *r);
+struct recent *recent_find(struct stream *s, struct body_hash h);
+void recent_clear(struct stream *s);
+void recent_settle(struct stream *s, const struct record *r, bool durable);
+void batch_clear(struct stream *s);
+
+#endif

@@ -1,0 +1,217 @@
+/* The stored form of a stream, and taking it up again after a restart. */
+#include "logs/stream_priv.h"
+
+#include "base/bug.h"
+#include "base/wire.h"
+#include "base/xmem.h"
+
+enum { STATE_VERSION = 1, STATE_MAX_LIVES = 64 };
+
+enum {
+    LIFE_CLOSING = 1 << 0,
+    LIFE_ENDED = 1 << 1,
+    LIFE_DONE = 1 << 2,
+    LIFE_REOPENED = 1 << 3,
+    LIFE_LINES_SEEN = 1 << 4,
+    LIFE_BLOB_GOOD = 1 << 5,
+    LIFE_BLOB_STORED = 1 << 6,
+    LIFE_BROKEN = 1 << 7,
+    LIFE_CLOSE_SNAPSHOT = 1 << 8,
+};
+
+static uint32_t life_flags(const struct life *l)
+{
+    return (l->closing ? LIFE_CLOSING : 0) | (l->ended ? LIFE_ENDED : 0) |
+           (l->done ? LIFE_DONE : 0) | (l->reopened ? LIFE_REOPENED : 0) |
+           (l->lines_seen ? LIFE_LINES_SEEN : 0) | (l->blob_good ? LIFE_BLOB_GOOD : 0) |
+           (l->blob_stored ? LIFE_BLOB_STORED : 0) | (l->broken ? LIFE_BROKEN : 0) |
+           (l->close_snapshot ? LIFE_CLOSE_SNAPSHOT : 0);
+}
+
+static void life_encode(const struct life *l, struct str *out)
+{
+    wire_put_u64(out, l->id);
+    /* An open that is about to be sent may have been by the time this is read: never send it blindly. */
+    wire_put_u8(out, (uint8_t)(l->open == OPEN_PENDING ? OPEN_UNKNOWN : l->open));
+    wire_put_u32(out, life_flags(l));
+    wire_put_u64(out, (uint64_t)l->since_wall);
+    wire_put_u64(out, (uint64_t)l->closed_wall);
+    wire_put_u64(out, l->n_delivered);
+}
+
+void stream_encode(const struct stream *s, struct str *out)
+{
+    unsigned i, n = TR_MIN(s->n_recent, (unsigned)STREAM_RECENT_KEPT);
+    const struct list *it;
+    uint32_t lives = 0;
+
+    for (it = s->lives.next; it != &s->lives; it = it->next)
+        lives++;
+    wire_put_u8(out, STATE_VERSION);
+    wire_put_u8(out, s->held);
+    wire_put_u32(out, s->cred);
+    wire_put_view(out, str_view(&s->prefix));
+    wire_put_view(out, str_view(&s->query));
+    wire_put_u32(out, lives);
+    for (it = s->lives.next; it != &s->lives; it = it->next)
+        life_encode(list_entry(it, struct life, link), out);
+    wire_put_u8(out, STREAM_EDGES);
+    for (i = 0; i < STREAM_EDGES; i++) {
+        wire_put_u64(out, s->edges[i].edge);
+        wire_put_u64(out, s->edges[i].life);
+        wire_put_u64(out, s->edges[i].last);
+        wire_put_u64(out, s->edges[i].seen);
+    }
+    wire_put_u8(out, (uint8_t)n);
+    for (i = 0; i < n; i++) {
+        unsigned at = (s->recent_at + s->cap_recent - n + i) % s->cap_recent;
+
+        wire_put_u64(out, s->recent[at].hash.lo);
+        wire_put_u64(out, s->recent[at].hash.hi);
+    }
+}
+
+static void life_decode(struct stream *s, struct wire *w)
+{
+    struct life *l = XNEW(struct life);
+    uint32_t flags;
+
+    list_init(&l->lines);
+    list_init(&l->stuck);
+    l->id = wire_u64(w);
+    l->open = (enum open_state)wire_u8(w);
+    flags = wire_u32(w);
+    l->since_wall = (int64_t)wire_u64(w);
+    l->closed_wall = (int64_t)wire_u64(w);
+    l->n_delivered = wire_u64(w);
+    l->closing = l->closing_durable = (flags & LIFE_CLOSING) != 0;
+    l->ended = (flags & LIFE_ENDED) != 0;
+    l->done = (flags & LIFE_DONE) != 0;
+    l->reopened = (flags & LIFE_REOPENED) != 0;
+    l->lines_seen = (flags & LIFE_LINES_SEEN) != 0;
+    l->blob_good = (flags & LIFE_BLOB_GOOD) != 0;
+    l->blob_stored = (flags & LIFE_BLOB_STORED) != 0;
+    l->broken = (flags & LIFE_BROKEN) != 0;
+    l->close_snapshot = (flags & LIFE_CLOSE_SNAPSHOT) != 0;
+    list_append(&s->lives, &l->link);
+}
+
+int stream_decode(struct stream *s, const struct spool_stream_row *row)
+{
+    struct wire w = wire_of(row->state);
+    uint32_t i, n;
+
+    s->row.id = row->id;
+    s->row.next = row->next;
+    if (wire_u8(&w) != STATE_VERSION)
+        return -1;
+    s->held = wire_u8(&w) != 0;
+    s->cred = wire_u32(&w);
+    str_addv(&s->prefix, wire_view(&w));
+    str_addv(&s->query, wire_view(&w));
+    n = wire_u32(&w);
+    for (i = 0; i < n && i < STATE_MAX_LIVES && !w.failed; i++)
+        life_decode(s, &w);
+    n = wire_u8(&w);
+    for (i = 0; i < n && !w.failed; i++) {
+        struct edge_mark m;
+
+        m.edge = wire_u64(&w);
+        m.life = wire_u64(&w);
+        m.last = wire_u64(&w);
+        m.seen = wire_u64(&w);
+        if (i < STREAM_EDGES)
+            s->edges[i] = m;
+    }
+    n = wire_u8(&w);
+    for (i = 0; i < n && !w.failed; i++) {
+        struct body_hash h;
+
+        h.lo = wire_u64(&w);
+        h.hi = wire_u64(&w);
+        recent_add(s, h, NULL);
+    }
+    return w.failed ? -1 : 0;
+}
+
+/* The life a record names; made up if the stored state does not know it (it never should not). */
+static struct life *life_of_record(struct stream *s, const struct record *r)
+{
+    struct life *l = stream_life(s, r->life);
+
+    if (l)
+        return l;
+    l = XNEW(struct life);
+    list_init(&l->lines);
+    list_init(&l->stuck);
+    l->id = r->life;
+    l->open = OPEN_NONE;
+    l->since_wall = r->row.at_ns;
+    list_append(&s->lives, &l->link);
+    stream_mark_dirty(s);
+    return l;
+}
+
+static void recover_lines(struct life *l, struct record *r)
+{
+    life_queue_lines(l, r);
+    l->lines_seen = true;
+    l->done = false;
+}
+
+void stream_recover_record(struct stream *s, struct record *r)
+{
+    struct life *l = r->kind == RECORD_BLOB ? stream_life(s, r->life) : life_of_record(s, r);
+
+    r->state = RECORD_WAITING;
+    if (r->hashed)
+        recent_add(s, r->hash, NULL);
+    switch (r->kind) {
+    case RECORD_LINES:
+        recover_lines(l, r);
+        break;
+    case RECORD_BLOB:
+        list_append(&s->blobs, &r->link);
+        if (l)
+            l->blob_good = true;
+        break;
+    case RECORD_CLOSE:
+        l->close = r;
+        l->close_snapshot = r->snapshot;
+        if (!l->closed_wall)
+            l->closed_wall = r->row.at_ns;
+        break;
+    }
+}
+
+/* Lines of a life that has ended are there to be settled. */
+static void stick_ended(struct life *l)
+{
+    struct list *it, *tmp;
+
+    if (!l->ended)
+        return;
+    list_each (it, tmp, &l->lines) {
+        struct record *r = list_entry(it, struct record, link);
+
+        r->state = RECORD_STUCK;
+        list_remove(it);
+        list_append(&l->stuck, it);
+    }
+}
+
+void stream_recovered(struct stream *s, struct stream_now now)
+{
+    struct list *it, *tmp;
+
+    s->last_call = now.mono;
+    s->recovered_first = true;
+    list_each (it, tmp, &s->lives) {
+        struct life *l = list_entry(it, struct life, link);
+
+        stick_ended(l);
+        if (l->closed_wall && !l->close && !l->ended)
+            l->ended = true; /* its close is gone from the spool: it was sent */
+    }
+    stream_tidy(s, now);
+}

@@ -1,0 +1,491 @@
+#include "net/stream.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "base/bug.h"
+#include "base/xmem.h"
+#include "rt/fdx.h"
+
+#define STREAM_MAGIC 0x57e0a301u
+
+/* Bytes read or written in one call at most over TLS, record by record: a fast peer on a fast
+ * link must not keep the loop's other streams waiting. */
+enum { TLS_CALL_MAX = 256 * 1024 };
+
+enum stream_state {
+    STREAM_NEW,       /* in clear and ready, but the owner does not know yet */
+    STREAM_HANDSHAKE, /* TLS is not there yet */
+    STREAM_OPEN,
+    STREAM_FAILED,    /* an error was reported; waiting to be closed */
+    STREAM_CLOSED,    /* closed by the owner; waiting to be freed */
+};
+
+struct net_stream {
+    uint32_t magic;
+    enum stream_state state;
+    struct ev_loop *loop;
+    int fd;
+    struct ev_io *io;
+    struct tls_session *tls;
+    const struct net_stream_ops *ops;
+    void *ctx;
+    struct net_addr peer;
+    /* What to wait for is computed from these by update_io, and nowhere else. TLS may need the
+     * descriptor writable to read and readable to write. */
+    enum tls_want handshake_want;
+    enum tls_want read_needs;  /* TLS_WANT_WRITE: a read waits for room */
+    enum tls_want write_needs; /* TLS_WANT_READ: a write waits for bytes */
+    bool want_read;            /* net_want_read */
+    bool want_write;           /* a write fell short; on_writable is owed */
+    bool want_fin;             /* net_shutdown_write is not through yet */
+    bool write_ended;
+    bool read_ended; /* the peer's end was read: the descriptor would stay readable for ever */
+    /* The end, or an error, that came behind bytes which were to be delivered first. */
+    bool held_end;
+    struct err *held_error;
+    /* A call-back that waits for no descriptor: the first one, and TLS bytes that are in already. */
+    struct ev_task kick;
+    bool kicked;
+    struct ev_task last; /* frees the memory at the end of the turn */
+};
+
+static void update_io(struct net_stream *s)
+{
+    unsigned what = 0;
+
+    if (s->state == STREAM_HANDSHAKE) {
+        what = s->handshake_want == TLS_WANT_WRITE ? EV_CAN_WRITE : EV_CAN_READ;
+    } else if (s->state == STREAM_OPEN) {
+        if (s->want_read && !s->read_ended)
+            what |= s->read_needs == TLS_WANT_WRITE ? EV_CAN_WRITE : EV_CAN_READ;
+        if (s->want_write)
+            what |= s->write_needs == TLS_WANT_READ ? EV_CAN_READ : EV_CAN_WRITE;
+        if (s->want_fin)
+            what |= EV_CAN_WRITE;
+    }
+    ev_io_want(s->io, what);
+}
+
+static void kick(struct net_stream *s)
+{
+    if (s->kicked)
+        return;
+    s->kicked = true;
+    ev_post(s->loop, &s->kick);
+}
+
+/* Something to read is here already, and the descriptor may have nothing more to say. */
+static bool read_at_once(const struct net_stream *s)
+{
+    return s->held_end || s->held_error || (s->tls && !s->read_ended && tls_pending(s->tls));
+}
+
+/* The owner may have closed the stream in any call-back; the memory outlives the turn. */
+static void tell_readable(struct net_stream *s)
+{
+    if (s->ops->on_readable)
+        s->ops->on_readable(s->ctx);
+    if (s->state == STREAM_OPEN && s->want_read && read_at_once(s))
+        kick(s);
+}
+
+static void tell_writable(struct net_stream *s)
+{
+    s->want_write = false;
+    if (s->ops->on_writable)
+        s->ops->on_writable(s->ctx);
+}
+
+static void tell_failed(struct net_stream *s, const struct err *e)
+{
+    s->state = STREAM_FAILED;
+    update_io(s);
+    if (s->ops->on_failed)
+        s->ops->on_failed(s->ctx, e);
+}
+
+static void tell_ready(struct net_stream *s)
+{
+    s->state = STREAM_OPEN;
+    update_io(s);
+    if (s->want_read && read_at_once(s))
+        kick(s);
+    if (s->ops->on_ready)
+        s->ops->on_ready(s->ctx);
+}
+
+static void step_handshake(struct net_stream *s)
+{
+    struct err e;
+
+    s->handshake_want = tls_handshake(s->tls, &e);
+    if (s->handshake_want == TLS_DONE)
+        tell_ready(s);
+    else if (s->handshake_want == TLS_FAILED)
+        tell_failed(s, &e);
+    else
+        update_io(s);
+}
+
+/* Send the end of our bytes, or wait until there is room for it. */
+static void step_fin(struct net_stream *s)
+{
+    if (s->tls && tls_close_notify(s->tls) == TLS_WANT_WRITE)
+        return;
+    s->want_fin = false;
+    shutdown(s->fd, SHUT_WR);
+}
+
+static bool ready_for(unsigned can, enum tls_want needs, unsigned usual)
+{
+    unsigned turned = usual == EV_CAN_READ ? EV_CAN_WRITE : EV_CAN_READ;
+    enum tls_want turned_want = usual == EV_CAN_READ ? TLS_WANT_WRITE : TLS_WANT_READ;
+
+    return can & (needs == turned_want ? turned : usual);
+}
+
+static void on_io(void *ctx, unsigned can)
+{
+    struct net_stream *s = ctx;
+
+    OBJ_CHECK(s, STREAM_MAGIC);
+    if (s->state == STREAM_HANDSHAKE) {
+        step_handshake(s);
+        return;
+    }
+    if (s->state == STREAM_OPEN && s->want_read && ready_for(can, s->read_needs, EV_CAN_READ))
+        tell_readable(s);
+    if (s->state == STREAM_OPEN && s->want_write && ready_for(can, s->write_needs, EV_CAN_WRITE))
+        tell_writable(s);
+    if (s->state == STREAM_OPEN && s->want_fin && (can & EV_CAN_WRITE))
+        step_fin(s);
+    if (s->state == STREAM_OPEN)
+        update_io(s);
+}
+
+static void stream_free(struct net_stream *s)
+{
+    tls_free(&s->tls);
+    xfree(s->held_error);
+    OBJ_FINI(s);
+    xfree(s);
+}
+
+static void on_kick(struct ev_task *task)
+{
+    struct net_stream *s = container_of(task, struct net_stream, kick);
+
+    OBJ_CHECK(s, STREAM_MAGIC);
+    s->kicked = false;
+    if (s->state == STREAM_CLOSED) {
+        stream_free(s);
+        return;
+    }
+    ASSERT(s->ops || s->state >= STREAM_OPEN); /* bound in the turn of the constructor */
+    if (s->state == STREAM_NEW)
+        tell_ready(s);
+    else if (s->state == STREAM_HANDSHAKE)
+        step_handshake(s);
+    else if (s->state == STREAM_OPEN && s->want_read && read_at_once(s))
+        tell_readable(s);
+}
+
+static void on_last(struct ev_task *task)
+{
+    stream_free(container_of(task, struct net_stream, last));
+}
+
+static struct net_stream *stream_new(struct ev_loop *loop, int fd, const struct net_addr *peer)
+{
+    struct net_stream *s = XNEW(struct net_stream);
+
+    OBJ_INIT(s, STREAM_MAGIC);
+    s->loop = loop;
+    s->fd = fd;
+    s->io = ev_io_new(loop, fd, on_io, s);
+    s->peer = *peer;
+    s->kick.run = on_kick;
+    s->last.run = on_last;
+    kick(s);
+    return s;
+}
+
+struct net_stream *net_stream_accepted(struct ev_loop *loop, int fd, struct tls_ctx *tls,
+                                       const struct net_addr *peer)
+{
+    struct net_stream *s = stream_new(loop, fd, peer);
+
+    if (tls) {
+        s->tls = tls_accept(tls, fd);
+        s->state = STREAM_HANDSHAKE;
+    }
+    return s;
+}
+
+struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls_ctx *tls,
+                                        const char *server_name, struct view alpn,
+                                        const struct net_addr *peer)
+{
+    struct net_stream *s = stream_new(loop, fd, peer);
+
+    if (tls) {
+        s->tls = tls_connect(tls, fd, server_name, alpn);
+        s->state = STREAM_HANDSHAKE;
+    }
+    return s;
+}
+
+void net_stream_bind(struct net_stream *s, const struct net_stream_ops *ops, void *ctx)
+{
+    OBJ_CHECK(s, STREAM_MAGIC);
+    s->ops = ops;
+    s->ctx = ctx;
+}
+
+/* An error is being reported by a call of the owner: nothing is watched any more. */
+static ssize_t give_up(struct net_stream *s)
+{
+    s->state = STREAM_FAILED;
+    update_io(s);
+    return NET_ERROR;
+}
+
+static bool usable(struct net_stream *s, struct err *e)
+{
+    OBJ_CHECK(s, STREAM_MAGIC);
+    ASSERT(s->state != STREAM_CLOSED);
+    if (s->state == STREAM_FAILED)
+        err_set(e, ERR_CLOSED, "the connection has failed before");
+    return s->state != STREAM_FAILED;
+}
+
+static ssize_t read_clear(struct net_stream *s, void *p, size_t n, struct err *e)
+{
+    ssize_t got;
+
+    do
+        got = recv(s->fd, p, n, 0);
+    while (got < 0 && errno == EINTR);
+    if (got >= 0)
+        return got;
+    if (errno == EAGAIN)
+        return NET_AGAIN;
+    err_errno(e, ERR_CLOSED, errno, "cannot read from the peer");
+    return NET_ERROR;
+}
+
+/* One read of the session, in the stream's terms. */
+static ssize_t read_record(struct net_stream *s, void *p, size_t n, struct err *e)
+{
+    enum tls_want want = TLS_WANT_READ;
+    ssize_t rc = tls_read(s->tls, p, n, &want, e);
+
+    if (rc >= 0)
+        return rc;
+    if (rc == TLS_AGAIN) {
+        s->read_needs = want;
+        return NET_AGAIN;
+    }
+    /* Anybody on the way can make a FIN; only the peer can make close_notify (RFC 8446 §6.1). */
+    if (rc == TLS_READ_EOF)
+        err_set(e, ERR_CLOSED, "the peer closed the connection without ending TLS");
+    return NET_ERROR;
+}
+
+/* Read records until the room is full or none is left inside. What comes behind bytes is held. */
+static ssize_t read_tls(struct net_stream *s, void *p, size_t n, struct err *e)
+{
+    struct err later = {ERR_NONE, ""};
+    size_t got = 0;
+    ssize_t rc;
+
+    s->read_needs = TLS_WANT_READ;
+    n = TR_MIN(n, (size_t)TLS_CALL_MAX);
+    do {
+        rc = read_record(s, (char *)p + got, n - got, &later);
+        if (rc > 0)
+            got += (size_t)rc;
+    } while (rc > 0 && got < n && tls_pending(s->tls));
+    if (got == 0 && rc == NET_ERROR && e)
+        *e = later;
+    if (got == 0)
+        return rc;
+    s->held_end = rc == 0;
+    if (rc == NET_ERROR) {
+        s->held_error = XNEW(struct err);
+        *s->held_error = later;
+    }
+    return (ssize_t)got;
+}
+
+static ssize_t read_held(struct net_stream *s, struct err *e)
+{
+    if (s->held_error) {
+        if (e)
+            *e = *s->held_error;
+        XFREE(s->held_error);
+        return NET_ERROR;
+    }
+    s->held_end = false;
+    return 0;
+}
+
+ssize_t net_read(struct net_stream *s, void *p, size_t n, struct err *e)
+{
+    ssize_t rc;
+
+    ASSERT(n > 0);
+    if (!usable(s, e))
+        return NET_ERROR;
+    if (s->state == STREAM_HANDSHAKE)
+        return NET_AGAIN;
+    if (s->read_ended)
+        return 0;
+    if (s->held_end || s->held_error)
+        rc = read_held(s, e);
+    else
+        rc = s->tls ? read_tls(s, p, n, e) : read_clear(s, p, n, e);
+    if (rc == NET_ERROR)
+        return give_up(s);
+    if (rc == 0)
+        s->read_ended = true;
+    update_io(s);
+    return rc;
+}
+
+static ssize_t write_clear(struct net_stream *s, const void *p, size_t n, struct err *e)
+{
+    ssize_t put;
+
+    do
+        put = send(s->fd, p, n, MSG_NOSIGNAL);
+    while (put < 0 && errno == EINTR);
+    if (put >= 0)
+        return put;
+    if (errno == EAGAIN)
+        return NET_AGAIN;
+    err_errno(e, ERR_CLOSED, errno, "cannot write to the peer");
+    return NET_ERROR;
+}
+
+static ssize_t write_tls(struct net_stream *s, const void *p, size_t n, struct err *e)
+{
+    size_t put = 0;
+    ssize_t rc = 0;
+
+    s->write_needs = TLS_WANT_WRITE;
+    n = TR_MIN(n, (size_t)TLS_CALL_MAX);
+    while (put < n) {
+        rc = tls_write(s->tls, (const char *)p + put, n - put, &s->write_needs, e);
+        if (rc < 0)
+            break;
+        put += (size_t)rc;
+    }
+    if (rc == TLS_ERROR)
+        return NET_ERROR;
+    return put ? (ssize_t)put : NET_AGAIN;
+}
+
+ssize_t net_write(struct net_stream *s, const void *p, size_t n, struct err *e)
+{
+    ssize_t rc;
+
+    if (!usable(s, e))
+        return NET_ERROR;
+    if (s->write_ended) {
+        err_set(e, ERR_INVALID, "the end of our bytes was sent before");
+        return NET_ERROR;
+    }
+    if (n == 0)
+        return 0;
+    if (s->state == STREAM_HANDSHAKE)
+        rc = NET_AGAIN;
+    else
+        rc = s->tls ? write_tls(s, p, n, e) : write_clear(s, p, n, e);
+    if (rc == NET_ERROR)
+        return give_up(s);
+    s->want_write = rc < (ssize_t)n; /* NET_AGAIN is less, too */
+    update_io(s);
+    return rc;
+}
+
+void net_want_read(struct net_stream *s, bool on)
+{
+    OBJ_CHECK(s, STREAM_MAGIC);
+    if (s->want_read == on)
+        return;
+    s->want_read = on;
+    if (on && s->state == STREAM_OPEN && read_at_once(s))
+        kick(s);
+    update_io(s);
+}
+
+void net_shutdown_write(struct net_stream *s)
+{
+    OBJ_CHECK(s, STREAM_MAGIC);
+    if (s->write_ended || s->state == STREAM_FAILED || s->state == STREAM_CLOSED)
+        return;
+    s->write_ended = true;
+    s->want_write = false;
+    s->want_fin = true;
+    step_fin(s);
+    update_io(s);
+}
+
+void net_stream_close(struct net_stream **sp, bool hard)
+{
+    static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    struct net_stream *s = *sp;
+
+    *sp = NULL;
+    if (!s)
+        return;
+    OBJ_CHECK(s, STREAM_MAGIC);
+    ASSERT(s->state != STREAM_CLOSED);
+    if (hard)
+        setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    else if (s->tls && s->state == STREAM_OPEN)
+        tls_close_notify(s->tls);
+    s->state = STREAM_CLOSED;
+    ev_io_free(&s->io);
+    fd_close(&s->fd);
+    if (!s->kicked) /* else the kick, which cannot be called back, frees */
+        ev_defer(s->loop, &s->last);
+}
+
+bool net_is_tls(const struct net_stream *s)
+{
+    return s->tls != NULL;
+}
+
+struct view net_alpn(const struct net_stream *s)
+{
+    return s->tls ? tls_alpn(s->tls) : VIEW_NONE;
+}
+
+struct view net_server_name(const struct net_stream *s)
+{
+    return s->tls ? tls_server_name(s->tls) : VIEW_NONE;
+}
+
+struct view net_peer_subject(const struct net_stream *s)
+{
+    return s->tls ? tls_peer_subject(s->tls) : VIEW_NONE;
+}
+
+const struct net_addr *net_peer(const struct net_stream *s)
+{
+    return &s->peer;
+}
+
+int net_fd(const struct net_stream *s)
+{
+    return s->fd;
+}
+
+struct ev_loop *net_loop(const struct net_stream *s)
+{
+    return s->loop;
+}
