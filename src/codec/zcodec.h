@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include "base/attrs.h"
 #include "base/err.h"
 #include "base/str.h"

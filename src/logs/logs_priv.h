@@ -32,11 +32,13 @@ struct logs {
     struct ingest_service *services[LOGS_MAX_WORKERS];
     unsigned n_shards;
     struct logs_settings *settings;
-    struct logs_settings *old[64];       /* replaced ones: freed at the end, since requests may still use them */
+    struct logs_settings **old;          /* replaced ones: freed at the end, since requests may still use them */
     unsigned n_old;
     atomic_uint_fast64_t memory_used;    /* bodies of accepted records in memory */
     atomic_uint_fast64_t unproven_used;  /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;
+    uint64_t last_used;                  /* of the spool, at the last scrape */
+    int64_t last_used_at;
 };
 
 void logs_metrics_init(struct logs_metrics *m);

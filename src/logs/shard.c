@@ -59,14 +59,14 @@ static uint64_t name_hash(struct view account, struct view key)
     return hash_bytes(account.p, account.n) * 0x9e3779b97f4a7c15ULL + hash_bytes(key.p, key.n);
 }
 
-static struct shard *owner_of(struct logs *logs, uint64_t hash)
+struct shard *shard_owner(struct logs *logs, struct view account, struct view key)
 {
-    return logs->shards[(hash >> 32) % logs->n_shards];
+    return logs->shards[(name_hash(account, key) >> 32) % logs->n_shards];
 }
 
 void submission_send(struct submission *s)
 {
-    s->owner = owner_of(s->from->logs, name_hash(str_view(&s->account), str_view(&s->key)));
+    s->owner = shard_owner(s->from->logs, str_view(&s->account), str_view(&s->key));
     s->task.run = submission_run;
     ev_post(s->owner->loop, &s->task);
 }
@@ -377,6 +377,8 @@ static void sweep_due(void *ctx)
     size_t slot = 0;
 
     repeat_commits(sh);
+    atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
+    atomic_store(&sh->n_streams, sh->streams.count);
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     barrier_check(sh);

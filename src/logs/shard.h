@@ -5,6 +5,7 @@
 #ifndef TR_LOGS_SHARD_H
 #define TR_LOGS_SHARD_H
 
+#include <stdatomic.h>
 #include "base/hmap.h"
 #include "base/list.h"
 #include "ev/loop.h"
@@ -36,6 +37,8 @@ struct shard {
     size_t deliveries;             /* under way */
     struct list later;             /* commits to be repeated */
     bool hub;                      /* upstream is a tailrace */
+    atomic_uint state;             /* enum limiter_state, for the metrics */
+    atomic_size_t n_streams;
     bool stopping;
 };
 
@@ -62,6 +65,9 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
                         const struct logs_settings *settings);
 void shard_free(struct shard **sh); /* after its loop and the spool have ended */
 void shard_configure(struct shard *sh, const struct logs_settings *settings); /* own thread */
+
+/* Which shard owns the stream of that name? */
+struct shard *shard_owner(struct logs *logs, struct view account, struct view key);
 
 /* Recovery, before the loop runs. */
 struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_row *row);
