@@ -332,6 +332,8 @@ static bool advance(struct http_conn *c)
         h->ex->eof_given = true;
         http_exchange_end(h->ex);
     }
+    if (!list_empty(&h->unsent) && !c->blocked)
+        return true;
     return used || was_mid != h->mid_request || (h1_queued(h) && !c->blocked);
 }
 
@@ -403,6 +405,12 @@ static void go_idle(struct http_conn *c)
     http_wait_put(&c->srv->waits, WAIT_IDLE, &c->rd);
 }
 
+/* No answer is owed, in the making or on its way. */
+static bool is_quiet(const struct h1_side *h)
+{
+    return !h->ex && list_empty(&h->unsent) && !h1_queued(h);
+}
+
 static void h1_settle(struct http_conn *c)
 {
     struct h1_side *h = c->h1;
@@ -419,7 +427,7 @@ static void h1_settle(struct http_conn *c)
         tunnel_ends(c);
     if (c->over)
         return;
-    if (h && h->closing && !h->ex && !h1_queued(h)) {
+    if (h && h->closing && is_quiet(h)) {
         bool clean = h->clean;
 
         side_put(c);
@@ -429,7 +437,7 @@ static void h1_settle(struct http_conn *c)
             http_conn_linger(c);
         return;
     }
-    if (!h || (!h->ex && !h->mid_request && !buf_len(&h->in) && !h1_queued(h))) {
+    if (!h || (is_quiet(h) && !h->mid_request && !buf_len(&h->in))) {
         go_idle(c);
         return;
     }

@@ -313,7 +313,7 @@ static void h2_gone(struct http_conn *c)
         return;
     end_list(&h->over);
     end_list(&h->open);
-    h2_server_free(&h->s);
+    h2_free(&h->s);
     hmap_fini(&h->streams);
     c->h2 = NULL;
     xfree(h);
