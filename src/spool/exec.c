@@ -1,5 +1,6 @@
 #include "spool/spool_priv.h"
 
+#include "spool/txn_priv.h"
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "rt/fault.h"
@@ -9,7 +10,7 @@
  * database transaction, the group. What it changes in memory can be taken back until exec_keep.
  */
 
-/* --- streams in memory ------------------------------------------------------------------------ */
+/* --- streams in memory ------------------------------------------------------------------- */
 
 static uint64_t id_hash(int64_t id)
 {
@@ -71,7 +72,7 @@ static void touch(struct spool *s, struct wstream *ws)
     s->touched = ws;
 }
 
-/* --- steps ------------------------------------------------------------------------------------- */
+/* --- steps ------------------------------------------------------------------------------- */
 
 int exec_step(struct spool *s, enum spool_statement which, struct err *e)
 {
@@ -129,7 +130,7 @@ static int64_t piece_key(int64_t blob, uint32_t seq)
     return (int64_t)((uint64_t)blob << PIECE_SHIFT | seq);
 }
 
-/* --- operations --------------------------------------------------------------------------------- */
+/* --- operations -------------------------------------------------------------------------- */
 
 static int stream_insert(struct spool *s, struct op *op, struct err *e)
 {
@@ -438,7 +439,7 @@ int exec_txn(struct spool *s, struct spool_txn *t, struct err *e)
     return 0;
 }
 
-/* --- the end of a group -------------------------------------------------------------------------- */
+/* --- the end of a group ------------------------------------------------------------------ */
 
 static int set_counter(struct spool *s, const char *name, int64_t value, struct err *e)
 {

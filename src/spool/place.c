@@ -1,5 +1,7 @@
 #include "spool/spool_priv.h"
 
+#include "base/xmem.h"
+#include "rt/fdx.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,17 +10,15 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-#include "base/xmem.h"
-#include "rt/fdx.h"
 
 /* File systems on which locks, shared memory or fsync do not mean what SQLite's log needs. */
 static const struct {
     unsigned long type;
     const char *name;
 } refused_types[] = {
-    {0x6969, "NFS"},       {0x517b, "SMB"},        {0xfe534d42, "SMB2"},     {0xff534d42, "CIFS"},
-    {0x5346414f, "AFS"},   {0x73757245, "Coda"},   {0x564c, "NCP"},          {0x00c36400, "Ceph"},
-    {0x0bd00bd0, "Lustre"}, {0x19830326, "BeeGFS"}, {0x7461636f, "OCFS2"},    {0x01161970, "GFS2"},
+    {0x6969, "NFS"},        {0x517b, "SMB"},        {0xfe534d42, "SMB2"},  {0xff534d42, "CIFS"},
+    {0x5346414f, "AFS"},    {0x73757245, "Coda"},   {0x564c, "NCP"},       {0x00c36400, "Ceph"},
+    {0x0bd00bd0, "Lustre"}, {0x19830326, "BeeGFS"}, {0x7461636f, "OCFS2"}, {0x01161970, "GFS2"},
     {0x47504653, "GPFS"},
 };
 enum { FUSE_TYPE = 0x65735546 };
@@ -66,8 +66,8 @@ static int check_file_system(const char *dir, struct err *e)
                            "spool: %s is on a network file system (%s): use a local disk", dir,
                            refused_types[i].name);
     if ((uint32_t)fs.f_type == FUSE_TYPE && mount_type(st.st_dev, type) && !fuse_is_local(type))
-        return err_set(e, ERR_INVALID, "spool: %s is on a file system that may be remote (%s): use a local disk",
-                       dir, type);
+        return err_set(e, ERR_INVALID,
+                       "spool: %s is on %s, which may be remote: use a local disk", dir, type);
     return 0;
 }
 
@@ -91,7 +91,7 @@ static int take_lock(struct spool *s, struct err *e)
                        pid[0] ? pid : "(unknown)");
     }
     n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-    /* The pid is for people; without it the lock still holds. On a full disk it cannot be written. */
+    /* The pid is for people; the lock also holds without it, as on a full disk. */
     if (ftruncate(s->lock_fd, 0) == 0 && pwrite(s->lock_fd, pid, (size_t)n, 0) != n)
         return 0;
     return 0;

@@ -9,7 +9,7 @@ static const char *const ledger_names[] = {
 #undef X
 };
 
-/* --- loading the writer's memory -------------------------------------------------------------- */
+/* --- loading the writer's memory --------------------------------------------------------- */
 
 /* Run `sql` and call `row` for each row; 0, or -1 with `e` filled. */
 static int each(struct spool *s, const char *sql, int (*row)(struct spool *, sqlite3_stmt *),
@@ -124,8 +124,8 @@ static int drop_orphans(struct spool *s, struct err *e)
     for (;;) {
         char sql[96];
 
-        sqlite3_snprintf(sizeof(sql), sql, "SELECT id FROM piece WHERE id>=%lld ORDER BY id LIMIT 1",
-                         (long long)at);
+        sqlite3_snprintf(sizeof(sql), sql,
+                         "SELECT id FROM piece WHERE id>=%lld ORDER BY id LIMIT 1", (long long)at);
         if (sql_int(s->db, sql, -1, &piece, e) < 0)
             return -1;
         if (piece < 0)
@@ -183,7 +183,7 @@ int recover_load(struct spool *s, struct err *e)
     return run(s, load_all, e);
 }
 
-/* --- the caller's walks ----------------------------------------------------------------------- */
+/* --- the caller's walks ------------------------------------------------------------------ */
 
 int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row),
                       void *ctx, struct err *e)

@@ -37,8 +37,8 @@ static const char views[] =
     " datetime(buried_at / 1000000000, 'unixepoch') AS buried FROM dead ORDER BY id;"
     "CREATE VIEW pieces AS SELECT id >> 24 AS blob, count(*) AS pieces, sum(length(data)) AS bytes"
     " FROM piece GROUP BY id >> 24;"
-    "CREATE VIEW ledger_view AS SELECT substr(name, 1, 5) AS family, substr(name, 7) AS state, value"
-    " FROM ledger UNION ALL SELECT 'lines', '(missing)',"
+    "CREATE VIEW ledger_view AS SELECT substr(name, 1, 5) AS family, substr(name, 7) AS state,"
+    " value FROM ledger UNION ALL SELECT 'lines', '(missing)',"
     " sum(CASE name WHEN 'lines_accepted' THEN value WHEN 'lines_resent' THEN 0 ELSE -value END)"
     " FROM ledger WHERE name LIKE 'lines\\_%' ESCAPE '\\' UNION ALL SELECT 'blobs', '(missing)',"
     " sum(CASE name WHEN 'blobs_accepted' THEN value ELSE -value END)"
@@ -61,7 +61,8 @@ int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e)
     sqlite3_db_config(*db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     sqlite3_db_config(*db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     sqlite3_wal_autocheckpoint(*db, 0); /* the writer does it, after its callbacks */
-    return sql_execf(*db, e, "PRAGMA cache_size=-%d; PRAGMA temp_store=MEMORY;", reader ? 1024 : 2048);
+    return sql_execf(*db, e, "PRAGMA cache_size=-%d; PRAGMA temp_store=MEMORY;",
+                     reader ? 1024 : 2048);
 }
 
 /* Settings that the file keeps come before its first table. */
@@ -125,8 +126,10 @@ static int check(struct spool *s, struct err *e)
         return err_set(e, ERR_INVALID, "spool: %s has format %lld and this program knows %d: "
                        "use the newer program, or another directory",
                        s->path, (long long)format, SPOOL_FORMAT);
-    if (sql_int(s->db, "SELECT count(*) FROM sqlite_schema WHERE type='table' AND name IN"
-                "('stream','record','blob','piece','dead','value','ledger','counter')", 0, &n, e) < 0)
+    if (sql_int(s->db,
+                "SELECT count(*) FROM sqlite_schema WHERE type='table' AND name IN"
+                "('stream','record','blob','piece','dead','value','ledger','counter')",
+                0, &n, e) < 0)
         return -1;
     if (n != 8)
         return damaged(e, "tables are missing in %s", s->path);
@@ -150,8 +153,9 @@ static int settings(struct spool *s, struct err *e)
     int rc;
 
     rc = sql_execf(s->db, e,
-                   "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA secure_delete=OFF;"
-                   "PRAGMA foreign_keys=OFF; PRAGMA cell_size_check=ON; PRAGMA locking_mode=NORMAL;",
+                   "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA foreign_keys=OFF;"
+                   "PRAGMA secure_delete=OFF; PRAGMA cell_size_check=ON;"
+                   "PRAGMA locking_mode=NORMAL;",
                    s->sync == SPOOL_SYNC_FULL ? "FULL" : "NORMAL");
     if (rc < 0)
         return -1;
@@ -160,7 +164,8 @@ static int settings(struct spool *s, struct err *e)
     if (sql_int(s->db, "PRAGMA page_size", 0, &pages, e) < 0)
         return -1;
     if (pages != SPOOL_PAGE)
-        return damaged(e, "%s has pages of %lld bytes, not %d", s->path, (long long)pages, SPOOL_PAGE);
+        return damaged(e, "%s has pages of %lld bytes, not %d", s->path, (long long)pages,
+                       SPOOL_PAGE);
     return 0;
 }
 

@@ -1,8 +1,10 @@
-#include "spool/spool_priv.h"
+#include "spool/spool.h"
 
-#include <signal.h>
+#include "spool/spool_priv.h"
+#include "spool/txn_priv.h"
 #include "base/bug.h"
 #include "base/xmem.h"
+#include <signal.h>
 
 enum { LIMIT_MIN = 1 << 20 };
 
@@ -171,7 +173,8 @@ fail:
 }
 
 /* Signals are for the threads that ask for them. */
-static int thread_start(pthread_t *t, void *(*fn)(void *), void *arg, const char *name, struct err *e)
+static int thread_start(pthread_t *t, void *(*fn)(void *), void *arg, const char *name,
+                        struct err *e)
 {
     sigset_t all, before;
     int rc;

@@ -29,20 +29,21 @@ enum spool_sync {
 };
 
 struct spool_opts {
-    const char *directory; /* made with mode 0700 if missing; holds spool.db, -wal, -shm and a lock file */
+    const char *directory; /* made with mode 0700 if missing; holds spool.db and files beside it */
     uint64_t limit;        /* bytes; the database is never let grow beyond it */
     enum spool_sync sync;
 };
 
 /*
- * Open or create, take the lock (a second process is refused with ERR_UNAVAIL, naming the pid), check
- * the format's version, drop pieces of uploads that never completed. A damaged file is set aside as
- * spool.db.damaged-TIME (never deleted), said in `*note` (may be NULL) and a fresh one is begun. A
- * file of a newer format and a network file system are refused: ERR_INVALID. NULL: `e` says why.
+ * Open or create, take the lock (a second process is refused with ERR_UNAVAIL, naming its pid),
+ * check the format's version, drop pieces of uploads that never completed. A damaged file is set
+ * aside as spool.db.damaged-TIME (never deleted), said in `*note` (may be NULL) and a fresh one is
+ * begun. A file of a newer format and a network file system are refused: ERR_INVALID. NULL: `e`
+ * says why.
  */
 struct spool *spool_open(const struct spool_opts *o, struct str *note, struct err *e) TR_MUST_USE;
 
-/* --- recovery: between spool_open and spool_start, in the caller's thread ------------------ */
+/* --- recovery: between spool_open and spool_start, in the caller's thread ---------------- */
 
 /* The walks below call `fn` for each row; its views are valid during the call. `fn` returns 0 to go
  * on, anything else ends the walk. 0: all were seen; -1: ended by `fn` (`e` is its own business) or
@@ -84,11 +85,11 @@ int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dea
 
 int spool_start(struct spool *s, struct err *e) TR_MUST_USE; /* the threads */
 
-/* Commit what is queued, checkpoint, close; NULL is fine. Callbacks of everything submitted have run
- * when it returns. Not from a callback. */
+/* Commit what is queued, checkpoint, close; NULL is fine. Callbacks of everything submitted have
+ * run when it returns. Not from a callback. */
 void spool_close(struct spool **s);
 
-/* --- writing ------------------------------------------------------------------------------ */
+/* --- writing ----------------------------------------------------------------------------- */
 
 /* The spool's side of a stream: embed it, zeroed (or with id and next from recovery), and keep it
  * until every transaction that names it is done. Read it only in or after `done`. The first record
@@ -116,7 +117,7 @@ void spool_txn_free(struct spool_txn **t); /* of one that is not submitted */
 /* Insert the stream (id 0) or store its new state. The views are copied. */
 void spool_txn_stream(struct spool_txn *t, struct spool_stream *st, struct view account,
                       struct view key, struct view state);
-/* Its records must be gone. Once done `st` is zeroed and may be inserted again, as another stream. */
+/* Its records must be gone. Once done `st` is zeroed and may be inserted again, as a new stream. */
 void spool_txn_stream_drop(struct spool_txn *t, struct spool_stream *st);
 /* The stream must be in the spool, or come into it earlier in this or a previous transaction. */
 void spool_txn_record(struct spool_txn *t, struct spool_stream *st, struct spool_record *r);
@@ -124,7 +125,7 @@ void spool_txn_record(struct spool_txn *t, struct spool_stream *st, struct spool
 void spool_txn_delete(struct spool_txn *t, int64_t record_id);
 /* Make it a dead letter: it stays, with the reason, out of recovery's sight. */
 void spool_txn_bury(struct spool_txn *t, int64_t record_id, const char *reason);
-/* Pieces count from 0; fewer than 2^24 of them. Borrowed until done. The same one again replaces. */
+/* Pieces count from 0, fewer than 2^24. Borrowed until done. The same one again replaces. */
 void spool_txn_piece(struct spool_txn *t, int64_t blob, uint32_t seq, struct view piece);
 void spool_txn_blob_drop(struct spool_txn *t, int64_t blob); /* pieces of an upload given up */
 void spool_txn_ledger(struct spool_txn *t, enum ledger_row row, int64_t delta);
@@ -133,15 +134,15 @@ void spool_txn_value(struct spool_txn *t, const char *space, struct view name, s
 bool spool_txn_empty(const struct spool_txn *t);
 
 /* `err` NULL: durable. Otherwise nothing of it happened: ERR_FULL (limit or disk full), ERR_IO,
- * ERR_INVALID or ERR_LIMIT (this transaction can never be committed). Runs in the spool's thread; the
- * transaction is freed afterwards. */
+ * ERR_INVALID or ERR_LIMIT (this transaction can never be committed). Runs in the spool's thread;
+ * the transaction is freed afterwards. */
 typedef void (*spool_done_fn)(void *ctx, const struct err *err);
 /* Hands the transaction over. Any thread, also from a callback; never blocks on the disk. */
 void spool_submit(struct spool *s, struct spool_txn *t, spool_done_fn done, void *ctx);
 
 int64_t spool_blob_id(struct spool *s); /* a fresh one; any thread, never blocks */
 
-/* --- reading ------------------------------------------------------------------------------ */
+/* --- reading ----------------------------------------------------------------------------- */
 
 struct spool_read {
     struct spool_read *next; /* ours */
@@ -149,12 +150,12 @@ struct spool_read {
     int64_t blob;            /* (record 0) a piece of a blob */
     uint32_t seq;
     struct str data;         /* filled; the caller frees */
-    struct err err;          /* code ERR_NONE: found; ERR_NOTFOUND: not there (for a blob: past its last piece) */
+    struct err err;          /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece */
     void (*done)(struct spool_read *r); /* reader thread */
 };
 void spool_read(struct spool *s, struct spool_read *r); /* keep it until done; any thread */
 
-/* --- watching: any thread, never blocks --------------------------------------------------- */
+/* --- watching: any thread, never blocks -------------------------------------------------- */
 
 void spool_ledger(struct spool *s, int64_t out[LEDGER_N]); /* as of the last commit, one snapshot */
 
@@ -168,6 +169,7 @@ struct spool_stats {
 };
 void spool_stats(struct spool *s, struct spool_stats *out);
 
-/* A failing commit is retried by the next group; between failures the thread waits 100 ms so as not to spin. */
+/* A failing commit is retried by the next group; between failures the thread waits 100 ms so as not
+ * to spin. */
 
 #endif

@@ -1,4 +1,4 @@
-/* What the files of the spool share. No other directory includes this (unit tests of the spool may). */
+/* What the files of the spool share. No other directory includes this, but for its unit tests. */
 #ifndef TR_SPOOL_SPOOL_PRIV_H
 #define TR_SPOOL_SPOOL_PRIV_H
 
@@ -9,19 +9,19 @@
 #include "rt/clock.h"
 #include <sqlite3.h>
 
-/* --- the format (docs/spool-format.md) ------------------------------------------------------ */
+/* --- the format (docs/spool-format.md) --------------------------------------------------- */
 
 enum {
     SPOOL_APPLICATION_ID = 0x7472736c, /* "trsl" */
     SPOOL_FORMAT = 1,
     SPOOL_PAGE = 4096,
-    /* A piece's key is blob << PIECE_SHIFT | seq, so that pieces lie together without a second index. */
+    /* A piece's key is blob << PIECE_SHIFT | seq: pieces lie together without a second index. */
     PIECE_SHIFT = 24,
 };
 #define PIECE_SEQ_MAX ((1U << PIECE_SHIFT) - 1)
 #define BLOB_ID_MAX   (INT64_MAX >> PIECE_SHIFT)
 
-/* --- limits ---------------------------------------------------------------------------------- */
+/* --- limits ------------------------------------------------------------------------------ */
 
 enum {
     /* One group: bounds the memory of a commit and how long the first in it waits for the last. */
@@ -29,7 +29,7 @@ enum {
     GROUP_BYTES = 8 << 20,
     READ_BATCH = 32,            /* reads in one read transaction, which holds the log back */
     READ_BATCH_BYTES = 4 << 20,
-    CHECKPOINT_FRAMES = 1000,   /* SQLite's own default; see docs/architecture.md for the measurement */
+    CHECKPOINT_FRAMES = 1000,   /* SQLite's own default; with more, commits stall for longer */
     WAL_FRAMES_HARD = 16 * CHECKPOINT_FRAMES, /* past it, readers are waited for */
     FAIL_PAUSE_MS = 100,
     BUSY_MS = 2000,             /* an admin's shell may hold the write lock for a moment */
@@ -40,7 +40,7 @@ enum {
     RECENT = 16384,             /* records whose stream and number are known without a look */
 };
 
-/* --- vfs.c: the system's VFS with counters ---------------------------------------------------- */
+/* --- vfs.c: the system's VFS with counters ----------------------------------------------- */
 
 struct spool_vfs {
     sqlite3_vfs vfs;
@@ -58,7 +58,7 @@ struct spool_vfs {
 int spool_vfs_init(struct spool_vfs *v, struct err *e) TR_MUST_USE;
 void spool_vfs_fini(struct spool_vfs *v);
 
-/* --- statements ------------------------------------------------------------------------------- */
+/* --- statements -------------------------------------------------------------------------- */
 
 #define SPOOL_STATEMENTS(X)                                                                        \
     X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
@@ -95,7 +95,7 @@ enum spool_statement {
     ST_N
 };
 
-/* --- the writer's memory ----------------------------------------------------------------------- */
+/* --- the writer's memory ----------------------------------------------------------------- */
 
 /* Ids are handed out from blocks that are reserved in the table `counter`, so that one is never
  * used twice, also when all its rows are gone. */
@@ -128,8 +128,6 @@ struct recent {
     uint64_t number;
     int64_t blob;
 };
-
-struct spool_txn;
 
 struct txn_queue {
     struct spool_txn *head, **tail;
@@ -192,76 +190,9 @@ struct spool {
 
 enum { SPOOL_MAGIC = 0x73706f6c };
 
-/* --- txn.c --------------------------------------------------------------------------------------- */
+/* --- sql.c: small helpers over SQLite ---------------------------------------------------- */
 
-enum op_type {
-    OP_STREAM,
-    OP_STREAM_DROP,
-    OP_RECORD,
-    OP_DELETE,
-    OP_BURY,
-    OP_PIECE,
-    OP_BLOB_DROP,
-    OP_VALUE,
-};
-
-struct op {
-    struct op *next;
-    enum op_type type;
-    union {
-        struct {
-            struct spool_stream *st;
-            struct view account, key, state;
-            int64_t id; /* set by the writer */
-            uint64_t next;
-        } stream;
-        struct {
-            struct spool_stream *st;
-            struct spool_record *r;
-            int64_t id; /* set by the writer */
-            uint64_t number;
-        } record;
-        struct {
-            int64_t id;
-            const char *reason;
-        } del; /* also bury */
-        struct {
-            int64_t blob;
-            uint32_t seq;
-            struct view data;
-        } piece;
-        struct {
-            const char *space;
-            struct view name, value;
-        } value;
-    };
-};
-
-struct txn_chunk {
-    struct txn_chunk *next;
-};
-
-/* One block of memory for most transactions: operations and copied bytes are cut from its end. */
-struct spool_txn {
-    uint32_t magic;
-    uint32_t ledger_rows; /* bit set: which of `delta` are not zero */
-    struct spool_txn *next;
-    spool_done_fn done;
-    void *ctx;
-    struct op *first, **last;
-    size_t bytes;         /* of bodies, pieces and the like: the weight in a group */
-    bool grows;           /* brings bytes in; false: makes room or keeps the books */
-    int64_t delta[LEDGER_N];
-    struct txn_chunk *chunks;
-    char *at, *end;
-    _Alignas(16) char room[640];
-};
-
-_Static_assert(LEDGER_N <= 32, "ledger_rows is a set of 32 bits");
-
-/* --- sql.c: small helpers over SQLite --------------------------------------------------------------- */
-
-/* Fill `e` from the connection's last error; the code is ERR_FULL, ERR_LIMIT, ERR_INVALID or ERR_IO. */
+/* Fill `e` from the error `rc`: ERR_FULL, ERR_LIMIT, ERR_INVALID or ERR_IO. Returns -1. */
 int sql_error(sqlite3 *db, int rc, const char *what, struct err *e);
 int sql_exec(sqlite3 *db, const char *sql, struct err *e) TR_MUST_USE;
 int sql_execf(sqlite3 *db, struct err *e, const char *fmt, ...) TR_PRINTF(3, 4) TR_MUST_USE;
@@ -276,34 +207,36 @@ static inline struct view sql_view(sqlite3_stmt *q, int column)
     return view_of(p, p ? (size_t)sqlite3_column_bytes(q, column) : 0);
 }
 
-/* --- place.c: directory, lock, files ----------------------------------------------------------------- */
+/* --- place.c: directory, lock, files ----------------------------------------------------- */
 
 int place_take(struct spool *s, struct err *e) TR_MUST_USE;   /* directory, file system, lock */
 void place_leave(struct spool *s);
 /* 1: there, looks like a database; 0: nothing there; -1: no database, `e` says why. */
 int place_look(struct spool *s, struct err *e) TR_MUST_USE;
 int place_create(struct spool *s, struct err *e) TR_MUST_USE; /* an empty file with mode 0600 */
-int place_clear(struct spool *s, struct err *e) TR_MUST_USE;  /* logs without their database: aside */
+/* There is no database: set logs of one aside that may be left. */
+int place_clear(struct spool *s, struct err *e) TR_MUST_USE;
 int place_set_aside(struct spool *s, struct str *name, struct err *e) TR_MUST_USE;
 void place_reserve(struct spool *s);      /* make the reserve file if it is not there */
 bool place_give_reserve(struct spool *s); /* free its space; false: there was none */
 
-/* --- schema.c ---------------------------------------------------------------------------------------- */
+/* --- schema.c ---------------------------------------------------------------------------- */
 
 /* Open the writer's connection and make or check the schema. 1: the database is damaged. */
 int schema_open(struct spool *s, bool fresh, struct err *e) TR_MUST_USE;
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR_MUST_USE;
 
-/* --- recover.c --------------------------------------------------------------------------------------- */
+/* --- recover.c --------------------------------------------------------------------------- */
 
 /* Fill the writer's memory from the tables, drop orphaned pieces. 1: damaged. */
 int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
 
-/* --- writer.c, exec.c -------------------------------------------------------------------------------- */
+/* --- writer.c, exec.c -------------------------------------------------------------------- */
 
 void *writer_main(void *arg);
 void writer_drain(struct spool *s); /* what is queued, in the caller's thread */
-int writer_goodbye(struct spool *s, struct err *e) TR_MUST_USE; /* exact numbers and ids; checkpoint */
+/* Save the exact numbers and ids, checkpoint. */
+int writer_goodbye(struct spool *s, struct err *e) TR_MUST_USE;
 void writer_stats(struct spool *s); /* refresh used bytes and oldest record */
 
 int exec_txn(struct spool *s, struct spool_txn *t, struct err *e) TR_MUST_USE;
@@ -317,7 +250,7 @@ struct wstream *streams_find(struct spool *s, int64_t id);
 struct wstream *streams_add(struct spool *s, int64_t id, uint64_t next, uint64_t saved);
 void streams_free(struct spool *s);
 
-/* --- reader.c ---------------------------------------------------------------------------------------- */
+/* --- reader.c ---------------------------------------------------------------------------- */
 
 int reader_open(struct spool *s, struct err *e) TR_MUST_USE;
 void reader_close(struct spool *s);

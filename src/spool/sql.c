@@ -29,7 +29,8 @@ int sql_error(sqlite3 *db, int rc, const char *what, struct err *e)
 {
     /* SQLite's texts name tables and causes, never values. */
     return err_set(e, code_of(db, rc), "spool: %s: %s", what,
-                   db && sqlite3_extended_errcode(db) == rc ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
+                   db && sqlite3_extended_errcode(db) == rc ? sqlite3_errmsg(db)
+                                                            : sqlite3_errstr(rc));
 }
 
 bool sql_is_damage(int rc)

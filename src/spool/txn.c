@@ -1,6 +1,5 @@
-#include "spool/spool_priv.h"
+#include "spool/txn_priv.h"
 
-#include <stdint.h>
 #include "base/bug.h"
 #include "base/xmem.h"
 

@@ -1,8 +1,8 @@
 #include "spool/spool_priv.h"
 
-#include <stdio.h>
 #include "base/bug.h"
 #include "base/xmem.h"
+#include <stdio.h>
 
 /*
  * A VFS over the system's. It counts what is written: SQLite has no counter of bytes, and the write
@@ -10,15 +10,15 @@
  * SQLite writes a page of the log with two system calls, about twenty for a group of eight records,
  * and they cost more than everything else in the commit. And it lets tests make any write fail.
  *
- * Gathering changes no order that matters. The buffer is written out when the commit frame (the one
- * whose header has a database size, see SQLite's file format, section 4.1) is complete, hence before
- * the log's index, which is what readers go by, speaks of its frames; before every sync; and before
- * whatever does not continue it.
+ * Gathering changes no order that matters. The buffer is written out when the commit frame is
+ * complete (the one whose header has a database size: SQLite's file format, section 4.1), hence
+ * before the log's index, which is what readers go by, speaks of its frames; before every sync; and
+ * before whatever does not continue it.
  */
 
 enum {
     FRAME_HEAD = 24,
-    GATHER_MAX = 120 << 10, /* the system's VFS keeps 17 bits of a write's length: less than 128 KiB */
+    GATHER_MAX = 120 << 10, /* the system's VFS takes 17 bits of a write's length */
 };
 
 struct shim_file {

@@ -1,15 +1,14 @@
 #include "spool/spool_priv.h"
 
-#include <errno.h>
-#include <signal.h>
-#include <time.h>
-#include "base/bug.h"
+#include "spool/txn_priv.h"
 #include "rt/fault.h"
+#include <errno.h>
+#include <time.h>
 
 /*
- * The writer thread: takes the whole queue, commits it as one group and calls back in order. A group
- * that fails is rolled back and its transactions are tried one by one, so that one that is poisoned
- * or too large fails alone.
+ * The writer thread: takes the whole queue, commits it as one group and calls back in order. A
+ * group that fails is rolled back and its transactions are tried one by one, so that one that is
+ * poisoned or too large fails alone.
  */
 
 static void rollback(struct spool *s)
@@ -54,7 +53,7 @@ fail:
     return -1;
 }
 
-/* --- making room --------------------------------------------------------------------------------- */
+/* --- making room ------------------------------------------------------------------------- */
 
 static bool checkpoint(struct spool *s, int mode)
 {
@@ -101,7 +100,7 @@ static int commit_single(struct spool *s, struct spool_txn *t, struct err *e)
     return rc;
 }
 
-/* --- groups ---------------------------------------------------------------------------------------- */
+/* --- groups ------------------------------------------------------------------------------ */
 
 static void publish(struct spool *s, uint64_t committed, uint64_t failed, bool failing)
 {
@@ -139,7 +138,7 @@ static bool is_trouble(const struct err *e)
     return e->code == ERR_FULL || e->code == ERR_IO;
 }
 
-/* Returns whether at least one was committed. A foreign lock has been waited for once: that is enough. */
+/* False: nothing could be committed. A foreign lock has been waited for once: that is enough. */
 static bool run_singles(struct spool *s, struct spool_txn *t, size_t n, struct err *why)
 {
     bool any = false, trouble = false;
@@ -202,7 +201,7 @@ static void maybe_checkpoint(struct spool *s)
         checkpoint(s, SQLITE_CHECKPOINT_PASSIVE);
 }
 
-/* --- what others may see --------------------------------------------------------------------------- */
+/* --- what others may see ----------------------------------------------------------------- */
 
 static int64_t ask(struct spool *s, enum spool_statement which)
 {
@@ -239,7 +238,7 @@ static void maybe_stats(struct spool *s)
         writer_stats(s);
 }
 
-/* --- the thread -------------------------------------------------------------------------------------- */
+/* --- the thread -------------------------------------------------------------------------- */
 
 static struct timespec deadline(int64_t ms)
 {
@@ -339,7 +338,7 @@ void writer_drain(struct spool *s)
     }
 }
 
-/* --- the end ------------------------------------------------------------------------------------------ */
+/* --- the end ----------------------------------------------------------------------------- */
 
 static void want_exact(struct spool *s)
 {
