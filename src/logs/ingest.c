@@ -90,6 +90,8 @@ static void plain_gone(void *ctx, bool complete)
 
     (void)complete;
     in->ex = NULL;
+    if (in->check)
+        fetch_cancel(&in->check);
     ingest_release(in);
 }
 
@@ -183,10 +185,6 @@ static void check_answered(void *ctx, const struct fetch_result *r)
     if (r->outcome == FETCH_ANSWERED && r->status == 200) {
         in->sh->hub = r->gateway.n > 0;
         cred_proven(logs->creds, in->cred, now);
-    }
-    if (!in->ex) {
-        ingest_release(in);
-        return;
     }
     if (r->outcome == FETCH_ANSWERED && r->status == 400 &&
         memmem(r->body.p ? r->body.p : "", r->body.n, "error_msg", 9)) {

@@ -355,6 +355,33 @@ uint64_t logs_waiting(struct logs *l)
     return (uint64_t)(now[LEDGER_LINES_SPOOLED] + now[LEDGER_BLOBS_SPOOLED]);
 }
 
+bool logs_upstream_down(struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (atomic_load(&l->shards[i]->n_streams) && atomic_load(&l->shards[i]->state) != LIMITER_DOWN)
+            return false;
+    }
+    return true;
+}
+
+void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop))
+{
+    shard_stop(sh, then);
+}
+
+bool logs_idle(struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (l->shards[i]->deliveries || l->shards[i]->commits)
+            return false;
+    }
+    return true;
+}
+
 void logs_free(struct logs **lp)
 {
     struct logs *l = *lp;

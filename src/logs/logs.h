@@ -44,5 +44,13 @@ void logs_configure(struct logs *l, struct logs_settings *settings);
 
 /* Lines and blobs in the spool, for drain: 0 when everything has gone. Any thread. */
 uint64_t logs_waiting(struct logs *l);
+bool logs_upstream_down(struct logs *l); /* for every worker: waiting longer is of no use */
+
+/*
+ * At the end: send nothing more, and call `then` with the worker's loop when its commits are done. In the worker's loop.
+ * logs_idle tells afterwards whether every delivery had ended by itself.
+ */
+void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
+bool logs_idle(struct logs *l);
 
 #endif

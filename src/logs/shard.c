@@ -9,7 +9,7 @@
 #include "rt/clock.h"
 #include "rt/log.h"
 
-enum { SWEEP_MS = 1000, REPEAT_MS = 100 };
+enum { SWEEP_MS = 1000, REPEAT_MS = 100, STOP_TICK_MS = 10 };
 
 struct stream_now shard_now(const struct shard *sh)
 {
@@ -195,6 +195,7 @@ static void commit_submit(struct shard_commit *sc)
         spool_txn_blob_drop(t, c->drop_blob);
     if (c->forget)
         spool_txn_stream_drop(t, &s->row);
+    sc->sh->commits++;
     spool_submit(sc->sh->logs->spool, t, commit_done, sc);
 }
 
@@ -225,6 +226,7 @@ static void commit_run(struct ev_task *task)
     struct shard *sh = sc->sh;
     struct stream *s = sc->c->stream;
 
+    sh->commits--;
     if (!sc->ok) {
         static struct log_rate rate;
         uint64_t left_out;
@@ -486,6 +488,26 @@ void shard_recovered(struct shard *sh)
         stream_recovered(hmap_entry(n, struct stream, place.node), now);
 }
 
+static void stop_due(void *ctx)
+{
+    struct shard *sh = ctx;
+
+    if (sh->commits)
+        ev_timer_arm(sh->stop, STOP_TICK_MS);
+    else
+        sh->stopped(sh->loop);
+}
+
+void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop))
+{
+    sh->stopping = true;
+    sh->stopped = then;
+    ev_timer_disarm(sh->sweep);
+    ev_timer_disarm(sh->retry);
+    sh->stop = ev_timer_new(sh->loop, stop_due, sh);
+    ev_timer_arm(sh->stop, STOP_TICK_MS);
+}
+
 void shard_free(struct shard **shp)
 {
     struct shard *sh = *shp;
@@ -505,5 +527,7 @@ void shard_free(struct shard **shp)
     hmap_fini(&sh->streams);
     ev_timer_free(&sh->retry);
     ev_timer_free(&sh->sweep);
+    if (sh->stop)
+        ev_timer_free(&sh->stop);
     XFREE(*shp);
 }

@@ -39,7 +39,10 @@ struct shard {
     bool hub;                      /* upstream is a tailrace */
     atomic_uint state;             /* enum limiter_state, for the metrics */
     atomic_size_t n_streams;
+    size_t commits;                /* under way to the spool */
     bool stopping;
+    struct ev_timer *stop;         /* looks whether the last commit is back */
+    void (*stopped)(struct ev_loop *loop);
 };
 
 /* A call on its way through: made by the worker that received it, run by the stream's owner, answered where it came from. */
@@ -75,6 +78,9 @@ void shard_recovered(struct shard *sh);
 
 void shard_wake(struct shard *sh); /* something may be ready */
 struct stream_now shard_now(const struct shard *sh);
+
+/* Start nothing more; call `then` when what was submitted to the spool has come back. Own thread. */
+void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 
 /* Deliveries report here. `started` is when the request began. */
 void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, const struct op_result *r);
