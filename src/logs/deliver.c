@@ -81,11 +81,39 @@ void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call
     d->fetch = fetch_start(d->sh->pool, o);
 }
 
+/* Which connections lead to a tailrace that takes zstd: their own answers said so. The newest are remembered. */
+static bool takes_zstd(const struct shard *sh, int64_t connection)
+{
+    size_t i;
+
+    for (i = 0; i < ARRAY_LEN(sh->zstd_connections); i++) {
+        if (sh->zstd_connections[i] == connection)
+            return true;
+    }
+    return false;
+}
+
+static void learn_connection(struct shard *sh, const struct fetch_result *r)
+{
+    bool zstd = r->gateway.n && r->accept_encoding.n &&
+                memmem(r->accept_encoding.p, r->accept_encoding.n, "zstd", 4);
+    size_t i;
+
+    if (zstd && !takes_zstd(sh, r->connection))
+        sh->zstd_connections[sh->zstd_at++ % ARRAY_LEN(sh->zstd_connections)] = r->connection;
+    for (i = 0; !zstd && i < ARRAY_LEN(sh->zstd_connections); i++) {
+        if (sh->zstd_connections[i] == r->connection)
+            sh->zstd_connections[i] = 0;
+    }
+}
+
 /* An answer from another tailrace says so; only then do zstd and delivery ids go to it. */
 static void learn_hub(struct shard *sh, const struct fetch_result *r)
 {
-    if (r->outcome == FETCH_ANSWERED)
-        sh->hub = r->gateway.n > 0;
+    if (r->outcome != FETCH_ANSWERED)
+        return;
+    sh->hub = r->gateway.n > 0;
+    learn_connection(sh, r);
 }
 
 void delivery_answered(struct delivery *d, const char *call, const struct fetch_result *r)
@@ -258,6 +286,35 @@ static void compress_for_hub(struct delivery *d)
     d->zstd = true;
 }
 
+/* Only on a connection whose own earlier answers announced zstd may it be used. */
+static bool connection_takes_zstd(void *ctx, int64_t connection)
+{
+    const struct delivery *d = ctx;
+
+    return takes_zstd(d->sh, connection);
+}
+
+static void lines_done(void *ctx, const struct fetch_result *r);
+
+static void lines_request(struct delivery *d)
+{
+    struct fetch_opts o = {.method = "PUT", .body = str_view(&d->body)};
+
+    if (d->zstd)
+        o.connection_ok = connection_takes_zstd;
+    delivery_url(d, "/stream", str_view(&d->s->query));
+    delivery_request(d, &o, "lines", lines_done);
+}
+
+/* This connection has not announced zstd (it may be new): the same lines again, as they are. */
+static void send_plainly(struct delivery *d)
+{
+    d->zstd = false;
+    str_clear(&d->body);
+    splice(d);
+    lines_request(d);
+}
+
 static void lines_done(void *ctx, const struct fetch_result *r)
 {
     struct delivery *d = ctx;
@@ -267,23 +324,14 @@ static void lines_done(void *ctx, const struct fetch_result *r)
     if (out.outcome == OUT_OK && r->status != 204)
         out.outcome = OUT_ABSENT; /* only 204 is success (HP §1.5) */
     if (d->zstd && (r->status == 415 || r->outcome == FETCH_NOT_SENT)) {
-        d->sh->hub = r->outcome == FETCH_NOT_SENT ? d->sh->hub : false;
-        out.outcome = OUT_NOT_SENT;
+        send_plainly(d);
+        return;
     }
     delivery_end(d, &out);
 }
 
-/* Only on a connection whose own earlier answers announced zstd may it be used. */
-static bool connection_takes_zstd(void *ctx, bool announced)
-{
-    (void)ctx;
-    return announced;
-}
-
 static void lines_send(struct delivery *d)
 {
-    struct fetch_opts o = {.method = "PUT"};
-
     if (d->lost) {
         delivery_end(d, &(struct op_result){.outcome = OUT_NOT_SENT});
         return;
@@ -291,14 +339,10 @@ static void lines_send(struct delivery *d)
     splice(d);
     if (d->sh->hub) {
         add_delivery_id(d);
-        if (d->body.n >= ZSTD_LEAST && !d->op.again) {
+        if (d->body.n >= ZSTD_LEAST)
             compress_for_hub(d);
-            o.connection_ok = connection_takes_zstd;
-        }
     }
-    delivery_url(d, "/stream", str_view(&d->s->query));
-    o.body = str_view(&d->body);
-    delivery_request(d, &o, "lines", lines_done);
+    lines_request(d);
 }
 
 /* --- open, close, check --------------------------------------------------------------------- */

@@ -37,6 +37,8 @@ struct shard {
     size_t deliveries;             /* under way */
     struct list later;             /* commits to be repeated */
     bool hub;                      /* upstream is a tailrace */
+    int64_t zstd_connections[64];  /* to a hub that takes zstd: ids as in fetch_result; 0: none */
+    unsigned zstd_at;
     atomic_uint state;             /* enum limiter_state, for the metrics */
     atomic_size_t n_streams;
     size_t commits;                /* under way to the spool */

@@ -74,6 +74,8 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
         f->again = true;
         return CURL_PREREQFUNC_ABORT;
     }
+    if (f->o.connection_ok && !f->o.connection_ok(f->o.ctx, local_port))
+        return CURL_PREREQFUNC_ABORT;
     f->sent = true;
     f->stall_ns = ev_now_ns(f->pool->loop);
     f->r.connection = local_port;
