@@ -274,6 +274,8 @@ static bool allow_odd(void *ctx, const struct net_addr *addr)
 
 static void addresses_that_are_not_allowed_are_not_dialled(void **state)
 {
+    char context[] = "context";
+
     (void)state;
     allow_calls = 0;
     must_fail(TO("a.example", .allow = allow_none), ERR_DENIED, "no address of it is allowed");
@@ -282,7 +284,7 @@ static void addresses_that_are_not_allowed_are_not_dialled(void **state)
     nt_run_ms(10);
     assert_int_equal(accepted, 0);
     allow_calls = 0;
-    must_connect(TO("two.example", .allow = allow_odd, .allow_ctx = "context"));
+    must_connect(TO("two.example", .allow = allow_odd, .allow_ctx = context));
     assert_true(allow_calls >= 1);
     use_it();
 }
