@@ -108,7 +108,7 @@ struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_
     if (server_name && *server_name) {
         s->server_name = xstrdup(server_name);
         n = strlen(s->server_name);
-        if (s->server_name[n - 1] == '.') /* the root label is for DNS only */
+        if (n > 1 && s->server_name[n - 1] == '.') /* the root label is for DNS only */
             s->server_name[n - 1] = '\0';
         expect_name(s);
     }

@@ -7,7 +7,6 @@
 #include <unistd.h>
 #include "base/bug.h"
 #include "net/listen.h"
-#include "rt/fdx.h"
 
 enum { DEADLINE_MS = 10000 };
 
