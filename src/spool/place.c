@@ -126,10 +126,20 @@ void place_leave(struct spool *s)
     XFREE(s->reserve_path);
 }
 
+/* The fixed part of a database's head (SQLite's file format, section 1.3): without it SQLite says
+ * anything from "not a database" to "read only". */
+static bool is_head(const uint8_t *p)
+{
+    static const uint8_t payload[] = {0, 64, 32, 32};
+
+    return memcmp(p, "SQLite format 3", 16) == 0 && p[16] == SPOOL_PAGE >> 8 &&
+           p[17] == (SPOOL_PAGE & 0xff) && (p[18] == 1 || p[18] == 2) && (p[19] == 1 || p[19] == 2) &&
+           memcmp(p + 20, payload, sizeof(payload)) == 0;
+}
+
 int place_look(struct spool *s, struct err *e)
 {
-    static const char magic[16] = "SQLite format 3";
-    char head[100];
+    uint8_t head[100];
     int fd = open(s->path, O_RDONLY | O_CLOEXEC);
     ssize_t n;
 
@@ -142,8 +152,8 @@ int place_look(struct spool *s, struct err *e)
     fd_close(&fd);
     if (n == 0)
         return 0;
-    if (n > 0 && (n < (ssize_t)sizeof(head) || memcmp(head, magic, sizeof(magic)) != 0))
-        return err_set(e, ERR_IO, "spool: %s is no SQLite database", s->path);
+    if (n > 0 && (n < (ssize_t)sizeof(head) || !is_head(head)))
+        return err_set(e, ERR_IO, "spool: %s is no SQLite database of ours", s->path);
     return 1;
 }
 

@@ -1,8 +1,6 @@
 #include "spool/spool_priv.h"
 
-#include <errno.h>
-
-static enum err_code code_of(sqlite3 *db, int rc)
+static enum err_code code_of(int rc)
 {
     switch (rc & 0xff) {
     case SQLITE_FULL:
@@ -14,28 +12,23 @@ static enum err_code code_of(sqlite3 *db, int rc)
     case SQLITE_RANGE:
         return ERR_INVALID;
     default:
-        break;
+        return ERR_IO;
     }
-    if (db && (rc & 0xff) == SQLITE_IOERR) {
-        int errnum = sqlite3_system_errno(db);
-
-        if (errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG)
-            return ERR_FULL;
-    }
-    return ERR_IO;
 }
 
 int sql_error(sqlite3 *db, int rc, const char *what, struct err *e)
 {
     /* SQLite's texts name tables and causes, never values. */
-    return err_set(e, code_of(db, rc), "spool: %s: %s", what,
+    return err_set(e, code_of(rc), "spool: %s: %s", what,
                    db && sqlite3_extended_errcode(db) == rc ? sqlite3_errmsg(db)
                                                             : sqlite3_errstr(rc));
 }
 
 bool sql_is_damage(int rc)
 {
-    return (rc & 0xff) == SQLITE_CORRUPT || (rc & 0xff) == SQLITE_NOTADB;
+    rc &= 0xff;
+    /* Our statements have no errors of their own: a plain error means a schema that is not ours. */
+    return rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_ERROR;
 }
 
 int sql_exec(sqlite3 *db, const char *sql, struct err *e)

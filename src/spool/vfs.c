@@ -2,6 +2,7 @@
 
 #include "base/bug.h"
 #include "base/xmem.h"
+#include <errno.h>
 #include <stdio.h>
 
 /*
@@ -42,13 +43,24 @@ static sqlite3_file *real_of(sqlite3_file *f)
     return shim_of(f)->real;
 }
 
+/* SQLite calls only ENOSPC a full disk; quotas and limits on a file's size are one for us too. The
+ * error number is asked for here because nothing keeps it until the transaction is rolled back. */
+static int is_it_full(struct shim_file *sf, int rc)
+{
+    int errnum = 0;
+
+    sf->real->pMethods->xFileControl(sf->real, SQLITE_FCNTL_LAST_ERRNO, &errnum);
+    return errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG ? SQLITE_FULL : rc;
+}
+
 static int write_out(struct shim_file *sf, const void *p, size_t n, sqlite3_int64 at)
 {
     int rc = sf->real->pMethods->xWrite(sf->real, p, (int)n, at);
 
-    if (rc == SQLITE_OK)
-        atomic_fetch_add_explicit(&sf->v->written, n, memory_order_relaxed);
-    return rc;
+    if (rc != SQLITE_OK)
+        return is_it_full(sf, rc);
+    atomic_fetch_add_explicit(&sf->v->written, n, memory_order_relaxed);
+    return SQLITE_OK;
 }
 
 /* After a failure the bytes are gone; SQLite gives the transaction up and writes others there. */
@@ -197,7 +209,9 @@ static int shim_traits(sqlite3_file *f)
 
 static int shim_shm_map(sqlite3_file *f, int page, int size, int extend, void volatile **out)
 {
-    return real_of(f)->pMethods->xShmMap(real_of(f), page, size, extend, out);
+    int rc = real_of(f)->pMethods->xShmMap(real_of(f), page, size, extend, out);
+
+    return rc == SQLITE_IOERR_SHMSIZE ? SQLITE_FULL : rc; /* the log's index cannot grow */
 }
 
 static int shim_shm_lock(sqlite3_file *f, int offset, int n, int flags)
