@@ -16,7 +16,9 @@ static bool is_plain(const char *text)
     if (n == 0 || strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
                                "/_.:+-") != n)
         return false;
-    return text[0] != '-' && text[0] != ':' && text[n - 1] != ':';
+    if (text[0] == '-')
+        return text[1] >= '0' && text[1] <= '9' && text[n - 1] != ':';
+    return text[0] != ':' && text[n - 1] != ':';
 }
 
 static void add_scalar(struct str *out, const char *text)
