@@ -13,7 +13,7 @@ static void fill_peer(const struct config *c, bool with_certificate, struct fetc
     p->ca = copy(c->upstream_ca);
     p->certificate = with_certificate ? copy(c->upstream_certificate) : NULL;
     p->key = with_certificate ? copy(c->upstream_key) : NULL;
-    p->min_version = xstrdup(c->upstream_tls_min == CONFIG_TLS_1_3 ? "1.3" : "1.2");
+    p->min_version = xstrdup(config_tls_min(c));
     p->parent = copy(c->upstream_parent);
     p->http = c->upstream_http;
 }

@@ -11,11 +11,6 @@ enum { WATCH_MS = 100 };
 
 /* --- plans -------------------------------------------------------------------------------- */
 
-static const char *tls_min(const struct config *c)
-{
-    return c->upstream_tls_min == CONFIG_TLS_1_3 ? "1.3" : "1.2";
-}
-
 static int plan_client(struct plan *p, struct err *e)
 {
     const struct config *c = p->config;
@@ -23,7 +18,7 @@ static int plan_client(struct plan *p, struct err *e)
         .ca = c->upstream_ca,
         .certificate = c->upstream_certificate,
         .key = c->upstream_key,
-        .min_version = tls_min(c),
+        .min_version = config_tls_min(c),
     };
 
     if (url_parse(view_str(c->harness_url), &p->harness, e) < 0)
@@ -100,25 +95,14 @@ void plan_relay_target(const struct plan *p, struct relay_target *out)
 
 /* --- set-up ------------------------------------------------------------------------------- */
 
-static char *join_resolvers(const struct conf_list *list)
-{
-    struct str out = STR_INIT;
-    size_t i;
-
-    if (!list->n)
-        return NULL;
-    for (i = 0; i < list->n; i++)
-        str_addf(&out, "%s%s", i ? "," : "", list->items[i]);
-    return str_take(&out);
-}
-
 static int init_clients(struct worker *w, const struct plan *plan, struct err *e)
 {
-    char *servers = join_resolvers(&plan->config->upstream_resolvers);
+    struct str servers = STR_INIT;
     struct relay_target target;
 
-    w->resolver = net_resolver_new(w->loop, servers, e);
-    xfree(servers);
+    config_resolvers(plan->config, &servers);
+    w->resolver = net_resolver_new(w->loop, servers.p, e);
+    str_fini(&servers);
     if (!w->resolver)
         return err_prefix(e, "upstream.resolvers");
     w->fetches = fetch_pool_new(w->loop, &(struct fetch_pool_opts){.resolver = w->resolver});
