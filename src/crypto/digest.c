@@ -5,13 +5,14 @@
 #include "base/bug.h"
 
 static pthread_once_t fetch_once = PTHREAD_ONCE_INIT;
-static EVP_MD *md_sha256;
+static EVP_MD *md_sha256, *md_md5;
 
 static void fetch(void)
 {
     md_sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     if (!md_sha256)
         BUG("OpenSSL has no SHA-256");
+    md_md5 = EVP_MD_fetch(NULL, "MD5", NULL);
 }
 
 void sha256(const void *p, size_t n, uint8_t out[32])
@@ -19,6 +20,12 @@ void sha256(const void *p, size_t n, uint8_t out[32])
     pthread_once(&fetch_once, fetch);
     if (EVP_Digest(p, n, out, NULL, md_sha256, NULL) != 1)
         BUG("SHA-256 failed");
+}
+
+int md5(const void *p, size_t n, uint8_t out[16])
+{
+    pthread_once(&fetch_once, fetch);
+    return md_md5 && EVP_Digest(p, n, out, NULL, md_md5, NULL) == 1 ? 0 : -1;
 }
 
 static const char std_alphabet[] =

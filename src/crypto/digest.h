@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "base/attrs.h"
 #include "base/str.h"
 #include "base/view.h"
 
@@ -15,6 +16,10 @@ uint32_t crc32c(uint32_t crc, const void *p, size_t n);
 uint32_t crc32c_portable(uint32_t crc, const void *p, size_t n);
 
 void sha256(const void *p, size_t n, uint8_t out[32]);
+
+/* MD5 (RFC 1321), only because object stores name it in x-goog-hash: a check against accidents, not
+ * against attackers. -1: this OpenSSL has none (FIPS); `out` is untouched. */
+int md5(const void *p, size_t n, uint8_t out[16]) TR_MUST_USE;
 
 /* Base64 (RFC 4648 §4) and base64url without padding (§5), appended to `out`. Decoding is strict:
  * -1 on any byte that does not belong; accepts exactly what the encoder writes. */

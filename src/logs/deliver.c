@@ -74,7 +74,8 @@ void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call
     if (!o->timeout_ms)
         o->timeout_ms = d->settings->timeout_ms;
     o->done = done;
-    o->ctx = d;
+    if (!o->ctx)
+        o->ctx = d;
     d->limiter = &d->sh->harness;
     d->request_started = ev_now_ns(d->sh->loop);
     limiter_start(d->limiter);
@@ -116,18 +117,25 @@ static void learn_hub(struct shard *sh, const struct fetch_result *r)
     learn_connection(sh, r);
 }
 
+void delivery_released(struct delivery *d, const char *call, const struct fetch_result *r)
+{
+    struct shard *sh = d->sh;
+
+    d->fetch = NULL;
+    if (d->limiter) {
+        limiter_end(d->limiter, is_trouble(r) ? LIMITER_TROUBLE : LIMITER_GOOD, d->request_started,
+                    retry_after(r), &sh->rng, ev_now_ns(sh->loop));
+        d->limiter = NULL;
+    }
+    metric_code(sh->logs->metrics.upstream, call, r->outcome == FETCH_ANSWERED ? r->status : 0);
+}
+
 void delivery_answered(struct delivery *d, const char *call, const struct fetch_result *r)
 {
     struct shard *sh = d->sh;
     int64_t now = ev_now_ns(sh->loop);
 
-    d->fetch = NULL;
-    if (d->limiter) {
-        limiter_end(d->limiter, is_trouble(r) ? LIMITER_TROUBLE : LIMITER_GOOD, d->request_started,
-                    retry_after(r), &sh->rng, now);
-        d->limiter = NULL;
-    }
-    metric_code(sh->logs->metrics.upstream, call, r->outcome == FETCH_ANSWERED ? r->status : 0);
+    delivery_released(d, call, r);
     learn_hub(sh, r);
     if (r->outcome == FETCH_ANSWERED && r->status >= 200 && r->status < 300)
         cred_proven(sh->logs->creds, d->cred, now);

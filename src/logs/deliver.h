@@ -29,11 +29,15 @@ struct delivery {
 /* The call's URL: base, prefix, `path` ("/stream"), "?", query, credential if that belongs there. Also fills d->field. */
 void delivery_url(struct delivery *d, const char *path, struct view query);
 
-/* Start a request that the limiter of the log service counts; `done` gets d. Sets credentials' field and what all requests share. */
+/* Start a request that the limiter of the log service counts; `done` gets o->ctx, or d if that is NULL. Sets credentials' field and
+ * what all requests share. */
 void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call, fetch_done_fn done);
 
 /* To be called first in `done`: releases the limiter, counts, remembers whether the credential was taken and whether upstream is a hub. */
 void delivery_answered(struct delivery *d, const char *call, const struct fetch_result *r);
+
+/* The same for a request that did not go to the log service: releases the limiter and counts, no more. */
+void delivery_released(struct delivery *d, const char *call, const struct fetch_result *r);
 
 /* The common reading of an answer: 2xx is OUT_OK. */
 struct op_result delivery_outcome(const struct fetch_result *r);
@@ -44,7 +48,7 @@ void delivery_end(struct delivery *d, const struct op_result *r);
 /* Get the text of each record of the op into memory, then call `then`. */
 void delivery_load(struct delivery *d, void (*then)(struct delivery *d));
 
-/* In blob_out.c and settle.c. */
+/* In blob_out.c and settle.c. Never report from within. */
 void blob_out_start(struct delivery *d);
 void settle_start(struct delivery *d);
 

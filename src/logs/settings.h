@@ -20,6 +20,7 @@ struct logs_settings {
     uint64_t blob_max;
     uint64_t memory;        /* for the bodies of accepted records */
     unsigned timeout_ms;    /* of one delivery */
+    bool gzip;              /* upload gzip to object stores that were found to read it back right; default true */
 };
 
 void logs_settings_free(struct logs_settings *s);

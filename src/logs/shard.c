@@ -6,6 +6,7 @@
 #include "logs/barrier.h"
 #include "logs/deliver.h"
 #include "logs/logs_priv.h"
+#include "logs/store.h"
 #include "rt/clock.h"
 #include "rt/log.h"
 
@@ -524,6 +525,7 @@ void shard_free(struct shard **shp)
         }
     }
     barrier_free_all(sh);
+    store_free_all(sh);
     hmap_fini(&sh->streams);
     ev_timer_free(&sh->retry);
     ev_timer_free(&sh->sweep);
