@@ -8,8 +8,8 @@
 #include "base/str.h"
 #include "base/view.h"
 
-/* CRC-32C (Castagnoli; RFC 3720 §12.1), as in x-goog-hash: start with 0 and feed pieces. Uses SSE4.2
- * where the CPU has it. Any thread. */
+/* CRC-32C (Castagnoli; RFC 3720 §12.1), as in x-goog-hash: start with 0 and feed pieces. Uses
+ * SSE4.2 where the CPU has it. Any thread. */
 uint32_t crc32c(uint32_t crc, const void *p, size_t n);
 
 /* The same without special instructions: what crc32c falls back to, for tests to compare. */

@@ -140,7 +140,8 @@ struct tls_ctx *tls_ctx_server(const struct tls_server_opts *o, struct err *e)
     if (o->client_ca && load_client_ca(ctx->ssl, o, e) < 0)
         goto fail;
     if (o->client_required && !o->client_ca) {
-        err_set(e, ERR_INVALID, "client certificates are required but no CA to verify them by is given");
+        err_set(e, ERR_INVALID,
+                "client certificates are required but there is no CA to verify them by");
         goto fail;
     }
     ctx->not_after_ns = chain_not_after(ctx->ssl);

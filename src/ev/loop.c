@@ -179,9 +179,10 @@ static struct event_base *base_new(void)
 
 struct ev_loop *ev_loop_new(const char *name)
 {
+    static const struct sigaction ignore = {.sa_handler = SIG_IGN};
     struct ev_loop *loop = XNEW(struct ev_loop);
 
-    signal(SIGPIPE, SIG_IGN); /* a peer that is gone is an error value, not the end */
+    sigaction(SIGPIPE, &ignore, NULL); /* a peer that is gone is an error value, not the end */
     OBJ_INIT(loop, LOOP_MAGIC);
     snprintf(loop->name, sizeof(loop->name), "%s", name);
     loop->base = base_new();

@@ -148,8 +148,8 @@ static void take(struct attempt *at)
     at->fd = -1;
     c->stage = SHAKING;
     ev_timer_disarm(c->stagger);
-    c->stream = net_stream_connected(c->loop, fd, c->tls, name, view_of(c->alpn, c->alpn_n),
-                                     &at->addr);
+    c->stream =
+        net_stream_connected(c->loop, fd, c->tls, name, view_of(c->alpn, c->alpn_n), &at->addr);
     net_stream_bind(c->stream, &stream_ops, c);
     while (!list_empty(&c->attempts))
         attempt_free(list_first(&c->attempts, struct attempt, link));
@@ -248,7 +248,10 @@ static void on_stagger(void *ctx)
 static void on_timeout(void *ctx)
 {
     static const char *const doing[] = {
-        [RESOLVING] = "looking up the name", [DIALLING] = "connecting", [SHAKING] = "TLS handshake"};
+        [RESOLVING] = "looking up the name",
+        [DIALLING] = "connecting",
+        [SHAKING] = "TLS handshake",
+    };
     struct net_connect *c = ctx;
     struct err e;
 
@@ -269,8 +272,8 @@ static void interleave(struct net_connect *c, const struct net_addr *from, size_
         size_t pick = n;
 
         for (size_t i = n; i-- > 0;) /* the first of the family, else the first at all */
-            if (!used[i] && (pick == n || from[i].ss.ss_family == family ||
-                             from[pick].ss.ss_family != family))
+            if (!used[i] &&
+                (pick == n || from[i].ss.ss_family == family || from[pick].ss.ss_family != family))
                 pick = i;
         used[pick] = true;
         family = from[pick].ss.ss_family == AF_INET6 ? AF_INET : AF_INET6;

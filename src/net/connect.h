@@ -25,8 +25,9 @@ struct net_connect_opts {
  * gone when this is called. */
 typedef void (*net_connected_fn)(void *ctx, struct net_stream *s, const struct err *e);
 
-/* Never calls back before it returns; never NULL. The first address that answers is taken; the next
- * one is tried 250 ms after, or as soon as the one before fails. A failing TLS handshake is final. */
+/* Never calls back before it returns; never NULL. The first address that answers is taken; the
+ * next one is tried 250 ms after the one before, or as soon as that fails. A failing TLS handshake
+ * is final. */
 struct net_connect *net_connect_start(struct net_resolver *r, struct ev_loop *loop,
                                       const struct net_connect_opts *o, net_connected_fn fn,
                                       void *ctx);

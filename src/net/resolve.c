@@ -135,7 +135,8 @@ static struct socket_watch *watch_find(struct net_resolver *r, ares_socket_t fd)
 {
     struct list *it, *tmp;
 
-    list_each (it, tmp, &r->sockets) {
+    list_each(it, tmp, &r->sockets)
+    {
         struct socket_watch *w = list_entry(it, struct socket_watch, link);
 
         if (w->fd == fd)
@@ -349,8 +350,7 @@ static int64_t take_addresses(const struct ares_addrinfo *ai, struct answer *a)
          n = n->ai_next) {
         struct net_addr *to = &a->addrs[a->n];
 
-        if ((n->ai_family != AF_INET && n->ai_family != AF_INET6) ||
-            n->ai_addrlen > sizeof(to->ss))
+        if ((n->ai_family != AF_INET && n->ai_family != AF_INET6) || n->ai_addrlen > sizeof(to->ss))
             continue;
         memcpy(&to->ss, n->ai_addr, n->ai_addrlen);
         to->len = n->ai_addrlen;
@@ -402,8 +402,9 @@ static void ask(struct entry *en)
 
 /* --- names --------------------------------------------------------------------------------- */
 
-/* Would inet_aton take the last label, and so the whole, for a number? "127.1", "0x7f000001": not
- * names, and as addresses a way around rules; so they are neither (WHATWG URL, "ends in a number"). */
+/* Would inet_aton take the last label, and so the whole, for a number? "127.1", "0x7f000001" are no
+ * names, and as addresses they are a way around rules: so they are neither (WHATWG URL, "ends in a
+ * number"). */
 static bool ends_in_number(struct view name)
 {
     const char *dot = memrchr(name.p, '.', name.n);
@@ -496,7 +497,8 @@ void net_resolver_free(struct net_resolver **rp)
         entry_free(en);
         slot = 0;
     }
-    list_each (it, tmp, &r->telling) { /* their tasks are posted: they free themselves */
+    list_each(it, tmp, &r->telling)
+    { /* their tasks are posted: they free themselves */
         list_entry(it, struct net_lookup, link)->fn = NULL;
         list_remove(it);
     }

@@ -18,15 +18,16 @@ struct net_resolver;
 struct net_lookup;
 
 /* `servers`: "addr[:port],..." or NULL: the system's (/etc/hosts and resolv.conf are honoured). */
-struct net_resolver *net_resolver_new(struct ev_loop *loop, const char *servers, struct err *e)
-    TR_MUST_USE;
+struct net_resolver *net_resolver_new(struct ev_loop *loop, const char *servers,
+                                      struct err *e) TR_MUST_USE;
 
 /* Lookups under way end without a call-back and are gone: don't cancel them afterwards. */
 void net_resolver_free(struct net_resolver **r);
 
-/* `addrs` (in the order of RFC 6724) have the port that was asked for and are valid during the call;
- * n 0: failed, see `e`. The lookup is gone when this is called. */
-typedef void (*net_resolved_fn)(void *ctx, const struct net_addr *addrs, size_t n, const struct err *e);
+/* `addrs` (in the order of RFC 6724) have the port that was asked for and are valid during the
+ * call; n 0: failed, see `e`. The lookup is gone when this is called. */
+typedef void (*net_resolved_fn)(void *ctx, const struct net_addr *addrs, size_t n,
+                                const struct err *e);
 
 /* Never calls back before it returns. NULL is never returned; cancel by net_lookup_cancel. `host`
  * is copied; letter case and one dot at its end do not matter. */

@@ -133,7 +133,10 @@ void certs_make_usual(struct certs *c)
 {
     static const struct cert_spec usual[] = {
         {.name = "ca", .ca = 1, .from = -DAY, .until = 365 * DAY},
-        {.name = "server", .issuer = "ca", .from = -DAY, .until = 30 * DAY,
+        {.name = "server",
+         .issuer = "ca",
+         .from = -DAY,
+         .until = 30 * DAY,
          .san = "DNS:localhost,DNS:a.example,DNS:*.wild.example,IP:127.0.0.1,IP:::1"},
         {.name = "client", .issuer = "ca", .from = -DAY, .until = 30 * DAY},
     };

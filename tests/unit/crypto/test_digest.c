@@ -50,9 +50,10 @@ static void crc32c_is_the_same_in_pieces_and_without_instructions(void **state)
 
 static void sha256_has_the_published_value(void **state)
 {
-    static const uint8_t abc[32] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40,
-                                    0xde, 0x5d, 0xae, 0x22, 0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17,
-                                    0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
+    static const uint8_t abc[32] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea,
+                                    0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
+                                    0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c,
+                                    0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
     uint8_t out[32];
 
     (void)state;
@@ -66,9 +67,12 @@ static void sha256_has_the_published_value(void **state)
 /* RFC 4648 §10. */
 static void base64_has_the_published_values(void **state)
 {
-    static const char *const pairs[][2] = {{"", ""},           {"f", "Zg=="},
-                                           {"fo", "Zm8="},     {"foo", "Zm9v"},
-                                           {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="},
+    static const char *const pairs[][2] = {{"", ""},
+                                           {"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"fooba", "Zm9vYmE="},
                                            {"foobar", "Zm9vYmFy"}};
 
     (void)state;
@@ -107,8 +111,9 @@ static void base64url_round_trips_all_bytes(void **state)
 
 static void base64_refuses_what_the_encoder_does_not_write(void **state)
 {
-    static const char *const bad[] = {"A", "AA", "AAA", "A===", "====", "AA=A", "Zh==", "Zm9=",
-                                      "Zm9v\n", "Zm 9", "Zm9-", "Zm9_", "Zg==Zg==", "Zg==="};
+    static const char *const bad[] = {"A",    "AA",   "AAA",      "A===",   "====",
+                                      "AA=A", "Zh==", "Zm9=",     "Zm9v\n", "Zm 9",
+                                      "Zm9-", "Zm9_", "Zg==Zg==", "Zg==="};
     static const char *const bad_url[] = {"A", "Zh", "Zm9=", "Zg==", "Zm9+", "Zm9/", "Zm9v\n"};
     struct str out = STR_INIT;
 

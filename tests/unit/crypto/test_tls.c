@@ -23,9 +23,15 @@ static int group_setup(void **state)
 {
     static const struct cert_spec more[] = {
         {.name = "other-ca", .ca = 1, .from = -DAY, .until = 365 * DAY},
-        {.name = "expired", .issuer = "ca", .san = "DNS:a.example", .from = -9 * DAY,
+        {.name = "expired",
+         .issuer = "ca",
+         .san = "DNS:a.example",
+         .from = -9 * DAY,
          .until = -2 * DAY},
-        {.name = "early", .issuer = "ca", .san = "DNS:a.example", .from = 2 * DAY,
+        {.name = "early",
+         .issuer = "ca",
+         .san = "DNS:a.example",
+         .from = 2 * DAY,
          .until = 9 * DAY},
         {.name = "strange-client", .issuer = "other-ca", .from = -DAY, .until = 30 * DAY},
     };
@@ -55,11 +61,11 @@ struct pair {
     struct err e[2];
 };
 
-#define CLIENT(...)                                                                                \
-    ((struct tls_client_opts){.ca = certs_path(&certs, "ca.pem"), ##__VA_ARGS__})
+#define CLIENT(...) ((struct tls_client_opts){.ca = certs_path(&certs, "ca.pem"), ##__VA_ARGS__})
 #define SERVER(...)                                                                                \
     ((struct tls_server_opts){.certificate = certs_path(&certs, "server.pem"),                     \
-                              .key = certs_path(&certs, "server.key"), ##__VA_ARGS__})
+                              .key = certs_path(&certs, "server.key"),                             \
+                              ##__VA_ARGS__})
 
 static void pair_open(struct pair *p, struct tls_client_opts co, struct tls_server_opts so)
 {
@@ -159,7 +165,8 @@ static void both_sides_talk_and_know_names(void **state)
     pair_close(&p);
 }
 
-static void one_version(struct tls_client_opts co, bool http2, struct view offer, const char *chosen)
+static void one_version(struct tls_client_opts co, bool http2, struct view offer,
+                        const char *chosen)
 {
     struct pair p;
 
@@ -277,8 +284,8 @@ static void insecure_accepts_anything(void **state)
 
 static void client_certificates(void **state)
 {
-    struct tls_server_opts so = SERVER(.client_ca = certs_path(&certs, "ca.pem"),
-                                       .client_required = true);
+    struct tls_server_opts so =
+        SERVER(.client_ca = certs_path(&certs, "ca.pem"), .client_required = true);
     struct tls_client_opts good = CLIENT(.certificate = certs_path(&certs, "client.pem"),
                                          .key = certs_path(&certs, "client.key"));
     struct tls_client_opts bad = CLIENT(.certificate = certs_path(&certs, "strange-client.pem"),
@@ -542,17 +549,18 @@ static void bad_files_are_named(void **state)
     (void)state;
     fputs("not a certificate\n", f);
     fclose(f);
-    no_server((struct tls_server_opts){.certificate = none, .key = key}, "No such file", "none.pem");
+    no_server((struct tls_server_opts){.certificate = none, .key = key}, "No such file",
+              "none.pem");
     no_server((struct tls_server_opts){.certificate = cert, .key = none}, "No such file",
               "none.pem");
     no_server((struct tls_server_opts){.certificate = junk, .key = key}, "no start line",
               "junk.pem");
-    no_server((struct tls_server_opts){.certificate = cert,
-                                       .key = certs_path(&certs, "client.key")},
-              "mismatch", "client.key");
+    no_server(
+        (struct tls_server_opts){.certificate = cert, .key = certs_path(&certs, "client.key")},
+        "mismatch", "client.key");
     no_server((struct tls_server_opts){.certificate = cert}, "without a key", "server.pem");
     no_server(SERVER(.client_ca = none), "No such file", "none.pem");
-    no_server(SERVER(.client_required = true), "no CA to verify them", NULL);
+    no_server(SERVER(.client_required = true), "no CA to verify them by", NULL);
     no_client((struct tls_client_opts){.ca = none}, "none.pem");
     no_client((struct tls_client_opts){.ca = junk}, "junk.pem");
     no_client((struct tls_client_opts){.ca = ca, .min_version = "1.1"}, "neither 1.2 nor 1.3");

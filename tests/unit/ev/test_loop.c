@@ -74,7 +74,10 @@ static void noter_run(struct ev_task *task)
         ev_loop_stop(loop);
 }
 
-#define NOTER(nm, ...) {.task = {.run = noter_run}, .name = (nm), ##__VA_ARGS__}
+#define NOTER(nm, ...)                                                                             \
+    {                                                                                              \
+        .task = {.run = noter_run}, .name = (nm), ##__VA_ARGS__                                    \
+    }
 
 static void posts_keep_their_order(void **state)
 {
@@ -311,8 +314,11 @@ static void on_named(void *ctx)
 static void timers_fire_in_the_order_of_their_time(void **state)
 {
     static const int64_t ms[] = {30, 10, 0, 20, 10};
-    struct named_timer t[] = {{.name = "30", .last = true}, {.name = "10a"}, {.name = "0"},
-                              {.name = "20"}, {.name = "never"}};
+    struct named_timer t[] = {{.name = "30", .last = true},
+                              {.name = "10a"},
+                              {.name = "0"},
+                              {.name = "20"},
+                              {.name = "never"}};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(t); i++) {

@@ -43,8 +43,17 @@ static struct dns_row *find(struct fake_dns *d, const char *name)
 
 static size_t add_record(uint8_t *out, unsigned type, unsigned ttl, const void *data, unsigned len)
 {
-    const uint8_t head[] = {0xc0, HEAD, 0, (uint8_t)type, 0, 1, (uint8_t)(ttl >> 24),
-                            (uint8_t)(ttl >> 16), (uint8_t)(ttl >> 8), (uint8_t)ttl, 0,
+    const uint8_t head[] = {0xc0,
+                            HEAD,
+                            0,
+                            (uint8_t)type,
+                            0,
+                            1,
+                            (uint8_t)(ttl >> 24),
+                            (uint8_t)(ttl >> 16),
+                            (uint8_t)(ttl >> 8),
+                            (uint8_t)ttl,
+                            0,
                             (uint8_t)len};
 
     memcpy(out, head, sizeof(head));

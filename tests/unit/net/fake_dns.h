@@ -8,10 +8,10 @@ struct dns_row {
     const char *name;
     const char *addrs; /* "192.0.2.1 2001:db8::1": each goes to the question it fits */
     unsigned ttl;
-    int rcode;         /* 2 SERVFAIL, 3 NXDOMAIN, ... */
-    bool silent;       /* no answer at all */
-    bool garbage;      /* records that are none */
-    unsigned asked;    /* questions seen */
+    int rcode;      /* 2 SERVFAIL, 3 NXDOMAIN, ... */
+    bool silent;    /* no answer at all */
+    bool garbage;   /* records that are none */
+    unsigned asked; /* questions seen */
 };
 
 struct fake_dns {

@@ -41,10 +41,10 @@ struct nt_end {
     const uint8_t *out;
     size_t out_n;
     size_t out_at;
-    size_t piece;        /* bytes read or written at most in one call; 0: 16384 */
-    bool one_read;       /* one read in each call-back instead of all that is there */
-    bool fin_after_out;  /* net_shutdown_write when all is written */
-    bool toggle;         /* reading is switched off and on again after each call-back */
+    size_t piece;       /* bytes read or written at most in one call; 0: 16384 */
+    bool one_read;      /* one read in each call-back instead of all that is there */
+    bool fin_after_out; /* net_shutdown_write when all is written */
+    bool toggle;        /* reading is switched off and on again after each call-back */
     bool ready, ended, failed, read_failed, write_failed;
     struct err e;
     unsigned ready_calls, readable_calls, writable_calls;

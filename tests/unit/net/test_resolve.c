@@ -19,7 +19,8 @@ static struct dns_row rows[] = {
     {.name = "refused.example", .rcode = 5},
     {.name = "silent.example", .silent = true},
     {.name = "garbage.example", .addrs = "192.0.2.6", .garbage = true},
-    {.name = "many.example", .ttl = 60,
+    {.name = "many.example",
+     .ttl = 60,
      .addrs = "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 192.0.2.6 192.0.2.7 192.0.2.8 "
               "192.0.2.9 192.0.2.10 192.0.2.11 192.0.2.12 192.0.2.13 192.0.2.14 192.0.2.15 "
               "192.0.2.16 192.0.2.17 192.0.2.18 192.0.2.19 192.0.2.20"},
@@ -139,10 +140,10 @@ static void literals_are_not_asked_for(void **state)
 
 static void what_is_no_name_is_not_asked_for(void **state)
 {
-    static const char *const bad[] = {"", ".", "a..b", ".a", "127.1", "0x7f000001", "0x7f.1",
-                                      "2130706433", "1.2.3.4.5", "a.0x7f", "a b", "a\nb", "a/b",
-                                      "[::1]", "fe80::1%lo", "1.2.3.256", "a:b", "xn--\xc3\xa9",
-                                      "0177.0.0.1"};
+    static const char *const bad[] = {
+        "",           ".",         "a..b",   ".a",           "127.1",     "0x7f000001", "0x7f.1",
+        "2130706433", "1.2.3.4.5", "a.0x7f", "a b",          "a\nb",      "a/b",        "[::1]",
+        "fe80::1%lo", "1.2.3.256", "a:b",    "xn--\xc3\xa9", "0177.0.0.1"};
     char label[65], name[256];
     struct answer_seen a;
 
@@ -281,7 +282,8 @@ static void equal_questions_are_asked_once(void **state)
     start(&a[2], "One.Example", 3);
     nt_run_until(all_done, a);
     assert_int_equal(asked("one.example"), one);
-    assert_true(has(&a[0], "192.0.2.1:1") && has(&a[1], "192.0.2.1:2") && has(&a[2], "192.0.2.1:3"));
+    assert_true(has(&a[0], "192.0.2.1:1") && has(&a[1], "192.0.2.1:2") &&
+                has(&a[2], "192.0.2.1:3"));
 }
 
 static void cancelled_lookups_are_silent(void **state)
@@ -353,8 +355,9 @@ static void hosts_files_count(void **state)
 
 static void bad_server_lists_are_refused(void **state)
 {
-    static const char *const bad[] = {"", "not an address", "127.0.0.1:99999999", "dns.example",
-                                      "127.0.0.1,", ",127.0.0.1", "::1]:53"};
+    static const char *const bad[] = {
+        "",           "not an address", "127.0.0.1:99999999", "dns.example", "127.0.0.1,",
+        ",127.0.0.1", "::1]:53"};
     struct err e;
 
     (void)state;
