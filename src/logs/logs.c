@@ -76,7 +76,7 @@ static void collect_ledger(struct logs *l)
         "Lines by what became of them: accepted is the sum of the others");
     struct metric_family *blobs = metric_family(METRIC_GAUGE, "ledger_blobs", "state",
         "Blobs by what became of them: accepted is the sum of the others");
-    struct metric_family *resent = metric_family(METRIC_GAUGE, "lines_resent_total", "",
+    struct metric_family *resent = metric_family(METRIC_COUNTER, "lines_resent", "",
         "Lines sent again because an answer was lost");
     int64_t now[LEDGER_N];
     int i;
@@ -88,7 +88,8 @@ static void collect_ledger(struct logs *l)
         else if (rows[i].family[0] == 'b')
             metric_set(metric_series(blobs, rows[i].state), (double)now[i]);
     }
-    metric_set(metric_series(resent), (double)now[LEDGER_LINES_RESENT]);
+    metric_add(metric_series(resent), (uint64_t)(now[LEDGER_LINES_RESENT] - l->last_resent));
+    l->last_resent = now[LEDGER_LINES_RESENT];
 }
 
 /* Time to full, from how fast the spool has grown since the last scrape; +Inf while it does not grow. */

@@ -39,6 +39,7 @@ struct logs {
     struct logs_metrics metrics;
     uint64_t last_used;                  /* of the spool, at the last scrape */
     int64_t last_used_at;
+    int64_t last_resent;
 };
 
 void logs_metrics_init(struct logs_metrics *m);

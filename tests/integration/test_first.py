@@ -10,8 +10,10 @@ def lines_of(n, text='line'):
 
 
 async def run_step(client, name, lines):
+    """Open, and only when that is answered write: the real clients' background open is not what is tested here."""
     step = client.step('acct', name)
-    await step.run(lines)
+    await step.open()
+    await step.run(lines, rate=1000)
     return step
 
 
