@@ -8,7 +8,8 @@ What is checked (docs/architecture.md has the layers):
 * Includes. src/<dir>/.may_include lists, one a line, the own directories ("base") and the third
   party headers ("<yaml.h>", "<openssl/*>") that the files of the directory may include. System
   headers may always be included. An own header is written with its full path, exists, and comes
-  first in the .c file of its name; a *_priv.h belongs to its directory.
+  first in the .c file of its name (or the *_priv.h that includes it does); a *_priv.h belongs to
+  its directory.
 * The lists themselves: no unknown directories, no cycles.
 * Calls that are banned, and allocation around src/base/xmem.h (scripts/allowed-calls.txt has the
   exceptions, each with its reason).
@@ -62,7 +63,7 @@ SYSTEM = """
     arpa/* assert.h ctype.h dirent.h dlfcn.h endian.h errno.h fcntl.h fenv.h float.h fnmatch.h
     getopt.h glob.h grp.h ifaddrs.h inttypes.h libgen.h limits.h linux/* locale.h malloc.h math.h
     net/if.h netdb.h netinet/* poll.h pthread.h pwd.h sched.h semaphore.h setjmp.h signal.h
-    spawn.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h stdio.h stdlib.h
+    *mmintrin.h immintrin.h spawn.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h stdio.h stdlib.h
     string.h strings.h sys/* syslog.h termios.h time.h ucontext.h unistd.h wchar.h execinfo.h
 """.split()
 
@@ -212,8 +213,10 @@ def check_includes(tree, where, text):
             check_own_include(tree, where, match.group(1), line)
         else:
             check_system_include(tree, where, match.group(2), line)
+    private = own_header.split("/")[0] + "/*_priv.h"
     if where.endswith(".c") and os.path.exists(os.path.join(tree.root, "src", own_header)):
-        if first is None or first[0] != own_header:
+        if first is None or not first[0] or (first[0] != own_header
+                                             and not fnmatch.fnmatchcase(first[0], private)):
             tree.found.add(where, first[1] if first else 1,
                            f'the first include must be the own header, "{own_header}"')
 

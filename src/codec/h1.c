@@ -96,6 +96,16 @@ bool h1_is_field_value(struct view v)
     return no_controls(v, true);
 }
 
+bool h1_is_target(struct view v)
+{
+    return v.n > 0 && no_controls(v, false) && !memchr(v.p, ' ', v.n) && !memchr(v.p, '#', v.n);
+}
+
+bool h1_is_host(struct view v)
+{
+    return all_in(host_char, v);
+}
+
 void h1_init(struct h1_parser *p, enum h1_kind kind)
 {
     memset(p, 0, sizeof(*p));
@@ -141,15 +151,6 @@ static int parse_version(struct h1_parser *p, struct view v, struct err *e)
     return refuse(p, e, 400, "malformed HTTP version");
 }
 
-/*
- * Bytes above 0x7f are taken: Go clients put keys into the query as they are (HP §1.11), and they
- * end nothing in anybody's parser. A fragment is never sent (RFC 9112 §3.2).
- */
-static bool is_target(struct view v)
-{
-    return v.n > 0 && no_controls(v, false) && !memchr(v.p, ' ', v.n) && !memchr(v.p, '#', v.n);
-}
-
 /* RFC 9112 §3: method SP request-target SP HTTP-version, with one space each. */
 static int parse_request_line(struct h1_parser *p, struct view line, struct err *e)
 {
@@ -167,7 +168,7 @@ static int parse_request_line(struct h1_parser *p, struct view line, struct err 
     if (!sp)
         return refuse(p, e, 400, "malformed request line");
     h->target = view_of(rest.p, (size_t)(sp - rest.p));
-    if (!is_target(h->target))
+    if (!h1_is_target(h->target))
         return refuse(p, e, 400, "malformed request target");
     return parse_version(p, view_from(rest, h->target.n + 1), e);
 }
@@ -240,7 +241,7 @@ static int on_host(struct h1_parser *p, struct seen *seen, struct view v, struct
 {
     if (seen->host)
         return refuse(p, e, 400, "more than one Host");
-    if (!all_in(host_char, v))
+    if (!h1_is_host(v))
         return refuse(p, e, 400, "malformed Host");
     seen->host = true;
     p->head.host = v;

@@ -95,6 +95,14 @@ void h1_write_chunk_head(struct str *out, size_t n); /* then n bytes, then "\r\n
 extern const struct view h1_last_chunk;              /* "0\r\n\r\n" */
 const char *h1_reason(int status);
 bool h1_is_token(struct view v); /* RFC 9110 §5.6.2 */
+/*
+ * May be a request target: not empty, no control characters, spaces or `#`. Bytes above 0x7f are
+ * taken: Go clients put keys into the query as they are (HP §1.11), and they end nothing in
+ * anybody's parser.
+ */
+bool h1_is_target(struct view v);
+/* Only characters that a host and port have (RFC 3986 §3.2.2), and no comma; may be empty. */
+bool h1_is_host(struct view v);
 /* RFC 9110 §5.5: no control characters but tabs; bytes above 0x7f are fine. */
 bool h1_is_field_value(struct view v);
 

@@ -69,11 +69,7 @@ const char *h1_reason(int status)
 
 void h1_write_request(struct str *out, struct view method, struct view target)
 {
-    size_t i;
-
-    ASSERT(h1_is_token(method) && target.n > 0);
-    for (i = 0; i < target.n; i++)
-        ASSERT((unsigned char)target.p[i] > 0x20 && target.p[i] != 0x7f && target.p[i] != '#');
+    ASSERT(h1_is_token(method) && h1_is_target(target));
     str_reserve(out, method.n + target.n + 12);
     str_addv(out, method);
     str_addc(out, ' ');

@@ -34,9 +34,13 @@ struct h2_head {
 };
 
 struct h2_ops {
-    /* A request. Views are valid during the call. */
+    /*
+     * A request. Views are valid during the call. All of it would pass the checks of codec/h1.h; a
+     * Host field is left out, being the same as `authority`.
+     */
     void (*on_request)(void *ctx, int32_t id, const struct h2_head *head);
     void (*on_body)(void *ctx, int32_t id, struct view piece);
+    /* The request is complete; right after on_request when it has no body. */
     void (*on_end)(void *ctx, int32_t id);
     /* The stream is over for any reason (0: both sides ended well): forget the id. */
     void (*on_closed)(void *ctx, int32_t id, uint32_t code);
@@ -46,6 +50,7 @@ struct h2_ops {
 
 /* `now_ns` is passed to calls for the limits by time. */
 struct h2_session *h2_server_new(const struct h2_ops *ops, void *ctx);
+/* Forget everything. No callbacks are made; not from within one. */
 void h2_free(struct h2_session **s);
 
 /*
@@ -61,13 +66,18 @@ int h2_feed(struct h2_session *s, struct view in, int64_t now_ns, struct err *e)
 struct view h2_pull(struct h2_session *s);
 void h2_sent(struct h2_session *s, size_t n);
 
-/* The handler is done with n bytes of a request body: open the windows. */
+/*
+ * The handler is done with n bytes of a request body: open the windows. What is left of a stream
+ * that is over is given back by itself.
+ */
 void h2_consumed(struct h2_session *s, int32_t id, size_t n);
 
 /*
  * Answer. `end`: there is no body. Fields are copied; names are lowered. Connection-level fields
  * (Connection, Transfer-Encoding, Keep-Alive, Upgrade) are left out. Unknown ids (reset meanwhile)
- * are ignored.
+ * are ignored. A status below 200 is an interim answer; the real one follows. The rest of the
+ * request still comes after the answer: h2_reset(id, 0) stops it, once the
+ * answer is out.
  */
 void h2_respond(struct h2_session *s, int32_t id, int status, const struct h1_field *fields,
                 size_t n, bool end);

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include "base/attrs.h"
 #include "base/err.h"
 #include "base/str.h"
@@ -32,21 +33,27 @@ void zdecoder_free(struct zdecoder **d);
  */
 int zdecoder_feed(struct zdecoder *d, struct view in, size_t max_piece, struct str *out,
                   struct err *e) TR_MUST_USE;
-/* The coding's end was seen; trailing bytes are an error in feed. */
+/* The coding's end was seen (true from the start for Z_IDENTITY); more bytes are an error in feed.
+ */
 bool zdecoder_complete(const struct zdecoder *d);
 
-/* Streaming encoder, for bodies that are produced in pieces (gzip level 1..9, zstd level 1..19). */
+/*
+ * Streaming encoder, for bodies that are produced in pieces (gzip level 1..9, zstd level 1..19).
+ * Each feed appends what is ready; `end` finishes, and nothing may be fed after it.
+ */
 struct zencoder;
 struct zencoder *zencoder_new(enum zcoding c, int level);
 void zencoder_free(struct zencoder **z);
 void zencoder_feed(struct zencoder *z, struct view in, bool end, struct str *out);
 
 /*
- * One-shot frames for the spool: zstd at level 1 (or -1) with the built-in dictionary trained on
- * build logs. Contexts are per thread and reused. `zframe_pack` appends a frame (stored as it is,
- * with a one-byte marker, if that is smaller). `zframe_unpack` appends the original; -1 if the
- * frame is damaged or larger than max.
+ * One-shot frames for the spool: zstd at level 1 with the built-in dictionary trained on build
+ * logs, and a checksum. Contexts are per thread and reused. zframe_pack appends a frame: what is no
+ * smaller packed is kept as it is, behind a marker and a CRC-32. zframe_unpack appends the
+ * original; -1 and nothing appended if the frame is damaged or cut (ERR_INVALID) or its content
+ * larger than max (ERR_LIMIT). A frame is at most ZFRAME_OVERHEAD bytes larger than its content.
  */
+enum { ZFRAME_OVERHEAD = 5 };
 void zframe_pack(struct view plain, struct str *out);
 int zframe_unpack(struct view frame, size_t max, struct str *out, struct err *e) TR_MUST_USE;
 

@@ -18,7 +18,7 @@ struct aead_key {
 void aead_seal(const struct aead_key *key, struct view aad, struct view plain, struct str *out);
 
 /* Append the plain text to `out`: 0, or -1 if it was not sealed with this key and aad. */
-int aead_open(const struct aead_key *key, struct view aad, struct view sealed, struct str *out)
-    TR_MUST_USE;
+int aead_open(const struct aead_key *key, struct view aad, struct view sealed,
+              struct str *out) TR_MUST_USE;
 
 #endif

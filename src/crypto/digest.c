@@ -5,13 +5,14 @@
 #include "base/bug.h"
 
 static pthread_once_t fetch_once = PTHREAD_ONCE_INIT;
-static EVP_MD *md_sha256;
+static EVP_MD *md_sha256, *md_md5;
 
 static void fetch(void)
 {
     md_sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     if (!md_sha256)
         BUG("OpenSSL has no SHA-256");
+    md_md5 = EVP_MD_fetch(NULL, "MD5", NULL);
 }
 
 void sha256(const void *p, size_t n, uint8_t out[32])
@@ -21,6 +22,12 @@ void sha256(const void *p, size_t n, uint8_t out[32])
         BUG("SHA-256 failed");
 }
 
+int md5(const void *p, size_t n, uint8_t out[16])
+{
+    pthread_once(&fetch_once, fetch);
+    return md_md5 && EVP_Digest(p, n, out, NULL, md_md5, NULL) == 1 ? 0 : -1;
+}
+
 static const char std_alphabet[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char url_alphabet[] =
@@ -28,6 +35,8 @@ static const char url_alphabet[] =
 
 static void encode(const char *alphabet, bool pad, const uint8_t *p, size_t n, struct str *out)
 {
+    if (n == 0)
+        return;
     str_reserve(out, (n / 3 + 1) * 4);
     while (n) {
         uint32_t v = (uint32_t)p[0] << 16 | (n > 1 ? (uint32_t)p[1] << 8 : 0) | (n > 2 ? p[2] : 0);

@@ -26,6 +26,7 @@ struct tls_session {
     SSL *ssl;
     char *server_name; /* what a client session verifies */
     char *subject;     /* made by tls_peer_subject */
+    X509 *refused;     /* the peer's certificate, or one above it, that was not accepted */
     bool dry;          /* the last read found no whole record: wait for the descriptor */
     bool notified;     /* close_notify has left */
     bool broken;       /* after a failure OpenSSL allows no more calls but SSL_free */
@@ -42,7 +43,19 @@ static struct tls_session *session_new(struct tls_ctx *ctx, int fd)
     s->ssl = SSL_new(ctx->ssl);
     if (!s->ssl || SSL_set_fd(s->ssl, fd) != 1)
         BUG("OpenSSL gives no session");
+    SSL_set_app_data(s->ssl, s);
     return s;
+}
+
+int tls_on_verify(int ok, X509_STORE_CTX *store)
+{
+    SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+    struct tls_session *s = SSL_get_app_data(ssl);
+    X509 *cert = X509_STORE_CTX_get_current_cert(store);
+
+    if (!ok && cert && !s->refused && X509_up_ref(cert))
+        s->refused = cert;
+    return ok;
 }
 
 struct tls_session *tls_accept(struct tls_ctx *ctx, int fd)
@@ -95,7 +108,7 @@ struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_
     if (server_name && *server_name) {
         s->server_name = xstrdup(server_name);
         n = strlen(s->server_name);
-        if (s->server_name[n - 1] == '.') /* the root label is for DNS only */
+        if (n > 1 && s->server_name[n - 1] == '.') /* the root label is for DNS only */
             s->server_name[n - 1] = '\0';
         expect_name(s);
     }
@@ -113,6 +126,7 @@ void tls_free(struct tls_session **sp)
         return;
     OBJ_CHECK(s, SESSION_MAGIC);
     SSL_free(s->ssl);
+    X509_free(s->refused);
     tls_ctx_unref(&s->ctx);
     xfree(s->server_name);
     xfree(s->subject);
@@ -136,7 +150,7 @@ static void add_name(struct str *out, const X509_NAME *name)
     str_adds(out, text);
 }
 
-/* What in the peer's certificate an admin needs to know to understand `result`. */
+/* What in the refused certificate an admin needs to know to understand `result`. */
 static void add_certificate(struct str *out, X509 *cert, long result)
 {
     if (result == X509_V_ERR_CERT_HAS_EXPIRED) {
@@ -157,7 +171,6 @@ static void add_certificate(struct str *out, X509 *cert, long result)
 /* The peer's certificate was not accepted. */
 static void explain_verification(struct tls_session *s, long result, struct err *e)
 {
-    X509 *cert = SSL_get0_peer_certificate(s->ssl);
     struct str text = STR_INIT;
 
     str_adds(&text, s->ctx->server ? "the client's certificate is refused: "
@@ -166,8 +179,8 @@ static void explain_verification(struct tls_session *s, long result, struct err 
         str_addf(&text, "it is not for %s", s->server_name);
     else
         str_adds(&text, X509_verify_cert_error_string(result));
-    if (cert)
-        add_certificate(&text, cert, result);
+    if (s->refused)
+        add_certificate(&text, s->refused, result);
     err_set(e, ERR_DENIED, "%s", str_c(&text));
     str_fini(&text);
 }

@@ -19,9 +19,9 @@ struct tls_session;
 struct tls_server_opts {
     const char *certificate; /* PEM chain file */
     const char *key;         /* PEM key file */
-    const char *client_ca;   /* PEM bundle to verify client certificates by, or NULL: none asked for */
+    const char *client_ca;   /* PEM bundle to verify client certificates by; NULL: none asked for */
     bool client_required;
-    bool http2;              /* offer h2 by ALPN, else http/1.1 only */
+    bool http2; /* offer h2 by ALPN, else http/1.1 only */
 };
 
 struct tls_client_opts {
@@ -67,7 +67,8 @@ enum tls_want tls_handshake(struct tls_session *s, struct err *e);
  */
 enum { TLS_AGAIN = -1, TLS_ERROR = -2, TLS_READ_EOF = -3 };
 ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, struct err *e);
-ssize_t tls_write(struct tls_session *s, const void *p, size_t n, enum tls_want *want, struct err *e);
+ssize_t tls_write(struct tls_session *s, const void *p, size_t n, enum tls_want *want,
+                  struct err *e);
 
 /* Bytes wait inside, and tls_read is to be called without waiting for the descriptor. */
 bool tls_pending(const struct tls_session *s);

@@ -124,7 +124,7 @@ static int load_client_ca(SSL_CTX *ssl, const struct tls_server_opts *o, struct 
     SSL_CTX_set_verify_depth(ssl, CLIENT_CHAIN_DEPTH);
     SSL_CTX_set_verify(ssl,
                        SSL_VERIFY_PEER | (o->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
-                       NULL);
+                       tls_on_verify);
     return 0;
 }
 
@@ -140,7 +140,8 @@ struct tls_ctx *tls_ctx_server(const struct tls_server_opts *o, struct err *e)
     if (o->client_ca && load_client_ca(ctx->ssl, o, e) < 0)
         goto fail;
     if (o->client_required && !o->client_ca) {
-        err_set(e, ERR_INVALID, "client certificates are required but no CA to verify them by is given");
+        err_set(e, ERR_INVALID,
+                "client certificates are required but there is no CA to verify them by");
         goto fail;
     }
     ctx->not_after_ns = chain_not_after(ctx->ssl);
@@ -191,7 +192,8 @@ struct tls_ctx *tls_ctx_client(const struct tls_client_opts *o, struct err *e)
         goto fail;
     if (o->certificate)
         ctx->not_after_ns = chain_not_after(ctx->ssl);
-    SSL_CTX_set_verify(ctx->ssl, o->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_verify(ctx->ssl, o->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER,
+                       o->insecure ? NULL : tls_on_verify);
     SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
     return ctx;
 fail:

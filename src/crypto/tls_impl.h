@@ -19,4 +19,8 @@ struct tls_ctx {
     int64_t not_after_ns;
 };
 
+/* Verification callback of every context: keeps the certificate that is not accepted, so that the
+ * error can tell about it. The SSL's app data is the session. */
+int tls_on_verify(int ok, X509_STORE_CTX *store);
+
 #endif

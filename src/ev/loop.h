@@ -25,8 +25,8 @@ struct ev_loop *ev_loop_new(const char *name);
  * about is freed. Watchers and timers must be gone. */
 void ev_loop_free(struct ev_loop **loop);
 
-void ev_loop_run(struct ev_loop *loop);   /* until ev_loop_stop; runs in the calling thread */
-void ev_loop_stop(struct ev_loop *loop);  /* any thread; tasks posted before are still run */
+void ev_loop_run(struct ev_loop *loop);  /* until ev_loop_stop; runs in the calling thread */
+void ev_loop_stop(struct ev_loop *loop); /* any thread; tasks posted before are still run */
 bool ev_loop_is_current(const struct ev_loop *loop); /* called from the loop's own thread? */
 
 /* Monotonic time as of the beginning of this turn: cheap, good enough for timeouts. */
@@ -59,10 +59,11 @@ void ev_io_free(struct ev_io **io);
 /* Timers fire once; arm again from the callback for a period. Durations in milliseconds. */
 typedef void (*ev_timer_fn)(void *ctx);
 struct ev_timer *ev_timer_new(struct ev_loop *loop, ev_timer_fn fn, void *ctx);
-void ev_timer_arm(struct ev_timer *timer, int64_t ms); /* replaces an earlier arming; 0 is "next turn" */
+/* Replaces an earlier arming; 0 is "next turn". */
+void ev_timer_arm(struct ev_timer *timer, int64_t ms);
 void ev_timer_disarm(struct ev_timer *timer);
 bool ev_timer_armed(const struct ev_timer *timer);
-void ev_timer_free(struct ev_timer **timer);           /* safe in its own callback */
+void ev_timer_free(struct ev_timer **timer); /* safe in its own callback */
 
 /* Unix signals, delivered as loop callbacks (one loop only in the process). */
 typedef void (*ev_signal_fn)(void *ctx, int signo);

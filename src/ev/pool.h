@@ -11,14 +11,17 @@
 struct ev_pool;
 
 struct ev_job {
-    struct ev_task task; /* ours */
-    struct ev_loop *loop; /* ours */
+    struct ev_task task;              /* ours */
+    struct ev_loop *loop;             /* ours */
     void (*work)(struct ev_job *job); /* pool thread: touch nothing but the job */
     void (*done)(struct ev_job *job); /* loop thread; may free the job */
 };
 
 struct ev_pool *ev_pool_new(unsigned threads, size_t max_queued);
-void ev_pool_free(struct ev_pool **pool); /* finishes what is queued; the loops must still be alive */
+
+/* Finishes what is queued, then posts it to its loops, which must still be alive. Not from a pool
+ * thread; blocks until all is worked off. */
+void ev_pool_free(struct ev_pool **pool);
 
 /* 0, or -1 if max_queued jobs are waiting: the caller does without or tells its peer to wait. */
 int ev_pool_submit(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job) TR_MUST_USE;

@@ -65,8 +65,10 @@ int net_addr_parse(struct view text, struct net_addr *out, struct err *e)
         goto bad;
     return 0;
 bad:
-    return err_set(e, ERR_INVALID, "\"%.*s\" is not an address and port like 192.0.2.1:80 or "
-                   "[2001:db8::1]:80", (int)TR_MIN(text.n, (size_t)80), text.n ? text.p : "");
+    return err_set(e, ERR_INVALID,
+                   "\"%.*s\" is not an address and port like 192.0.2.1:80 or "
+                   "[2001:db8::1]:80",
+                   (int)TR_MIN(text.n, (size_t)80), text.n ? text.p : "");
 }
 
 const char *net_addr_ip(const struct net_addr *a, char out[NET_ADDR_TEXT])

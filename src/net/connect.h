@@ -11,20 +11,26 @@ struct net_connect;
 struct net_connect_opts {
     const char *host; /* name or literal, without brackets; copied */
     uint16_t port;
-    struct tls_ctx *tls;     /* NULL: in clear */
-    const char *server_name; /* SNI and name to verify; NULL: host */
-    struct view alpn;        /* wire format, or VIEW_NONE */
+    struct tls_ctx *tls;     /* NULL: in clear; a reference is taken */
+    const char *server_name; /* SNI and name to verify; NULL: host; copied */
+    struct view alpn;        /* wire format, or VIEW_NONE; copied */
     unsigned timeout_ms;     /* for everything up to and with the TLS handshake; 0: 10 s */
     /* Asked for each address before it is dialled; may be NULL. */
     bool (*allow)(void *ctx, const struct net_addr *addr);
     void *allow_ctx;
 };
 
-/* `s` is ready (handshake done), not yet bound, and the callee's; or NULL and `e`. */
+/* `s` is ready (handshake done; on_ready does not come again), not yet bound, and the callee's, who
+ * binds it before returning; or NULL and `e`, which names host, port and cause. The net_connect is
+ * gone when this is called. */
 typedef void (*net_connected_fn)(void *ctx, struct net_stream *s, const struct err *e);
 
+/* Never calls back before it returns; never NULL. The first address that answers is taken; the
+ * next one is tried 250 ms after the one before, or as soon as that fails. A failing TLS handshake
+ * is final. */
 struct net_connect *net_connect_start(struct net_resolver *r, struct ev_loop *loop,
-                                      const struct net_connect_opts *o, net_connected_fn fn, void *ctx);
+                                      const struct net_connect_opts *o, net_connected_fn fn,
+                                      void *ctx);
 void net_connect_cancel(struct net_connect **c);
 
 #endif

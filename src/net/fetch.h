@@ -77,6 +77,9 @@ struct fetch_opts {
     unsigned timeout_ms;     /* for all of it; 0: 30 s; always set */
     unsigned connect_ms;     /* 0: 5 s */
     unsigned stall_ms;       /* no byte either way for so long ends it; 0: off. For large bodies */
+    /* Asked once a connection is chosen and before a byte is sent, with its id as in fetch_result. false: not on this one;
+     * the fetch ends as FETCH_NOT_SENT. For bodies that only some connections may carry. */
+    bool (*connection_ok)(void *ctx, int64_t connection);
     bool fresh;              /* never on a reused connection */
     bool http_1_1;           /* this one over HTTP/1.1 (large uploads: an early answer is not lost) */
     size_t max_answer;       /* 0: 64 KiB */

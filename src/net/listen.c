@@ -4,11 +4,14 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "rt/fdx.h"
+#include "rt/log.h"
+#include "rt/metric.h"
 
 #define LISTENER_MAGIC 0x115713e4u
 
@@ -28,9 +31,9 @@ struct net_listener {
     int reserve; /* given up to take, and refuse, a connection when there is no descriptor left */
     struct ev_io *io;
     struct ev_timer *rest;
-    bool paused;     /* by the owner */
-    bool starved;    /* out of descriptors at the last try, too */
-    bool *freed;     /* set if the owner frees us from within its call-back */
+    bool paused;  /* by the owner */
+    bool starved; /* out of descriptors at the last try, too */
+    bool *freed;  /* set if the owner frees us from within its call-back */
     net_accept_fn fn;
     void *ctx;
 };
@@ -112,10 +115,30 @@ static bool refuse_one(struct net_listener *l)
     return fd >= 0;
 }
 
+/* Say it, but not ten times a second. */
+static void report_shortage(struct net_listener *l, int errnum)
+{
+    static struct log_rate rate;
+    struct net_addr at = {.len = sizeof(at.ss)};
+    char text[NET_ADDR_TEXT];
+    uint64_t more;
+
+    metric_add(metric_series(metric_family(METRIC_COUNTER, "accept_pauses", "",
+                                           "Times accepting paused for want of descriptors.")),
+               1);
+    if (!log_rate_ok(&rate, 10, &more))
+        return;
+    getsockname(l->fd, (struct sockaddr *)&at.ss, &at.len);
+    log_event(LOG_WARN, "net", "cannot accept connections; pausing",
+              LF_STR("listener", net_addr_text(&at, text)),
+              LF_STR("error", strerrordesc_np(errnum)), LF_UINT("suppressed", more));
+}
+
 /* Without descriptors a level-triggered listener would spin. Rest a while; if it was no better
  * after the last rest, one connection is refused. */
-static void starve(struct net_listener *l)
+static void starve(struct net_listener *l, int errnum)
 {
+    report_shortage(l, errnum);
     if (l->starved)
         refuse_one(l);
     l->starved = true;
@@ -163,7 +186,7 @@ static void on_acceptable(void *ctx, unsigned can)
         return;
     l->freed = NULL;
     if (rc < 0)
-        starve(l);
+        starve(l, errno);
 }
 
 static void on_rested(void *ctx)

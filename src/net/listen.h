@@ -16,15 +16,19 @@ struct net_listener;
 /* `fd` is non-blocking, close-on-exec, TCP_NODELAY, and the callee's. */
 typedef void (*net_accept_fn)(void *ctx, int fd, const struct net_addr *peer);
 
-/* Open a listening descriptor (not yet watched), so that start-up and reload can fail before anything
- * changes. Returns the descriptor or -1. Port 0 picks a free one; `*bound` (may be NULL) tells it. */
-int net_listen_fd(const struct net_addr *at, int backlog, struct net_addr *bound, struct err *e)
-    TR_MUST_USE;
+/* Open a listening descriptor (not yet watched), so that start-up and reload can fail before
+ * anything changes. Returns the descriptor or -1. Port 0 picks a free one; `*bound` (may be NULL)
+ * tells it. `backlog` 0: the system's most. [::] listens to IPv6 only. */
+int net_listen_fd(const struct net_addr *at, int backlog, struct net_addr *bound,
+                  struct err *e) TR_MUST_USE;
 
 /* Watch a listening descriptor (owned from now on). When descriptors run out accepting pauses for
- * 100 ms and goes on by itself. */
+ * 100 ms and goes on by itself; as long as that does not help, each further pause begins with the
+ * reset of one connection, so that its client can go elsewhere. */
 struct net_listener *net_listener_new(struct ev_loop *loop, int fd, net_accept_fn fn, void *ctx);
 void net_listener_pause(struct net_listener *l, bool paused);
-void net_listener_free(struct net_listener **l); /* accepts what is queued first, then closes */
+
+/* Accepts what is queued first, then closes. Safe in its own callback. */
+void net_listener_free(struct net_listener **l);
 
 #endif

@@ -18,8 +18,8 @@ enum stream_state {
     STREAM_NEW,       /* in clear and ready, but the owner does not know yet */
     STREAM_HANDSHAKE, /* TLS is not there yet */
     STREAM_OPEN,
-    STREAM_FAILED,    /* an error was reported; waiting to be closed */
-    STREAM_CLOSED,    /* closed by the owner; waiting to be freed */
+    STREAM_FAILED, /* an error was reported; waiting to be closed */
+    STREAM_CLOSED, /* closed by the owner; waiting to be freed */
 };
 
 struct net_stream {
@@ -45,7 +45,7 @@ struct net_stream {
     /* The end, or an error, that came behind bytes which were to be delivered first. */
     bool held_end;
     struct err *held_error;
-    /* A call-back that waits for no descriptor: the first one, and TLS bytes that are in already. */
+    /* A call-back that waits for no descriptor: the first one, and bytes that are in already. */
     struct ev_task kick;
     bool kicked;
     struct ev_task last; /* frees the memory at the end of the turn */
@@ -430,7 +430,8 @@ void net_shutdown_write(struct net_stream *s)
     s->write_ended = true;
     s->want_write = false;
     s->want_fin = true;
-    step_fin(s);
+    if (s->state != STREAM_HANDSHAKE) /* else it goes out when that is done */
+        step_fin(s);
     update_io(s);
 }
 

@@ -38,7 +38,7 @@ struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls
                                         const char *server_name, struct view alpn,
                                         const struct net_addr *peer);
 
-/* Set before the constructor's caller returns to the loop; `ops` must live as long as the stream. */
+/* Set before the constructor's caller returns to the loop; `ops` lives as long as the stream. */
 void net_stream_bind(struct net_stream *s, const struct net_stream_ops *ops, void *ctx);
 
 /*

@@ -1,10 +1,12 @@
 /*
- * The spool: an SQLite database in which durable records wait. It knows streams, records, blobs in pieces, small named values and
- * the ledger, and nothing of what they mean; `state`, `meta` and bodies are opaque bytes.
+ * The spool: an SQLite database in which durable records wait. It knows streams, records, blobs in
+ * pieces, small named values and the ledger, and nothing of what they mean; `state`, `meta` and
+ * bodies are opaque bytes. The format is described in docs/spool-format.md.
  *
- * One writer thread commits whatever transactions have queued up as one group (BEGIN, all of them, COMMIT with
- * the sync that `spool.sync` says) and then calls each one's `done`. Transactions take effect in the order they were submitted. Records
- * of a stream are numbered densely in the commit. One reader thread with a connection of its own serves reads in short
+ * One writer thread commits whatever transactions have queued up as one group (BEGIN, all of them,
+ * COMMIT with the sync that `spool.sync` says) and then calls each one's `done`, in the order of
+ * submission, which is also the order in which they take effect. Records of a stream are numbered
+ * densely in the commit. One reader thread with a connection of its own serves reads in short
  * transactions. Callbacks run in those threads: post to a loop and return.
  */
 #ifndef TR_SPOOL_SPOOL_H
@@ -27,16 +29,25 @@ enum spool_sync {
 };
 
 struct spool_opts {
-    const char *directory; /* made with mode 0700 if missing; holds spool.db, -wal, -shm and a lock file */
+    const char *directory; /* made with mode 0700 if missing; holds spool.db and files beside it */
     uint64_t limit;        /* bytes; the database is never let grow beyond it */
     enum spool_sync sync;
 };
 
-/* Open or create, take the lock (a second process is refused, naming the pid), check the format's version, drop pieces of uploads that never completed.
- * A damaged file is set aside as spool.db.damaged-TIME (never deleted), said in `*note` (may be NULL) and a fresh one is begun. A network file system is refused. */
+/*
+ * Open or create, take the lock (a second process is refused with ERR_UNAVAIL, naming its pid),
+ * check the format's version, drop pieces of uploads that never completed. A damaged file is set
+ * aside as spool.db.damaged-TIME (never deleted), said in `*note` (may be NULL) and a fresh one is
+ * begun. A file of a newer format and a network file system are refused: ERR_INVALID. NULL: `e`
+ * says why.
+ */
 struct spool *spool_open(const struct spool_opts *o, struct str *note, struct err *e) TR_MUST_USE;
 
-/* --- recovery: between spool_open and spool_start, in the caller's thread ------------------ */
+/* --- recovery: between spool_open and spool_start, in the caller's thread ---------------- */
+
+/* The walks below call `fn` for each row; its views are valid during the call. `fn` returns 0 to go
+ * on, anything else ends the walk. 0: all were seen; -1: ended by `fn` (`e` is its own business) or
+ * the database could not be read. */
 
 struct spool_stream_row {
     int64_t id;
@@ -54,21 +65,38 @@ struct spool_record_row {
     int64_t blob;   /* 0: none */
     struct view meta;
 };
-int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row), void *ctx, struct err *e) TR_MUST_USE;
-int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_record_row *row), void *ctx, struct err *e) TR_MUST_USE; /* by id; dead ones left out */
-int spool_each_value(struct spool *s, const char *space, int (*fn)(void *ctx, struct view name, struct view value), void *ctx, struct err *e) TR_MUST_USE;
+int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row),
+                      void *ctx, struct err *e) TR_MUST_USE;
+/* By id; dead ones left out. */
+int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_record_row *row),
+                      void *ctx, struct err *e) TR_MUST_USE;
+int spool_each_value(struct spool *s, const char *space,
+                     int (*fn)(void *ctx, struct view name, struct view value), void *ctx,
+                     struct err *e) TR_MUST_USE;
+
+/* A dead letter, with what its stream was called when it was buried. */
+struct spool_dead_row {
+    struct spool_record_row record;
+    struct view reason, account, key;
+    int64_t buried_ns; /* wall time */
+};
+int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dead_row *row),
+                    void *ctx, struct err *e) TR_MUST_USE; /* by id */
 
 int spool_start(struct spool *s, struct err *e) TR_MUST_USE; /* the threads */
-/* Commit what is queued, checkpoint, close. Callbacks of everything submitted have run when it returns. */
+
+/* Commit what is queued, checkpoint, close; NULL is fine. Callbacks of everything submitted have
+ * run when it returns. Not from a callback. */
 void spool_close(struct spool **s);
 
-/* --- writing ------------------------------------------------------------------------------ */
+/* --- writing ----------------------------------------------------------------------------- */
 
-/* The spool's side of a stream: embed it, zeroed (or with id and next from recovery), and keep it until every transaction that
- * names it is done. Read it only in or after `done`. */
+/* The spool's side of a stream: embed it, zeroed (or with id and next from recovery), and keep it
+ * until every transaction that names it is done. Read it only in or after `done`. The first record
+ * of a zeroed one gets number 0. */
 struct spool_stream {
     int64_t id;
-    uint64_t next;
+    uint64_t next; /* as of the transaction that is done */
 };
 
 /* A record to be written; embed it; `id` and `number` are set when `done` runs with success. */
@@ -87,25 +115,34 @@ struct spool_txn *spool_txn_new(void);
 void spool_txn_free(struct spool_txn **t); /* of one that is not submitted */
 
 /* Insert the stream (id 0) or store its new state. The views are copied. */
-void spool_txn_stream(struct spool_txn *t, struct spool_stream *st, struct view account, struct view key, struct view state);
-void spool_txn_stream_drop(struct spool_txn *t, struct spool_stream *st); /* its records must be gone */
+void spool_txn_stream(struct spool_txn *t, struct spool_stream *st, struct view account,
+                      struct view key, struct view state);
+/* Its records must be gone. Once done `st` is zeroed and may be inserted again, as a new stream. */
+void spool_txn_stream_drop(struct spool_txn *t, struct spool_stream *st);
+/* The stream must be in the spool, or come into it earlier in this or a previous transaction. */
 void spool_txn_record(struct spool_txn *t, struct spool_stream *st, struct spool_record *r);
-void spool_txn_delete(struct spool_txn *t, int64_t record_id); /* with its blob's pieces */
+/* With its blob's pieces; also of a dead letter. One that is not there is fine. */
+void spool_txn_delete(struct spool_txn *t, int64_t record_id);
 /* Make it a dead letter: it stays, with the reason, out of recovery's sight. */
 void spool_txn_bury(struct spool_txn *t, int64_t record_id, const char *reason);
-void spool_txn_piece(struct spool_txn *t, int64_t blob, uint32_t seq, struct view piece); /* borrowed until done */
+/* Pieces count from 0, fewer than 2^24. Borrowed until done. The same one again replaces. */
+void spool_txn_piece(struct spool_txn *t, int64_t blob, uint32_t seq, struct view piece);
 void spool_txn_blob_drop(struct spool_txn *t, int64_t blob); /* pieces of an upload given up */
 void spool_txn_ledger(struct spool_txn *t, enum ledger_row row, int64_t delta);
-void spool_txn_value(struct spool_txn *t, const char *space, struct view name, struct view value); /* copied; value.p NULL deletes */
+/* Set or, with value.p NULL, delete. Copied. */
+void spool_txn_value(struct spool_txn *t, const char *space, struct view name, struct view value);
 bool spool_txn_empty(const struct spool_txn *t);
 
-/* `err` NULL: durable. Otherwise nothing of it happened (ERR_FULL: limit or disk full; ERR_IO). Runs in the spool's thread; the transaction is freed afterwards. */
+/* `err` NULL: durable. Otherwise nothing of it happened: ERR_FULL (limit or disk full), ERR_IO,
+ * ERR_INVALID or ERR_LIMIT (this transaction can never be committed). Runs in the spool's thread;
+ * the transaction is freed afterwards. */
 typedef void (*spool_done_fn)(void *ctx, const struct err *err);
+/* Hands the transaction over. Any thread, also from a callback; never blocks on the disk. */
 void spool_submit(struct spool *s, struct spool_txn *t, spool_done_fn done, void *ctx);
 
 int64_t spool_blob_id(struct spool *s); /* a fresh one; any thread, never blocks */
 
-/* --- reading ------------------------------------------------------------------------------ */
+/* --- reading ----------------------------------------------------------------------------- */
 
 struct spool_read {
     struct spool_read *next; /* ours */
@@ -113,12 +150,12 @@ struct spool_read {
     int64_t blob;            /* (record 0) a piece of a blob */
     uint32_t seq;
     struct str data;         /* filled; the caller frees */
-    struct err err;          /* code ERR_NONE: found; ERR_NOTFOUND: not there (for a blob: past its last piece) */
+    struct err err;          /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece */
     void (*done)(struct spool_read *r); /* reader thread */
 };
 void spool_read(struct spool *s, struct spool_read *r); /* keep it until done; any thread */
 
-/* --- watching: any thread, never blocks --------------------------------------------------- */
+/* --- watching: any thread, never blocks -------------------------------------------------- */
 
 void spool_ledger(struct spool *s, int64_t out[LEDGER_N]); /* as of the last commit, one snapshot */
 
@@ -132,6 +169,7 @@ struct spool_stats {
 };
 void spool_stats(struct spool *s, struct spool_stats *out);
 
-/* A failing commit is retried by the next group; between failures the thread waits 100 ms so as not to spin. */
+/* A failing commit is retried by the next group; between failures the thread waits 100 ms so as not
+ * to spin. */
 
 #endif

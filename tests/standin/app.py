@@ -39,6 +39,9 @@ class Options:
         self.ws_echo = True                 # echo every text that is no heartbeat
         self.ws_headers = []                # more headers of the upgrade's answer
         self.extra_headers = []             # on every answer of the main port
+        self.idle_timeout = None            # seconds; idle connections get FIN after that
+        self.max_requests = None            # requests per connection, then FIN unannounced
+        self.max_streams = 250              # HTTP/2 streams at once, for new connections
         self.log_bodies = 0                 # bytes of each body kept in GET /log
 
     def update(self, values):
@@ -89,6 +92,10 @@ class App:
 
     def configured(self):
         """Carries changed options to the listeners."""
+        for listener in (self.main, self.stores):
+            listener.idle_timeout = self.options.idle_timeout
+            listener.max_requests = self.options.max_requests
+            listener.max_streams = self.options.max_streams
         self.main.extra_headers = [tuple(pair) for pair in self.options.extra_headers]
         scheme = 'https' if self.stores.tls else 'http'
         self.store.base = '%s://%s:%d' % (scheme, self.options.store_host or self.stores.host,

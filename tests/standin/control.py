@@ -20,7 +20,8 @@ class Control:
             ('GET', '/ping'): lambda q, b: _json({'ok': True}),
             ('GET', '/faults'): self.faults_list, ('POST', '/faults'): self.faults_add,
             ('DELETE', '/faults'): self.faults_clear,
-            ('GET', '/state'): self.state, ('GET', '/log'): self.log,
+            ('GET', '/state'): self.state, ('GET', '/counts'): self.counts,
+            ('GET', '/log'): self.log,
             ('DELETE', '/log'): self.log_clear, ('GET', '/lines'): self.lines,
             ('GET', '/blob-bytes'): self.blob_bytes, ('POST', '/clock'): self.clock,
             ('POST', '/tokens'): self.tokens, ('POST', '/foreign'): self.foreign,
@@ -98,6 +99,18 @@ class Control:
             'ws': app.delegates.dump(),
             'errors': app.main.errors + app.stores.errors})
 
+    def counts(self, query, spec):
+        """A cheap summary, to poll on."""
+        app = self.app
+        return _json({
+            'lines': {name: len(r.lines) for name, r in app.log.records.items() if r.lines},
+            'streams': len(app.log.streams),
+            'blobs': {name: len(blob.data) for name, blob in app.store.objects.items()},
+            'requests': {call: {str(status): count for status, count in counter.items()}
+                         for call, counter in app.counts.items()},
+            'started': dict(app.started), 'running': app.running, 'leaks': len(app.store.leaks),
+            'wipes': sum(r.wipes for r in app.log.records.values())})
+
     def stream(self, name, with_lines):
         stream = self.app.log.streams[name]
         result = {'open': True, 'generation': stream.generation, 'created': stream.created,
@@ -121,11 +134,13 @@ class Control:
 
     @staticmethod
     def blob(blob):
-        content = ObjectStore.inflate(blob)
-        return {'size': len(blob.data), 'sha256': hashlib.sha256(blob.data).hexdigest(),
-                'content_size': len(content),
-                'content_sha256': hashlib.sha256(content).hexdigest(),
-                'encoding': blob.encoding, 'via': blob.via, 'puts': blob.puts,
+        if blob.digests is None:
+            content = ObjectStore.inflate(blob)
+            blob.digests = {'sha256': hashlib.sha256(blob.data).hexdigest(),
+                            'content_size': len(content),
+                            'content_sha256': hashlib.sha256(content).hexdigest()}
+        return {**blob.digests, 'size': len(blob.data), 'encoding': blob.encoding,
+                'via': blob.via, 'puts': blob.puts,
                 'history': blob.history, 'headers': blob.headers}
 
     def log(self, query, spec):

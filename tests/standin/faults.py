@@ -7,7 +7,7 @@ from .web import Gone
 
 KINDS = {'delay', 'stall', 'status', 'reset', 'close', 'execute_lost', 'execute_late',
          'half_then_500', 'ok_on_error', 'wrong_crc', 'snapshot_fail', 'slow_body', 'goaway',
-         'rst_stream', 'corrupt', 'refuse', 'early', 'trickle'}
+         'rst_stream', 'corrupt', 'refuse', 'interim', 'trickle'}
 CALLS = {'open', 'lines', 'blob', 'link', 'put-object', 'close', 'exists', 'get-blob',
          'delete-blob', 'get-object', 'download-link', 'download', 'tail', 'token', 'rca', 'info',
          'ws', 'api', 'health', 'other', 'any'}
@@ -170,9 +170,11 @@ class Exchange:
             self.execute(body)
         await self.answer(*self.error_answer())
 
-    async def do_early(self):
-        """The real answer before the body was read: what an impatient far side does."""
-        await self.answer(*self.error_answer())
+    async def do_interim(self):
+        """An informational answer first (default 103), then the real one."""
+        await self.req.interim(self.args.get('code', 103), [('Link', '</x>; rel=preload')])
+        await self.pause()
+        await self.normal()
 
     async def do_reset(self):
         """RST: `where` mid_body (default: once half of it, or `after_bytes`, came), before, after
@@ -255,6 +257,7 @@ class Exchange:
     async def do_slow_body(self):
         """Reads `rate` bytes a second (default 10,000), then goes on as usual."""
         rate, parts, owed = self.args.get('rate', 10000), [], 0.0
+        self.req.wire.slow_down()
         async for piece in self.req.chunks():
             parts.append(piece)
             owed += len(piece) / rate

@@ -5,7 +5,8 @@ import re
 
 FIELDS = ('level', 'pos', 'out', 'time', 'args')
 ZERO_TIME = '0001-01-01T00:00:00Z'
-_RFC3339 = re.compile(r'\d{4}-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)([.,]\d+)?(Z|[+-]\d\d:\d\d)\Z', re.A)
+_RFC3339 = re.compile(r'\d{4}-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)([.,]\d+)?'
+                      r'(Z|[+-]\d\d:\d\d)\Z', re.A)
 _INT64 = 1 << 63
 
 

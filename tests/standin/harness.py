@@ -47,6 +47,7 @@ def arguments(argv=None):
     parser.add_argument('--client-ca', help='ask clients of the main port for a certificate')
     parser.add_argument('--require-client-cert', action='store_true')
     parser.add_argument('--alpn', default='h2,http/1.1')
+    parser.add_argument('--watch-stdin', action='store_true', help='end when stdin does')
     parser.add_argument('--config', default='{}', help='JSON of options, as for POST /config')
     return parser.parse_args(argv)
 
@@ -80,13 +81,17 @@ async def serve(args, ready, stop):
 
 
 def main(argv=None):
+    args = arguments(argv)
+
     async def until_signal(app):
         done = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, done.set)
+        if args.watch_stdin:
+            asyncio.get_running_loop().add_reader(0, done.set)
         await done.wait()
 
-    asyncio.run(serve(arguments(argv), lambda ports: print(json.dumps(ports), flush=True),
+    asyncio.run(serve(args, lambda ports: print(json.dumps(ports), flush=True),
                       until_signal))
 
 
@@ -123,8 +128,9 @@ class Harness:
         env = dict(os.environ)
         tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         env['PYTHONPATH'] = tests + os.pathsep + env.get('PYTHONPATH', '')
-        self.process = subprocess.Popen([sys.executable, '-m', 'standin.harness'] + argv,
-                                        stdout=subprocess.PIPE, env=env)
+        self.process = subprocess.Popen([sys.executable, '-m', 'standin.harness', '--watch-stdin']
+                                        + argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        env=env)
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError('the stand-in did not start')
@@ -159,6 +165,7 @@ class Harness:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+            self.process.stdin.close()
             self.process.stdout.close()
             self.process = None
         elif self.thread is not None:
@@ -218,6 +225,10 @@ class Harness:
         if key is not None:
             query['key'] = key
         return self.call('GET', '/state?' + urlencode(query))
+
+    def counts(self):
+        """Cheap to poll: lines per stream name, blob sizes, requests by call and status."""
+        return self.call('GET', '/counts')
 
     def log(self, call=None, since=0, key=None):
         """Recent requests, oldest first."""
@@ -292,7 +303,7 @@ class Harness:
             spec['store'] = order
         self.call('POST', '/listeners', spec)
 
-    def wait(self, condition, timeout=10.0, what='condition'):
+    def wait(self, condition, timeout=10.0, what='condition', every=0.02):
         """Polls `condition(self)` until it is true; returns its value; raises AssertionError."""
         end = time.monotonic() + timeout
         while True:
@@ -301,7 +312,7 @@ class Harness:
                 return value
             if time.monotonic() > end:
                 raise AssertionError('%s not met within %.1f s' % (what, timeout))
-            time.sleep(0.02)
+            time.sleep(every)
 
 
 if __name__ == '__main__':

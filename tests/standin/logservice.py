@@ -70,10 +70,10 @@ class Record:
 
 
 class Blob:
-    __slots__ = ('data', 'encoding', 'headers', 'via', 'puts', 'history', 'md5')
+    __slots__ = ('data', 'encoding', 'headers', 'via', 'puts', 'history', 'md5', 'digests')
 
     def __init__(self):
-        self.puts, self.history = 0, []
+        self.puts, self.history, self.digests = 0, [], None
 
 
 class LogService:
@@ -197,7 +197,10 @@ class LogService:
         """The partial failure of HP 1.5: some lines stored, 500 answered."""
         stream = self.find(self.name(params['accountID'], params['key']))
         if stream is not None:
-            lines = gojson.lines(body)
+            try:
+                lines = gojson.lines(body)
+            except gojson.BadJSON as exc:
+                return error(400, str(exc))
             self.append(stream, lines[:len(lines) // 2])
         return error(500, 'write failed')
 

@@ -62,7 +62,7 @@ class ObjectStore:
         if blob is None:
             blob = self.objects[name] = Blob()
         blob.data, blob.encoding, blob.via, blob.headers = data, encoding, via, list(headers)
-        blob.md5 = hashlib.md5(data).digest()
+        blob.md5, blob.digests = hashlib.md5(data).digest(), None
         blob.puts += 1
         blob.history.append((via, len(data), encoding))
         return blob

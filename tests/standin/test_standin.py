@@ -253,7 +253,8 @@ def test_published_signature():
 
 def test_object_put_and_hash(far):
     status, headers, _ = put_object(far, link_of(far), b'hello\n')
-    assert status == 200 and headers['x-goog-hash'] == 'crc32c=NT3Yvg==,md5=sZRqySSS0jR8YjW00mERhA=='
+    assert status == 200
+    assert headers['x-goog-hash'] == 'crc32c=NT3Yvg==,md5=sZRqySSS0jR8YjW00mERhA=='
     assert far.blob(ACC, KEY) == b'hello\n'
     assert put_object(far, link_of(far, 'download'), None, method='GET')[2] == b'hello\n'
 
@@ -409,7 +410,8 @@ LOST = (ConnectionResetError, http.client.RemoteDisconnected, http.client.BadSta
 
 
 @pytest.mark.parametrize('kind,args,executed', [
-    ('reset', {}, False), ('reset', {'where': 'before'}, False), ('reset', {'where': 'after'}, True),
+    ('reset', {}, False), ('reset', {'where': 'before'}, False),
+    ('reset', {'where': 'after'}, True),
     ('close', {}, False), ('close', {'where': 'after'}, True), ('execute_lost', {}, True),
     ('execute_lost', {'how': 'fin'}, True), ('execute_late', {'seconds': 0.2}, None),
     ('corrupt', {}, False), ('corrupt', {'execute': True}, True), ('rst_stream', {}, False)])
@@ -497,6 +499,52 @@ def test_slow_body(far):
     begun = time.monotonic()
     assert ask(far, 'POST', BLOB, b'x' * 300)[0] == 204
     assert time.monotonic() - begun >= 0.3 and len(far.blob(ACC, KEY)) == 300
+
+
+def test_slow_reader_pushes_back(far):
+    far.fault('slow_body', 'blob', rate=20000)
+    with socket.create_connection((far.host, far.port), 5) as sock:
+        sock.sendall(('POST %s HTTP/1.1\r\nHost: x\r\nX-Harness-Token: t\r\n'
+                      'Content-Length: 90000000\r\n\r\n' % BLOB).encode())
+        sock.settimeout(0.3)
+        sent = 0
+        with pytest.raises(socket.timeout):
+            while sent < 90000000:
+                sent += sock.send(b'x' * 65536)
+        assert sent < 30000000
+
+
+def test_connections_that_end_unannounced(far):
+    far.config(idle_timeout=0.2)
+    try:
+        with socket.create_connection((far.host, far.port), 5) as sock:
+            sock.sendall(b'GET /log-service/healthz HTTP/1.1\r\nHost: x\r\n\r\n')
+            until(sock, b'OK')
+            assert sock.recv(10) == b''
+        far.config(idle_timeout=None, max_requests=2)
+        with socket.create_connection((far.host, far.port), 5) as sock:
+            for _ in range(2):
+                sock.sendall(b'GET /log-service/healthz HTTP/1.1\r\nHost: x\r\n\r\n')
+                assert b'close' not in until(sock, b'OK')
+            assert sock.recv(10) == b''
+    finally:
+        far.config(idle_timeout=None, max_requests=None)
+
+
+def test_interim_answer(far):
+    far.fault('interim', 'open')
+    with socket.create_connection((far.host, far.port), 5) as sock:
+        sock.sendall(('POST %s HTTP/1.1\r\nHost: x\r\nX-Harness-Token: t\r\n\r\n'
+                      % STREAM).encode())
+        assert until(sock, b' 204 ').startswith(b'HTTP/1.1 103 ')
+
+
+def test_large_blob(far):
+    data = bytes(range(256)) * 4096 * 50
+    begun = time.monotonic()
+    assert put_object(far, link_of(far), data)[0] == 200
+    assert far.counts()['blobs'] == {NAME: len(data)} and time.monotonic() - begun < 10
+    assert far.state()['blobs'][NAME]['sha256'] == hashlib.sha256(data).hexdigest()
 
 
 def test_outage_on_the_same_ports(far):
@@ -638,7 +686,7 @@ def test_h2(far_tls, ca):
     ('rst_stream', {'code': 7}, None, 1), ('rst_stream', {'code': 2}, 'stream', 0),
     ('rst_stream', {'code': 2, 'execute': True}, 'stream', 1), ('reset', {}, 'reset', 0),
     ('execute_lost', {'how': 'stream'}, 'stream', 1), ('corrupt', {}, 'protocol', 0),
-    ('status', {'code': 503, 'when': 'before_body'}, None, 0)])
+    ('interim', {}, None, 1), ('status', {'code': 503, 'when': 'before_body'}, None, 0)])
 def test_h2_faults(far_tls, ca, kind, args, error, executed):
     url = far_tls.url + STREAM
 

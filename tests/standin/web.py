@@ -88,6 +88,10 @@ class Request:
         self.sent += len(body)
         await self.wire.respond(self, status, headers, body)
 
+    async def interim(self, status, headers=()):
+        """An informational answer (1xx) before the real one."""
+        await self.wire.interim(self, status, headers)
+
     async def start(self, status, headers=(), length=None):
         """The head of a streamed answer; `write` and `finish` follow."""
         self.status, self.answered = status, True
@@ -159,6 +163,9 @@ class Connection(asyncio.Protocol):
         self.can_write = True
         self.waiters = []
         self.lost_waiters = []
+        self.served = 0             # requests taken on this connection
+        self.limit = HIGH_WATER     # unread bytes after which reading pauses
+        self.timer = None
 
     def adopt(self, transport):
         self.transport = transport
@@ -175,12 +182,27 @@ class Connection(asyncio.Protocol):
         if self.lost:
             return
         self.lost = True
+        self.busy()
         self.server.connections.discard(self)
         self.server.counters.now -= 1
         self.wake_all()
         for waiter in self.lost_waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def rest(self):
+        """Between requests: the connection may be closed for being idle, or for its age."""
+        limit = self.server.max_requests
+        if limit and self.served >= limit:
+            self.conn_close()
+        elif self.server.idle_timeout and not self.lost:
+            self.busy()
+            self.timer = self.server.loop.call_later(self.server.idle_timeout, self.conn_close)
+
+    def busy(self):
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def wake_all(self):
         waiters, self.waiters = self.waiters, []
@@ -217,6 +239,13 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and not self.lost:
             rst(self.transport)
 
+    def slow_down(self):
+        """Lets the peer feel a reader that does not keep up, as far as this side can."""
+        self.limit = 4096
+        sock = self.transport.get_extra_info('socket')
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+
     def conn_close(self):
         if self.transport is not None and not self.lost:
             self.transport.close()
@@ -237,6 +266,8 @@ class Listener:
         self.extra_headers = []
         self.errors = []
         self.sock = self.accepting = None
+        self.idle_timeout = None            # seconds a connection may wait for a request
+        self.max_requests = None            # requests per connection, then FIN unannounced
         self.stall_accept = False           # accept, but never speak (a dead middlebox)
         self.placeholder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

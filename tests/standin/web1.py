@@ -1,9 +1,9 @@
 """The HTTP/1.1 side of the server core."""
-from .web import HIGH_WATER, MAX_HEAD, Connection, Gone, Request, http_date
+from .web import MAX_HEAD, Connection, Gone, Request, http_date
 from .web2 import H2
 
 REASONS = {100: 'Continue', 101: 'Switching Protocols', 200: 'OK', 204: 'No Content',
-           302: 'Found', 400: 'Bad Request', 403: 'Forbidden', 404: 'Not Found',
+           103: 'Early Hints', 302: 'Found', 400: 'Bad Request', 403: 'Forbidden', 404: 'Not Found',
            413: 'Payload Too Large', 429: 'Too Many Requests', 500: 'Internal Server Error',
            502: 'Bad Gateway', 503: 'Service Unavailable', 504: 'Gateway Timeout'}
 PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
@@ -45,7 +45,7 @@ class H1(Connection):
             self.server.counters.h1 += 1
             self.task = self.server.loop.create_task(self.run())
             return
-        if len(self.buf) > HIGH_WATER and not self.paused:
+        if len(self.buf) > self.limit and not self.paused:
             self.paused = True
             self.transport.pause_reading()
         if self.waiters:
@@ -83,10 +83,14 @@ class H1(Connection):
     async def run(self):
         try:
             while self.keep and not self.lost:
+                if self.served and not self.buf:
+                    self.rest()
                 req = await self.next_request()
+                self.busy()
                 if req is None:
                     break
                 self.server.counters.requests += 1
+                self.served += 1
                 await self.server.handler(req)
                 if self.upgraded is not None:
                     return
@@ -239,6 +243,11 @@ class H1(Connection):
         self.transport.write(data + body if req.method != 'HEAD' else data)
         if not self.can_write:
             await self.drained()
+
+    async def interim(self, req, status, headers):
+        if self.lost:
+            raise Gone()
+        self.transport.write(''.join(self.head(status, headers) + ['\r\n']).encode('latin-1'))
 
     async def start(self, req, status, headers, length):
         if self.lost:

@@ -120,6 +120,8 @@ class H2(Connection):
         self.streams[event.stream_id] = stream
         self.server.counters.h2_streams += 1
         self.server.counters.requests += 1
+        self.served += 1
+        self.busy()
         self.server.loop.create_task(self.run(stream))
 
     async def run(self, stream):
@@ -137,6 +139,9 @@ class H2(Connection):
             self.conn_abort()
         finally:
             self.drop(req.stream_id)
+            if not self.streams and not self.lost:
+                self.flush()
+                self.rest()
 
     def drop(self, stream_id):
         stream = self.streams.pop(stream_id, None)
@@ -196,6 +201,11 @@ class H2(Connection):
         if body:
             await self.write(req, body)
             await self.finish(req)
+        self.flush_soon()
+
+    async def interim(self, req, status, headers):
+        self.stream_of(req)
+        self.send_headers(req, status, headers, False)
         self.flush_soon()
 
     async def start(self, req, status, headers, length):

@@ -1,0 +1,401 @@
+#include "app/options.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+#include "base/xmem.h"
+
+#define SECONDS (INT64_C(1000))
+#define MINUTES (60 * SECONDS)
+#define HOURS   (60 * MINUTES)
+#define KIB     (INT64_C(1) << 10)
+#define MIB     (INT64_C(1) << 20)
+#define TIB     (INT64_C(1) << 40)
+
+enum {
+    LISTEN_MAX = 32,
+    /* Live lines are never held back longer to fill a batch: SaaS closes streams by itself half a
+     * second after the step. */
+    BATCH_DELAY_MAX_MS = 200,
+};
+
+static const struct conf_choice uploads[] = {
+    {"follow", CONFIG_UPLOADS_FOLLOW},
+    {"googleapis", CONFIG_UPLOADS_GOOGLEAPIS},
+    {"harness", CONFIG_UPLOADS_HARNESS},
+    {0},
+};
+static const struct conf_choice modes[] = {
+    {"upstream", CONFIG_MODE_UPSTREAM}, {"admin", CONFIG_MODE_ADMIN}, {0},
+};
+static const struct conf_choice profiles[] = {
+    {"harness", CONFIG_PROFILE_HARNESS}, {"none", CONFIG_PROFILE_NONE}, {0},
+};
+static const struct conf_choice syncs[] = {
+    {"full", SPOOL_SYNC_FULL}, {"normal", SPOOL_SYNC_NORMAL}, {0},
+};
+static const struct conf_choice tls_versions[] = {
+    {"1.2", CONFIG_TLS_1_2}, {"1.3", CONFIG_TLS_1_3}, {0},
+};
+static const struct conf_choice http_versions[] = {
+    {"auto", FETCH_HTTP_AUTO}, {"1.1", FETCH_HTTP_1_1}, {"2", FETCH_HTTP_2}, {0},
+};
+static const struct conf_choice levels[] = {
+    {"error", LOG_ERROR}, {"warn", LOG_WARN},   {"notice", LOG_NOTICE},
+    {"info", LOG_INFO},   {"debug", LOG_DEBUG}, {0},
+};
+static const struct conf_choice formats[] = {{"logfmt", LOG_LOGFMT}, {"json", LOG_JSON}, {0}};
+
+static bool is_literal(const char *host)
+{
+    unsigned char bytes[16];
+
+    return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
+}
+
+/* A port in decimal, or "*" for all. */
+static bool is_port(const char *p)
+{
+    unsigned long port = 0;
+    size_t i;
+
+    for (i = 0; i < 6 && p[i] >= '0' && p[i] <= '9'; i++)
+        port = port * 10 + (unsigned long)(p[i] - '0');
+    return i > 0 && p[i] == '\0' && port > 0 && port <= 65535;
+}
+
+/* A name of letters, digits, "-", "_" and dots, without empty labels; "*." may stand in front. */
+static bool is_host_pattern(const char *host)
+{
+    size_t label = 0;
+
+    if (strncmp(host, "*.", 2) == 0)
+        host += 2;
+    if (strlen(host) > 253)
+        return false;
+    for (; *host; host++) {
+        bool letter = (*host >= 'a' && *host <= 'z') || (*host >= 'A' && *host <= 'Z') ||
+                      (*host >= '0' && *host <= '9');
+
+        if (*host == '.' ? label == 0 : !letter && *host != '-' && *host != '_')
+            return false;
+        label = *host == '.' ? 0 : label + 1;
+    }
+    return label > 0;
+}
+
+/* Take the brackets off "[v6]". False if they do not match or hold no IPv6 address. */
+static bool unbracket(char *host)
+{
+    size_t n = strlen(host);
+    unsigned char bytes[16];
+
+    if (host[0] != '[')
+        return strchr(host, ':') == NULL;
+    if (host[n - 1] != ']')
+        return false;
+    host[n - 1] = '\0';
+    memmove(host, host + 1, n - 1);
+    return inet_pton(AF_INET6, host, bytes) == 1;
+}
+
+static int check_allow(const char *value, struct err *e)
+{
+    char *host = xstrdup(value), *colon = strrchr(host, ':');
+    bool ok = colon && is_port(colon + 1);
+
+    if (ok) {
+        *colon = '\0';
+        ok = unbracket(host) && (is_literal(host) || is_host_pattern(host));
+    }
+    xfree(host);
+    if (!ok)
+        return err_set(e, ERR_INVALID,
+                       "use HOST:PORT, such as github.com:443 or \"*.corp.example:443\"");
+    return 0;
+}
+
+static int check_bypass(const char *value, struct err *e)
+{
+    if (is_literal(value) || is_host_pattern(value))
+        return 0;
+    return err_set(e, ERR_INVALID,
+                   "use a name, \"*.corp.example\" or an address, without a port");
+}
+
+static int check_resolver(const char *value, struct err *e)
+{
+    char *host = xstrdup(value), *colon = strrchr(host, ':');
+    bool ok = is_literal(host);
+
+    if (!ok && colon && is_port(colon + 1)) {
+        *colon = '\0';
+        ok = unbracket(host) && is_literal(host);
+    }
+    xfree(host);
+    if (!ok)
+        return err_set(e, ERR_INVALID, "use an address, such as 10.0.0.53 or 10.0.0.53:53");
+    return 0;
+}
+
+#define ROW(type, field, path, ...) CONF_ROW(type, struct config, field, path, __VA_ARGS__)
+#define LISTEN(type, field, path, ...)                                                             \
+    CONF_ROW(type, struct config_listen, field, path, __VA_ARGS__)
+
+static const struct conf_row rows[] = {
+    ROW(URL, harness_url, "harness.url", .required = true,
+        .text = "Where Harness is, such as https://app.harness.io or a vanity host; at an edge, "
+                "the hub."),
+    ROW(ENUM, upload_logs, "harness.upload-logs", .choices = uploads, .deflt = "follow",
+        .reloadable = true,
+        .text = "Where finished logs go: as the client asked for, always to the bucket by a "
+                "signed link, or always through Harness (the account setting \"Upload Logs via "
+                "Harness\")."),
+
+    ROW(ENUM, egress_profile, "egress.profile", .choices = profiles, .deflt = "harness",
+        .reloadable = true, .text = "What may be reached besides egress.allow: what a Harness "
+                                    "deployment needs, or nothing."),
+    ROW(LIST, egress_allow, "egress.allow", .check = check_allow, .reloadable = true,
+        .text = "Further destinations that may be reached, each HOST:PORT."),
+
+    ROW(PATH, spool_directory, "spool.directory", .deflt = "/var/lib/tailrace",
+        .text = "Where accepted records wait for their delivery; on a local file system."),
+    ROW(SIZE, spool_limit, "spool.limit", .deflt = "10GiB", .min = 1 * MIB, .max = 64 * TIB,
+        .text = "How large the spool may become."),
+    ROW(ENUM, spool_sync, "spool.sync", .choices = syncs, .deflt = "full",
+        .text = "What an acknowledged record survives: full, a loss of power; normal, a crash of "
+                "the program."),
+
+    ROW(PATH, ticket_key, "ticket.key",
+        .text = "The key that seals upload links; made if it is missing. Gateways of a group "
+                "share it. Default: ticket.key in spool.directory."),
+
+    ROW(PATH, upstream_ca, "upstream.ca",
+        .text = "Certificates (PEM) to verify upstream by; default: the system's."),
+    ROW(PATH, upstream_certificate, "upstream.certificate",
+        .text = "Client certificate (PEM) to present upstream, as <vanity>:8443 asks for."),
+    ROW(PATH, upstream_key, "upstream.key", .text = "The key of upstream.certificate (PEM)."),
+    ROW(ENUM, upstream_tls_min, "upstream.tls-min", .choices = tls_versions, .deflt = "1.2",
+        .text = "The oldest version of TLS to speak upstream."),
+    ROW(URL, upstream_parent, "upstream.parent",
+        .text = "A corporate proxy to reach upstream through, such as "
+                "http://proxy.corp.example:3128."),
+    ROW(LIST, upstream_parent_bypass, "upstream.parent-bypass", .check = check_bypass,
+        .text = "Hosts that are reached without upstream.parent."),
+    ROW(LIST, upstream_resolvers, "upstream.resolvers", .check = check_resolver,
+        .text = "Name servers to ask; needed where DNS points upstream's name at this gateway. "
+                "Default: the system's."),
+    ROW(ENUM, upstream_http, "upstream.http", .choices = http_versions, .deflt = "auto",
+        .text = "Version of HTTP to deliver with."),
+    ROW(DURATION, upstream_timeout_ms, "upstream.timeout", .deflt = "30s", .min = 1 * SECONDS,
+        .max = 10 * MINUTES, .text = "How long one delivery may take before it is repeated."),
+
+    ROW(DURATION, batch_delay_ms, "batch.delay", .deflt = "0ms", .min = 0,
+        .max = BATCH_DELAY_MAX_MS, .reloadable = true,
+        .text = "How long lines may wait for company. Batches grow by themselves when upstream is "
+                "slow."),
+    ROW(INT, batch_lines, "batch.lines", .deflt = "1000", .min = 1, .max = 10000,
+        .reloadable = true, .text = "Lines in one delivery at most."),
+    ROW(SIZE, batch_bytes, "batch.bytes", .deflt = "64KiB", .min = 1 * KIB, .max = 16 * MIB,
+        .reloadable = true,
+        .text = "Bytes in one delivery at most; a single larger call is delivered alone."),
+    ROW(DURATION, stream_idle_ms, "stream.idle", .deflt = "10m", .min = 1 * SECONDS,
+        .max = 48 * HOURS, .reloadable = true,
+        .text = "A stream without a call for so long has ended: SaaS closes many without passing "
+                "here."),
+    ROW(DURATION, stream_hold_ms, "stream.hold", .deflt = "60s", .min = 0, .max = 10 * MINUTES,
+        .reloadable = true,
+        .text = "An open so soon after a close is held until its first lines come: it may be late, "
+                "and an open wipes."),
+
+    ROW(SIZE, memory_limit, "memory.limit", .deflt = "64MiB", .min = 1 * MIB, .max = 1 * TIB,
+        .text = "Memory for records that wait for delivery; the rest is read from the spool."),
+    ROW(INT, limit_connections, "limits.connections", .deflt = "10000", .min = 16, .max = 1000000,
+        .text = "Client connections at a time, over all listeners."),
+    ROW(SIZE, limit_body, "limits.body", .deflt = "64MiB", .min = 32 * MIB, .max = 1024 * MIB,
+        .reloadable = true, .text = "The largest body of lines in one call."),
+    ROW(SIZE, limit_blob, "limits.blob", .deflt = "1GiB", .min = 1 * MIB, .max = 1 * TIB,
+        .reloadable = true, .text = "The largest finished log; at most spool.limit."),
+    ROW(SIZE, limit_expand, "limits.expand", .deflt = "256MiB", .min = 32 * MIB, .max = 1 * TIB,
+        .reloadable = true, .text = "What a compressed body may expand to."),
+    ROW(INT, workers, "workers", .deflt = "0", .min = 0, .max = 256,
+        .text = "Threads that serve connections; 0: one for each CPU."),
+
+    ROW(ENUM, log_level, "log.level", .choices = levels, .deflt = "info", .reloadable = true,
+        .text = "What is logged: this level and those above it."),
+    ROW(ENUM, log_format, "log.format", .choices = formats, .deflt = "logfmt", .reloadable = true,
+        .text = "How a line of the log is written."),
+    ROW(PATH, log_file, "log.file", .reloadable = true,
+        .text = "File to log to, reopened at a reload; default: standard error."),
+    ROW(DURATION, drain_limit_ms, "drain.limit", .deflt = "30s", .min = 0, .max = 1 * HOURS,
+        .reloadable = true, .text = "How long a shutdown waits for connections to end."),
+};
+
+static const struct conf_row listen_rows[] = {
+    LISTEN(ENUM, mode, "mode", .choices = modes, .name_is_deflt = true,
+           .text = "What the listener is for; default: its name."),
+    LISTEN(ADDRESS, address, "address", .required = true, .text = "Where to listen."),
+    LISTEN(PATH, certificate, "certificate", .reloadable = true,
+           .text = "Certificate chain (PEM) to serve TLS with; without one it is plain HTTP."),
+    LISTEN(PATH, key, "key", .reloadable = true, .text = "The key of the certificate (PEM)."),
+    LISTEN(PATH, client_ca, "client-ca", .reloadable = true,
+           .text = "Certificates (PEM) that clients must have theirs from."),
+    LISTEN(URL, public_url, "public-url", .reloadable = true,
+           .text = "What clients call this listener, where a TLS terminator stands in front; "
+                   "upload links are made with it."),
+};
+
+static const struct conf_section sections[] = {
+    CONF_SECTION(struct config, listen, n_listen, struct config_listen, name, "listen", listen_rows,
+                 .max = LISTEN_MAX, .text = "The listeners, each under a name of its own."),
+};
+
+/* ---- what options must keep to together -------------------------------------------------- */
+
+/* Paths come with each request, so the URLs of peers are origins. Takes a single slash away. */
+static void check_origin(struct conf_check *c, const char *path, char *url)
+{
+    char *slash = url ? strchr(strstr(url, "://") + 3, '/') : NULL;
+
+    if (!slash)
+        return;
+    if (slash[1] != '\0')
+        conf_complain(c, path, "\"%s\": use a URL without a path", url);
+    *slash = '\0';
+}
+
+static void check_pair(struct conf_check *c, const char *base, const char *certificate,
+                       const char *key)
+{
+    struct str path = STR_INIT;
+
+    if (!certificate == !key)
+        return;
+    str_addf(&path, "%s.%s", base, key ? "certificate" : "key");
+    conf_complain(c, str_c(&path), "missing: a certificate and its key go together");
+    str_fini(&path);
+}
+
+static void check_listener(const struct config *cf, struct conf_check *c, size_t i)
+{
+    const struct config_listen *l = &cf->listen[i];
+    struct str path = STR_INIT;
+    size_t k, base;
+
+    str_addf(&path, "listen.%s", l->name);
+    base = path.n;
+    check_pair(c, str_c(&path), l->certificate, l->key);
+    str_adds(&path, ".client-ca");
+    if (l->client_ca && !l->certificate)
+        conf_complain(c, str_c(&path), "needs TLS: give a certificate and its key");
+    path.n = base;
+    str_adds(&path, ".public-url");
+    if (l->public_url && l->mode != CONFIG_MODE_UPSTREAM)
+        conf_complain(c, str_c(&path), "only a listener of mode upstream makes upload links");
+    check_origin(c, str_c(&path), l->public_url);
+    path.n = base;
+    str_adds(&path, ".address");
+    for (k = 0; k < i; k++) {
+        size_t n = strlen(l->address);
+
+        if (strcmp(cf->listen[k].address, l->address) == 0 && strcmp(l->address + n - 2, ":0") != 0)
+            conf_complain(c, str_c(&path), "\"%s\": listen.%s has this address already", l->address,
+                          cf->listen[k].name);
+    }
+    str_fini(&path);
+}
+
+static void check_listeners(const struct config *cf, struct conf_check *c)
+{
+    bool upstream = false;
+    size_t i;
+
+    for (i = 0; i < cf->n_listen; i++) {
+        check_listener(cf, c, i);
+        upstream = upstream || cf->listen[i].mode == CONFIG_MODE_UPSTREAM;
+    }
+    if (!upstream)
+        conf_complain(c, "listen", "nothing would be served: give a listener of mode upstream");
+}
+
+static void check_upstream(struct config *cf, struct conf_check *c)
+{
+    check_origin(c, "harness.url", cf->harness_url);
+    check_origin(c, "upstream.parent", cf->upstream_parent);
+    check_pair(c, "upstream", cf->upstream_certificate, cf->upstream_key);
+    if (cf->upstream_certificate && strncmp(cf->harness_url, "https:", 6) != 0)
+        conf_complain(c, "upstream.certificate", "is never shown: harness.url is not https");
+    if (cf->upstream_parent_bypass.n && !cf->upstream_parent)
+        conf_complain(c, "upstream.parent-bypass", "has no effect without upstream.parent");
+}
+
+static void check_limits(struct config *cf, struct conf_check *c)
+{
+    if (cf->limit_blob > cf->spool_limit) {
+        if (conf_given(c, "limits.blob"))
+            conf_complain(c, "limits.blob", "more than spool.limit: such a blob could not be kept");
+        cf->limit_blob = cf->spool_limit;
+    }
+    if (cf->limit_expand < cf->limit_body) {
+        if (conf_given(c, "limits.expand"))
+            conf_complain(c, "limits.expand", "less than limits.body");
+        cf->limit_expand = cf->limit_body;
+    }
+}
+
+static void check_all(void *config, struct conf_check *c)
+{
+    struct config *cf = config;
+    struct str path = STR_INIT;
+
+    check_upstream(cf, c);
+    check_listeners(cf, c);
+    check_limits(cf, c);
+    if (!cf->ticket_key) {
+        str_addf(&path, "%s/ticket.key", cf->spool_directory);
+        cf->ticket_key = str_take(&path);
+    }
+}
+
+const struct conf_spec config_spec = {
+    .rows = rows,
+    .n_rows = ARRAY_LEN(rows),
+    .sections = sections,
+    .n_sections = ARRAY_LEN(sections),
+    .size = sizeof(struct config),
+    .check = check_all,
+};
+
+int config_load(const char *path, struct config **config, struct conf_errors *errors)
+{
+    *config = XNEW(struct config);
+    if (conf_load(path, &config_spec, *config, errors) == 0)
+        return 0;
+    XFREE(*config);
+    return -1;
+}
+
+void config_free(struct config **config)
+{
+    if (!*config)
+        return;
+    conf_clear(&config_spec, *config);
+    XFREE(*config);
+}
+
+void config_dump(const struct config *config, FILE *out)
+{
+    conf_dump(&config_spec, config, out);
+}
+
+const char *config_tls_min(const struct config *config)
+{
+    return config->upstream_tls_min == CONFIG_TLS_1_3 ? "1.3" : "1.2";
+}
+
+void config_resolvers(const struct config *config, struct str *out)
+{
+    size_t i;
+
+    for (i = 0; i < config->upstream_resolvers.n; i++)
+        str_addf(out, "%s%s", i ? "," : "", config->upstream_resolvers.items[i]);
+}

@@ -1,0 +1,91 @@
+/*
+ * The options of tailrace, as rows for src/conf, and the struct they fill. A configuration is
+ * immutable once loaded; a reload loads another one and compares.
+ */
+#ifndef TR_APP_OPTIONS_H
+#define TR_APP_OPTIONS_H
+
+#include <stdio.h>
+#include "conf/dump.h"
+#include "conf/load.h"
+#include "net/fetch.h"
+#include "rt/log.h"
+#include "spool/spool.h"
+
+enum config_uploads { CONFIG_UPLOADS_FOLLOW, CONFIG_UPLOADS_GOOGLEAPIS, CONFIG_UPLOADS_HARNESS };
+enum config_mode { CONFIG_MODE_UPSTREAM, CONFIG_MODE_ADMIN };
+enum config_profile { CONFIG_PROFILE_HARNESS, CONFIG_PROFILE_NONE };
+enum config_tls { CONFIG_TLS_1_2, CONFIG_TLS_1_3 };
+
+struct config_listen {
+    char *name;
+    enum config_mode mode;
+    char *address;     /* literal, for net_addr_parse */
+    char *certificate; /* NULL: in clear */
+    char *key;
+    char *client_ca;   /* NULL: no client certificates */
+    char *public_url;  /* without a trailing slash; NULL: what the client used */
+};
+
+struct config {
+    char *harness_url; /* without a trailing slash */
+    enum config_uploads upload_logs;
+
+    struct config_listen *listen;
+    size_t n_listen;
+
+    enum config_profile egress_profile;
+    struct conf_list egress_allow; /* HOST:PORT; host a name, *.suffix, address, [v6] */
+
+    char *spool_directory;
+    uint64_t spool_limit;
+    enum spool_sync spool_sync;
+    char *ticket_key; /* <spool.directory>/ticket.key if not given */
+
+    char *upstream_ca; /* NULL: the system's */
+    char *upstream_certificate;
+    char *upstream_key;
+    enum config_tls upstream_tls_min;
+    char *upstream_parent;
+    struct conf_list upstream_parent_bypass;
+    struct conf_list upstream_resolvers; /* ADDRESS or ADDRESS:PORT; empty: the system's */
+    enum fetch_http upstream_http;
+    int64_t upstream_timeout_ms;
+
+    int64_t batch_delay_ms;
+    int64_t batch_lines;
+    uint64_t batch_bytes;
+    int64_t stream_idle_ms;
+    int64_t stream_hold_ms;
+
+    uint64_t memory_limit;
+    int64_t limit_connections;
+    uint64_t limit_body;
+    uint64_t limit_blob;
+    uint64_t limit_expand;
+    int64_t workers; /* 0: as many as there are CPUs */
+
+    enum log_level log_level;
+    enum log_format log_format;
+    char *log_file; /* NULL: standard error */
+    int64_t drain_limit_ms;
+};
+
+/* Rows and sections, for conf_compare, conf_describe and tests. */
+extern const struct conf_spec config_spec;
+
+/* Load the file at `path`. 0: `*config` is the caller's, to be freed with config_free. -1:
+ * `*config` is NULL and `errors` (CONF_ERRORS_INIT before, conf_errors_fini after) says why. */
+int config_load(const char *path, struct config **config, struct conf_errors *errors) TR_MUST_USE;
+void config_free(struct config **config);
+
+/* Write the effective configuration as YAML that loads back to the same. */
+void config_dump(const struct config *config, FILE *out);
+
+/* "1.2" or "1.3", as struct fetch_peer and struct tls_client_opts take it. Static. */
+const char *config_tls_min(const struct config *config);
+
+/* Append the resolvers as net_resolver_new takes them: "A,B"; nothing if none are given. */
+void config_resolvers(const struct config *config, struct str *out);
+
+#endif

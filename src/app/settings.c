@@ -1,0 +1,59 @@
+#include "app/settings.h"
+
+#include "base/xmem.h"
+#include "rt/clock.h"
+
+static char *copy(const char *s)
+{
+    return s ? xstrdup(s) : NULL;
+}
+
+static void fill_peer(const struct config *c, bool with_certificate, struct fetch_peer *p)
+{
+    p->ca = copy(c->upstream_ca);
+    p->certificate = with_certificate ? copy(c->upstream_certificate) : NULL;
+    p->key = with_certificate ? copy(c->upstream_key) : NULL;
+    p->min_version = xstrdup(config_tls_min(c));
+    p->parent = copy(c->upstream_parent);
+    p->http = c->upstream_http;
+}
+
+static const char *public_url(const struct config *c)
+{
+    size_t i;
+
+    for (i = 0; i < c->n_listen; i++) {
+        if (c->listen[i].public_url)
+            return c->listen[i].public_url;
+    }
+    return NULL;
+}
+
+struct logs_settings *settings_from_config(const struct config *c)
+{
+    struct logs_settings *s = XNEW(struct logs_settings);
+
+    s->base = xstrdup(c->harness_url);
+    s->public_url = copy(public_url(c));
+    s->upload = c->upload_logs == CONFIG_UPLOADS_GOOGLEAPIS ? UPLOAD_GOOGLEAPIS
+                : c->upload_logs == CONFIG_UPLOADS_HARNESS  ? UPLOAD_HARNESS
+                                                            : UPLOAD_FOLLOW;
+    fill_peer(c, true, &s->harness);
+    fill_peer(c, false, &s->store);
+    s->rules = (struct stream_rules){
+        .hold_ns = c->stream_hold_ms * NS_PER_MS,
+        .idle_ns = c->stream_idle_ms * NS_PER_MS,
+        .backoff_ns = 250 * NS_PER_MS,
+        .backoff_max_ns = 30 * NS_PER_SEC,
+        .close_retry_ns = 8 * NS_PER_SEC,
+        .batch_lines = (uint64_t)c->batch_lines,
+        .batch_bytes = c->batch_bytes,
+        .snapshot_lines = 5000,             /* HP §1.5 */
+        .expiry_ns = 5 * 3600 * NS_PER_SEC, /* HP §1.5 */
+    };
+    s->body_max = c->limit_body;
+    s->blob_max = c->limit_blob;
+    s->memory = c->memory_limit;
+    s->timeout_ms = (unsigned)c->upstream_timeout_ms;
+    return s;
+}

@@ -1,0 +1,11 @@
+/* A configuration as the log path wants it. */
+#ifndef TR_APP_SETTINGS_H
+#define TR_APP_SETTINGS_H
+
+#include "app/options.h"
+#include "logs/settings.h"
+
+/* The caller's (or logs_new's, logs_configure's). */
+struct logs_settings *settings_from_config(const struct config *c);
+
+#endif

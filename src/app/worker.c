@@ -1,0 +1,278 @@
+#include "app/worker.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/xmem.h"
+#include "rt/fdx.h"
+#include "rt/log.h"
+
+enum { WATCH_MS = 100 };
+
+/* --- plans -------------------------------------------------------------------------------- */
+
+static int plan_client(struct plan *p, struct err *e)
+{
+    const struct config *c = p->config;
+    const struct tls_client_opts o = {
+        .ca = c->upstream_ca,
+        .certificate = c->upstream_certificate,
+        .key = c->upstream_key,
+        .min_version = config_tls_min(c),
+    };
+
+    if (url_parse(view_str(c->harness_url), &p->harness, e) < 0)
+        return err_prefix(e, "harness.url");
+    p->harness_host = xmemdup0(p->harness.host.p, p->harness.host.n);
+    if (!p->harness.https)
+        return 0;
+    p->client_tls = tls_ctx_client(&o, e);
+    return p->client_tls ? 0 : err_prefix(e, "upstream");
+}
+
+static int plan_server(struct plan *p, size_t i, struct err *e)
+{
+    const struct config_listen *l = &p->config->listen[i];
+    const struct tls_server_opts o = {
+        .certificate = l->certificate,
+        .key = l->key,
+        .client_ca = l->client_ca,
+        .client_required = l->client_ca != NULL,
+        .http2 = true,
+    };
+
+    if (!l->certificate)
+        return 0;
+    p->server_tls[i] = tls_ctx_server(&o, e);
+    return p->server_tls[i] ? 0 : err_prefix(e, "listen.%s", l->name);
+}
+
+struct plan *plan_new(const struct config *config, struct err *e)
+{
+    struct plan *p = XNEW(struct plan);
+    size_t i;
+    int rc;
+
+    p->config = config;
+    rc = plan_client(p, e);
+    if (rc == 0 && config->n_listen > WORKER_LISTENERS)
+        rc = err_set(e, ERR_LIMIT, "listen: at most %d listeners", WORKER_LISTENERS);
+    for (i = 0; rc == 0 && i < config->n_listen; i++)
+        rc = plan_server(p, i, e);
+    if (rc == 0)
+        return p;
+    plan_free(p);
+    return NULL;
+}
+
+void plan_free(struct plan *p)
+{
+    size_t i;
+
+    if (!p)
+        return;
+    for (i = 0; i < WORKER_LISTENERS; i++)
+        tls_ctx_unref(&p->server_tls[i]);
+    tls_ctx_unref(&p->client_tls);
+    xfree(p->harness_host);
+    xfree(p);
+}
+
+void plan_relay_target(const struct plan *p, struct relay_target *out)
+{
+    struct view base = p->harness.path;
+
+    if (view_is(base, "/"))
+        base = VIEW_NONE;
+    *out = (struct relay_target){
+        .host = p->harness_host,
+        .port = p->harness.port,
+        .authority = p->harness.authority,
+        .base = base,
+        .tls = p->client_tls,
+    };
+}
+
+/* --- set-up ------------------------------------------------------------------------------- */
+
+static int init_clients(struct worker *w, const struct plan *plan, struct err *e)
+{
+    struct str servers = STR_INIT;
+    struct relay_target target;
+
+    config_resolvers(plan->config, &servers);
+    w->resolver = net_resolver_new(w->loop, servers.p, e);
+    str_fini(&servers);
+    if (!w->resolver)
+        return err_prefix(e, "upstream.resolvers");
+    w->fetches = fetch_pool_new(w->loop, &(struct fetch_pool_opts){.resolver = w->resolver});
+    w->client = http_client_new(w->loop, &(struct http_client_opts){.resolver = w->resolver});
+    plan_relay_target(plan, &target);
+    w->relay = relay_service_new(w->client, &target);
+    return 0;
+}
+
+static void init_server(struct worker *w, size_t i)
+{
+    const struct config *c = w->plan->config;
+    struct http_server_opts o = {
+        .tls = w->plan->server_tls[i],
+        .service = logs_service(w->shard),
+        .max_connections = (unsigned)c->limit_connections,
+    };
+
+    if (c->listen[i].mode == CONFIG_MODE_UPSTREAM)
+        w->servers[i] = http_server_new(w->loop, &o);
+}
+
+static void watch_due(void *ctx)
+{
+    struct worker *w = ctx;
+    size_t i, n = 0;
+
+    for (i = 0; i < w->n_listen; i++)
+        n += w->servers[i] ? http_server_connections(w->servers[i]) : 0;
+    atomic_store(&w->connections, n);
+    ev_timer_arm(w->watch, WATCH_MS);
+}
+
+int worker_init(struct worker *w, unsigned index, const struct plan *plan, struct logs *logs, struct err *e)
+{
+    char name[16];
+    size_t i;
+
+    snprintf(name, sizeof(name), "worker-%u", index);
+    w->index = index;
+    w->plan = plan;
+    w->n_listen = plan->config->n_listen;
+    w->loop = ev_loop_new(name);
+    if (init_clients(w, plan, e) < 0)
+        return -1;
+    w->shard = logs_add_worker(logs, w->loop, w->fetches, relay_http(w->relay));
+    for (i = 0; i < w->n_listen; i++)
+        init_server(w, i);
+    w->watch = ev_timer_new(w->loop, watch_due, w);
+    ev_timer_arm(w->watch, WATCH_MS);
+    return 0;
+}
+
+static void *worker_main(void *ctx)
+{
+    struct worker *w = ctx;
+    char name[16];
+
+    snprintf(name, sizeof(name), "worker-%u", w->index);
+    pthread_setname_np(pthread_self(), name);
+    ev_loop_run(w->loop);
+    return NULL;
+}
+
+int worker_start(struct worker *w, struct err *e)
+{
+    size_t i;
+    int rc;
+
+    for (i = 0; i < w->n_listen; i++) {
+        if (w->fds[i] < 0)
+            continue;
+        w->listeners[i] = net_listener_new(w->loop, w->fds[i], http_server_accepted, w->servers[i]);
+        w->fds[i] = -1;
+    }
+    rc = pthread_create(&w->thread, NULL, worker_main, w);
+    return rc ? err_errno(e, ERR_IO, rc, "cannot start a worker thread") : 0;
+}
+
+/* --- orders from the main thread ---------------------------------------------------------- */
+
+struct order {
+    struct ev_task task;
+    struct worker *w;
+    const struct plan *plan;
+};
+
+static void give_order(struct worker *w, void (*run)(struct ev_task *), const struct plan *plan)
+{
+    struct order *o = XNEW(struct order);
+
+    o->w = w;
+    o->plan = plan;
+    o->task.run = run;
+    ev_post(w->loop, &o->task);
+}
+
+static void run_apply(struct ev_task *task)
+{
+    struct order *o = container_of(task, struct order, task);
+    struct relay_target target;
+    size_t i;
+
+    o->w->plan = o->plan;
+    plan_relay_target(o->plan, &target);
+    relay_configure(o->w->relay, &target);
+    for (i = 0; i < o->w->n_listen; i++) {
+        if (o->w->servers[i] && o->plan->server_tls[i])
+            http_server_set_tls(o->w->servers[i], o->plan->server_tls[i]);
+    }
+    xfree(o);
+}
+
+static void run_drain(struct ev_task *task)
+{
+    struct order *o = container_of(task, struct order, task);
+    struct worker *w = o->w;
+    size_t i;
+
+    for (i = 0; i < w->n_listen; i++) {
+        net_listener_free(&w->listeners[i]);
+        if (w->servers[i])
+            http_server_drain(w->servers[i]);
+    }
+    xfree(o);
+}
+
+static void run_stop(struct ev_task *task)
+{
+    struct order *o = container_of(task, struct order, task);
+    struct worker *w = o->w;
+    size_t i;
+
+    for (i = 0; i < w->n_listen; i++) {
+        net_listener_free(&w->listeners[i]);
+        http_server_free(&w->servers[i]);
+    }
+    logs_worker_stop(w->shard, ev_loop_stop);
+    xfree(o);
+}
+
+void worker_apply(struct worker *w, const struct plan *plan)
+{
+    give_order(w, run_apply, plan);
+}
+
+void worker_drain(struct worker *w)
+{
+    give_order(w, run_drain, NULL);
+}
+
+void worker_stop(struct worker *w)
+{
+    give_order(w, run_stop, NULL);
+}
+
+void worker_fini(struct worker *w)
+{
+    size_t i;
+
+    for (i = 0; i < w->n_listen; i++) {
+        fd_close(&w->fds[i]);
+        net_listener_free(&w->listeners[i]);
+        http_server_free(&w->servers[i]);
+    }
+    relay_service_free(&w->relay);
+    http_client_free(&w->client);
+    fetch_pool_free(&w->fetches);
+    net_resolver_free(&w->resolver);
+    ev_timer_free(&w->watch);
+    if (w->loop)
+        ev_loop_free(&w->loop);
+}

@@ -1,0 +1,293 @@
+#include "egress/relay.h"
+
+#include "base/bug.h"
+#include "base/str.h"
+#include "base/xmem.h"
+#include "rt/log.h"
+#include "rt/metric.h"
+
+struct relay_service {
+    struct http_service service;
+    struct http_client *client;
+    struct relay_target target;
+    struct metric_family *requests;
+    struct metric *tunnels;
+};
+
+struct relay {
+    struct relay_service *rs;
+    struct http_exchange *ex; /* NULL once it is gone */
+    struct http_call *call;   /* NULL once it is over */
+    bool tunnel;
+    bool answered;            /* the head of an answer went to the client */
+    size_t held_up;           /* bytes of the client's body not yet given back: upstream is slow */
+    size_t held_down;
+};
+
+/* Harness's edge adds a field that says which mTLS authority a client was verified by; nobody else may (HP §4.6). */
+static bool speaks_of_mtls(struct view name)
+{
+    size_t i;
+
+    for (i = 0; i + 4 <= name.n; i++) {
+        if (strncasecmp(name.p + i, "mtls", 4) == 0)
+            return true;
+    }
+    return false;
+}
+
+static size_t pass_fields(const struct h1_field *in, size_t n, bool request, struct h1_field *out)
+{
+    size_t i, kept = 0;
+
+    for (i = 0; i < n; i++) {
+        struct view name = in[i].name;
+
+        if (http_is_hop_field(in, n, name) || view_ieq(name, VIEW_LIT("content-length")))
+            continue;
+        if (request && (view_ieq(name, VIEW_LIT("host")) || view_ieq(name, VIEW_LIT("expect")) ||
+                        speaks_of_mtls(name)))
+            continue;
+        if (!request && view_ieq(name, VIEW_LIT("date")))
+            continue;
+        out[kept++] = in[i];
+    }
+    return kept;
+}
+
+static void release(struct relay *r)
+{
+    if (r->ex || r->call)
+        return;
+    if (r->tunnel)
+        metric_shift(r->rs->tunnels, -1);
+    xfree(r);
+}
+
+static void end_call(struct relay *r)
+{
+    if (r->call)
+        http_call_free(&r->call);
+    r->call = NULL;
+}
+
+/* --- from the client ---------------------------------------------------------------------- */
+
+static void client_body(void *ctx, struct view piece)
+{
+    struct relay *r = ctx;
+
+    if (!r->call) {
+        http_consumed(r->ex, piece.n);
+        return;
+    }
+    if (http_call_write(r->call, piece) > HTTP_WRITE_HIGH)
+        r->held_up += piece.n;
+    else
+        http_consumed(r->ex, piece.n);
+}
+
+static void client_end(void *ctx)
+{
+    struct relay *r = ctx;
+
+    if (r->call)
+        http_call_finish(r->call);
+}
+
+static void client_drain(void *ctx)
+{
+    struct relay *r = ctx;
+    size_t n = r->held_down;
+
+    r->held_down = 0;
+    if (r->call && n)
+        http_call_consumed(r->call, n);
+}
+
+static void client_gone(void *ctx, bool complete)
+{
+    struct relay *r = ctx;
+
+    (void)complete;
+    r->ex = NULL;
+    end_call(r); /* a tail that nobody reads must end upstream at once (HP §7 item 27) */
+    release(r);
+}
+
+static const struct http_handler client_handler = {
+    .on_body = client_body,
+    .on_end = client_end,
+    .on_drain = client_drain,
+    .on_gone = client_gone,
+};
+
+/* --- from upstream ------------------------------------------------------------------------ */
+
+static void count(struct relay *r, int status)
+{
+    char text[8];
+    unsigned s = status >= 100 && status <= 599 ? (unsigned)status : 0;
+
+    text[0] = (char)('0' + s / 100);
+    text[1] = (char)('0' + s / 10 % 10);
+    text[2] = (char)('0' + s % 10);
+    text[3] = '\0';
+    metric_add(metric_series(r->rs->requests, text), 1);
+}
+
+static void upstream_head(void *ctx, int status, const struct h1_field *fields, size_t n, int64_t length)
+{
+    struct relay *r = ctx;
+    struct h1_field kept[H1_MAX_FIELDS + 1];
+    size_t n_kept = pass_fields(fields, n, false, kept);
+
+    count(r, status);
+    r->answered = true;
+    if (status == 101) {
+        struct view upgrade = http_field(fields, n, "upgrade");
+
+        if (upgrade.n)
+            kept[n_kept++] = (struct h1_field){VIEW_LIT("Upgrade"), upgrade};
+        r->tunnel = true;
+        metric_shift(r->rs->tunnels, 1);
+        http_switch(r->ex, 101, kept, n_kept);
+        return;
+    }
+    http_reply_start(r->ex, status, kept, n_kept, length);
+}
+
+static void upstream_body(void *ctx, struct view piece)
+{
+    struct relay *r = ctx;
+
+    if (!r->ex)
+        return;
+    if (http_write(r->ex, piece) > HTTP_WRITE_HIGH)
+        r->held_down += piece.n;
+    else
+        http_call_consumed(r->call, piece.n);
+}
+
+static void upstream_end(void *ctx)
+{
+    struct relay *r = ctx;
+
+    if (r->ex)
+        http_finish(r->ex);
+    if (!r->tunnel) {
+        end_call(r);
+        release(r);
+    }
+}
+
+static void upstream_drain(void *ctx)
+{
+    struct relay *r = ctx;
+    size_t n = r->held_up;
+
+    r->held_up = 0;
+    if (r->ex && n)
+        http_consumed(r->ex, n);
+}
+
+/* The text is ours and holds nothing a delegate could take for a command (HP §4.2). */
+static void refuse(struct relay *r, int status, const char *text)
+{
+    const struct h1_field fields[] = {{VIEW_LIT("Content-Type"), VIEW_LIT("application/json")}};
+    struct str body = STR_INIT;
+
+    str_addf(&body, "{\n  \"error_msg\": \"%s\"\n}\n", text);
+    count(r, status);
+    http_reply(r->ex, status, fields, 1, str_view(&body));
+    str_fini(&body);
+}
+
+static void upstream_error(void *ctx, const struct err *e, bool sent)
+{
+    struct relay *r = ctx;
+    static struct log_rate rate;
+    uint64_t left_out;
+
+    if (log_rate_ok(&rate, 5, &left_out))
+        log_event(LOG_WARN, "relay", "an exchange with upstream failed", LF_STR("host", r->rs->target.host),
+                  LF_BOOL("sent", sent), LF_ERR(e), LF_UINT("suppressed", left_out));
+    end_call(r);
+    if (r->ex && r->answered)
+        http_abort(r->ex);
+    else if (r->ex)
+        refuse(r, e->code == ERR_TIMEOUT ? 504 : 502,
+               e->code == ERR_TIMEOUT ? "upstream did not answer in time" : "upstream cannot be reached");
+    release(r);
+}
+
+static const struct http_call_ops upstream_ops = {
+    .on_head = upstream_head,
+    .on_body = upstream_body,
+    .on_end = upstream_end,
+    .on_drain = upstream_drain,
+    .on_error = upstream_error,
+};
+
+/* --- the service -------------------------------------------------------------------------- */
+
+static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
+{
+    struct relay_service *rs = ctx;
+    struct relay *r = XNEW(struct relay);
+    struct h1_field kept[H1_MAX_FIELDS + 1];
+    struct str target = STR_INIT;
+    struct http_call_opts o = {
+        .host = rs->target.host,
+        .port = rs->target.port,
+        .tls = rs->target.tls,
+        .method = req->method,
+        .authority = rs->target.authority,
+        .fields = kept,
+        .upgrade = req->upgrade,
+        .length = req->has_body ? req->content_length : 0,
+    };
+
+    r->rs = rs;
+    r->ex = ex;
+    http_bind(ex, &client_handler, r);
+    if (!req->target.n || req->target.p[0] != '/') {
+        refuse(r, 400, "this listener takes paths that begin with a slash");
+        return;
+    }
+    o.n_fields = pass_fields(req->fields, req->n_fields, true, kept);
+    if (req->upgrade)
+        kept[o.n_fields++] = (struct h1_field){VIEW_LIT("Upgrade"), http_field(req->fields, req->n_fields, "upgrade")};
+    str_addv(&target, rs->target.base);
+    str_addv(&target, req->target);
+    o.target = str_view(&target);
+    r->call = http_call_start(rs->client, &o, &upstream_ops, r);
+    str_fini(&target);
+}
+
+struct relay_service *relay_service_new(struct http_client *client, const struct relay_target *target)
+{
+    struct relay_service *rs = XNEW(struct relay_service);
+
+    rs->service = (struct http_service){take, rs};
+    rs->client = client;
+    rs->target = *target;
+    rs->requests = metric_family(METRIC_COUNTER, "relay_requests", "code", "Relayed exchanges, by status");
+    rs->tunnels = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
+    return rs;
+}
+
+const struct http_service *relay_http(struct relay_service *s)
+{
+    return &s->service;
+}
+
+void relay_configure(struct relay_service *s, const struct relay_target *target)
+{
+    s->target = *target;
+}
+
+void relay_service_free(struct relay_service **s)
+{
+    XFREE(*s);
+}

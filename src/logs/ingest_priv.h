@@ -1,0 +1,52 @@
+/* One log call under way, shared by ingest.c (routing, answers), ingest_lines.c and ingest_blob.c. */
+#ifndef TR_LOGS_INGEST_PRIV_H
+#define TR_LOGS_INGEST_PRIV_H
+
+#include "codec/zcodec.h"
+#include "logs/ingest.h"
+#include "logs/target.h"
+
+struct blob_in;
+
+struct ingest {
+    struct shard *sh;
+    struct http_exchange *ex;   /* NULL once it is gone */
+    enum target_kind kind;
+    struct target target;
+    struct view prefix;         /* points into the exchange's request */
+    uint32_t cred;
+    bool cred_fresh;
+    int64_t start_ns;
+    struct submission *sub;     /* under way, or NULL */
+    struct zdecoder *decoder;
+    struct str body;            /* PUT /stream, decoded */
+    struct ev_job *job;         /* in the pool, or NULL */
+    struct blob_in *blob;
+    struct fetch *check;        /* is the credential good? */
+    struct str check_url, check_field;
+    bool complete;              /* the body is in hand */
+    bool failed;                /* answered with an error: what still comes is dropped */
+};
+
+extern const struct http_handler ingest_lines_handler, ingest_blob_handler;
+
+/* Answer and be done. `text` is for error_msg; NULL: an empty body. */
+void ingest_reply(struct ingest *in, int status, const char *text);
+/* Answer 2xx with a JSON body. */
+void ingest_reply_json(struct ingest *in, int status, struct view body);
+
+/* Free when nothing holds it any more (exchange, submission, job, check). */
+void ingest_release(struct ingest *in);
+
+/* The submission of this call, with names and credential filled in. */
+struct submission *ingest_submission(struct ingest *in, enum call_kind kind);
+void ingest_submit(struct ingest *in, struct submission *sub);
+
+/* Prepare the decoder as Content-Encoding says; false: answered with 415 or 413. */
+bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t max);
+
+/* In ingest_lines.c and ingest_blob.c. */
+void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool by_link);
+void ingest_blob_free(struct ingest *in);
+
+#endif

@@ -1,0 +1,406 @@
+#include "logs/logs_priv.h"
+
+#include "base/bug.h"
+#include "base/hash.h"
+#include "base/wire.h"
+#include "base/xmem.h"
+#include "logs/ingest.h"
+#include "logs/ticket.h"
+#include "rt/clock.h"
+#include "rt/log.h"
+#include "rt/rng.h"
+
+void logs_settings_free(struct logs_settings *s)
+{
+    if (!s)
+        return;
+    xfree(s->base);
+    xfree(s->public_url);
+    xfree((char *)s->harness.ca);
+    xfree((char *)s->harness.certificate);
+    xfree((char *)s->harness.key);
+    xfree((char *)s->harness.min_version);
+    xfree((char *)s->harness.parent);
+    xfree((char *)s->store.ca);
+    xfree((char *)s->store.min_version);
+    xfree((char *)s->store.parent);
+    xfree(s);
+}
+
+/* --- metrics ------------------------------------------------------------------------------ */
+
+void metric_code(struct metric_family *f, const char *call, int code)
+{
+    char text[8] = "none";
+
+    if (code > 0 && code < 1000) {
+        text[0] = (char)('0' + code / 100);
+        text[1] = (char)('0' + code / 10 % 10);
+        text[2] = (char)('0' + code % 10);
+        text[3] = '\0';
+    }
+    metric_add(metric_series(f, call, text), 1);
+}
+
+void logs_metrics_init(struct logs_metrics *m)
+{
+    struct metric_family *memory;
+    int i;
+
+    m->requests = metric_family(METRIC_COUNTER, "client_requests", "call,code", "Log calls answered, by status");
+    m->upstream = metric_family(METRIC_COUNTER, "upstream_requests", "call,code",
+                                "Requests to the log service and the object store, by status; none: no answer");
+    m->ack = metric_family(METRIC_HISTOGRAM, "ack_seconds", "call",
+                           "From the first byte of a log call to its answer");
+    m->delivery = metric_family(METRIC_HISTOGRAM, "delivery_seconds", "call",
+                                "From the start of a delivery to upstream's confirmation");
+    metric_buckets(m->ack, metric_latency_buckets, metric_latency_buckets_n);
+    metric_buckets(m->delivery, metric_latency_buckets, metric_latency_buckets_n);
+    m->notes = metric_family(METRIC_COUNTER, "stream_events", "event", "What happened to streams out of the ordinary");
+    for (i = 0; i < NOTE_N; i++)
+        m->note[i] = metric_series(m->notes, shard_note_event((enum stream_note)i));
+    memory = metric_family(METRIC_GAUGE, "memory_bytes", "", "Bodies of accepted records kept in memory");
+    m->memory = metric_series(memory);
+}
+
+static void collect_ledger(struct logs *l)
+{
+    static const struct {
+        const char *family, *state;
+    } rows[LEDGER_N] = {
+#define X(e, name, family, state, help) [LEDGER_##e] = {family, state},
+        LEDGER_ROWS(X)
+#undef X
+    };
+    struct metric_family *lines = metric_family(METRIC_GAUGE, "ledger_lines", "state",
+        "Lines by what became of them: accepted is the sum of the others");
+    struct metric_family *blobs = metric_family(METRIC_GAUGE, "ledger_blobs", "state",
+        "Blobs by what became of them: accepted is the sum of the others");
+    struct metric_family *resent = metric_family(METRIC_COUNTER, "lines_resent", "",
+        "Lines sent again because an answer was lost");
+    int64_t now[LEDGER_N];
+    int i;
+
+    spool_ledger(l->spool, now);
+    for (i = 0; i < LEDGER_N; i++) {
+        if (rows[i].family[0] == 'l')
+            metric_set(metric_series(lines, rows[i].state), (double)now[i]);
+        else if (rows[i].family[0] == 'b')
+            metric_set(metric_series(blobs, rows[i].state), (double)now[i]);
+    }
+    metric_add(metric_series(resent), (uint64_t)(now[LEDGER_LINES_RESENT] - l->last_resent));
+    l->last_resent = now[LEDGER_LINES_RESENT];
+}
+
+/* Time to full, from how fast the spool has grown since the last scrape; +Inf while it does not grow. */
+static double full_in(struct logs *l, const struct spool_stats *st)
+{
+    int64_t now = clock_mono_ns();
+    double grown = (double)st->used_bytes - (double)l->last_used;
+    double took = (double)(now - l->last_used_at) / NS_PER_SEC;
+    double out = __builtin_inf();
+
+    if (l->last_used_at && took > 0 && grown > 0 && st->limit_bytes > st->used_bytes)
+        out = (double)(st->limit_bytes - st->used_bytes) / (grown / took);
+    l->last_used = st->used_bytes;
+    l->last_used_at = now;
+    return out;
+}
+
+static void set_gauge(const char *name, const char *help, double v)
+{
+    metric_set(metric_series(metric_family(METRIC_GAUGE, name, "", help)), v);
+}
+
+static void collect(void *ctx)
+{
+    struct logs *l = ctx;
+    struct spool_stats st;
+    enum limiter_state worst = LIMITER_HEALTHY;
+    size_t streams = 0;
+    unsigned i;
+
+    collect_ledger(l);
+    spool_stats(l->spool, &st);
+    set_gauge("spool_bytes", "Bytes in use in the spool", (double)st.used_bytes);
+    set_gauge("spool_limit_bytes", "Bytes the spool may use", (double)st.limit_bytes);
+    set_gauge("spool_written_bytes", "Bytes handed to the disk since start", (double)st.written_bytes);
+    set_gauge("spool_failing", "1 while commits fail", st.failing);
+    set_gauge("spool_oldest_seconds", "Age of the oldest record that waits",
+              st.oldest_at_ns ? (double)(clock_wall_ns() - st.oldest_at_ns) / NS_PER_SEC : 0);
+    set_gauge("spool_full_in_seconds", "Time until the spool is full at the present rate", full_in(l, &st));
+    set_gauge("credentials_refused", "Credentials that the log service refuses", (double)creds_refused_count(l->creds));
+    for (i = 0; i < l->n_shards; i++) {
+        enum limiter_state s = (enum limiter_state)atomic_load(&l->shards[i]->state);
+
+        worst = TR_MAX(worst, s);
+        streams += atomic_load(&l->shards[i]->n_streams);
+    }
+    set_gauge("streams", "Streams known", (double)streams);
+    metric_set(metric_series(metric_family(METRIC_GAUGE, "upstream_state", "upstream",
+                                           "0 healthy, 1 slowed, 2 down: single probes only"), "harness"), (double)worst);
+    metric_set(l->metrics.memory, (double)atomic_load(&l->memory_used));
+}
+
+/* --- life-cycle --------------------------------------------------------------------------- */
+
+struct logs *logs_new(const struct logs_opts *o, struct err *e)
+{
+    struct logs *l = XNEW(struct logs);
+
+    ASSERT(o->workers > 0 && o->workers <= LOGS_MAX_WORKERS);
+    l->spool = o->spool;
+    l->pool = o->pool;
+    if (ticket_key_load(o->ticket_key, &l->ticket_key, e) < 0) {
+        err_prefix(e, "ticket key");
+        xfree(l);
+        return NULL;
+    }
+    l->settings = o->settings;
+    l->creds = creds_new();
+    l->shapes = shapes_new();
+    logs_metrics_init(&l->metrics);
+    return l;
+}
+
+struct shard *logs_add_worker(struct logs *l, struct ev_loop *loop, struct fetch_pool *pool,
+                              const struct http_service *fallback)
+{
+    unsigned i = l->n_shards++;
+
+    ASSERT(i < LOGS_MAX_WORKERS);
+    l->shards[i] = shard_new(l, i, loop, pool, l->settings);
+    l->services[i] = ingest_service_new(l->shards[i], fallback);
+    return l->shards[i];
+}
+
+const struct http_service *logs_service(struct shard *sh)
+{
+    return ingest_http(sh->logs->services[sh->index]);
+}
+
+/* --- recovery ----------------------------------------------------------------------------- */
+
+struct recovery {
+    struct logs *logs;
+    struct hmap by_id; /* struct recovered.node */
+    uint64_t records, lines;
+    size_t streams;
+};
+
+struct recovered {
+    struct hnode node;
+    int64_t id;
+    struct stream *stream;
+};
+
+static uint64_t id_hash(int64_t id)
+{
+    return (uint64_t)id * 0x9e3779b97f4a7c15ULL;
+}
+
+static int recover_stream(void *ctx, const struct spool_stream_row *row)
+{
+    struct recovery *rec = ctx;
+    struct recovered *r = XNEW(struct recovered);
+
+    r->id = row->id;
+    r->stream = shard_recover_stream(shard_owner(rec->logs, row->account, row->key), row);
+    hmap_insert(&rec->by_id, &r->node, id_hash(row->id));
+    rec->streams++;
+    return 0;
+}
+
+static struct stream *find_recovered(const struct recovery *rec, int64_t id)
+{
+    struct hnode *n;
+
+    for (n = hmap_first(&rec->by_id, id_hash(id)); n; n = hmap_next(n, id_hash(id))) {
+        struct recovered *r = hmap_entry(n, struct recovered, node);
+
+        if (r->id == id)
+            return r->stream;
+    }
+    return NULL;
+}
+
+static int recover_record(void *ctx, const struct spool_record_row *row)
+{
+    struct recovery *rec = ctx;
+    struct stream *s = find_recovered(rec, row->stream);
+    struct record *r = record_new((enum record_kind)row->kind);
+
+    r->row.id = row->id;
+    r->row.number = row->number;
+    r->row.lines = row->lines;
+    r->row.at_ns = row->at_ns;
+    r->row.blob = row->blob;
+    if (!s || record_decode(r, row->meta) < 0) {
+        log_event(LOG_ERROR, "spool", "a record is not understood; it stays in the spool", LF_INT("record", row->id));
+        record_free(r);
+        return 0;
+    }
+    stream_recover_record(s, r);
+    rec->records++;
+    rec->lines += row->lines;
+    return 0;
+}
+
+static void free_index(struct recovery *rec)
+{
+    size_t i;
+
+    for (i = 0; i < rec->by_id.n_slots; i++) {
+        while (rec->by_id.slots[i]) {
+            struct hnode *n = rec->by_id.slots[i];
+
+            rec->by_id.slots[i] = n->next;
+            xfree(hmap_entry(n, struct recovered, node));
+        }
+    }
+    hmap_fini(&rec->by_id);
+}
+
+static int read_edge_id(void *ctx, struct view name, struct view value)
+{
+    struct logs *l = ctx;
+    struct wire w = wire_of(value);
+
+    if (view_is(name, "edge"))
+        l->edge_id = wire_u64(&w);
+    return 0;
+}
+
+/* Our name towards a hub: drawn once, kept in the spool whose records it speaks of. */
+static int recover_edge_id(struct logs *l, struct err *e)
+{
+    struct spool_txn *t;
+    struct str value = STR_INIT;
+
+    if (spool_each_value(l->spool, "self", read_edge_id, l, e) < 0)
+        return -1;
+    if (l->edge_id)
+        return 0;
+    do
+        rng_bytes(&l->edge_id, sizeof(l->edge_id));
+    while (!l->edge_id);
+    t = spool_txn_new();
+    wire_put_u64(&value, l->edge_id);
+    spool_txn_value(t, "self", VIEW_LIT("edge"), str_view(&value));
+    spool_submit(l->spool, t, NULL, NULL);
+    str_fini(&value);
+    return 0;
+}
+
+int logs_recover(struct logs *l, struct err *e)
+{
+    struct recovery rec = {.logs = l};
+    unsigned i;
+    int rc = -1;
+
+    if (creds_recover(l->creds, l->spool, e) < 0 || shapes_recover(l->shapes, l->spool, e) < 0 ||
+        recover_edge_id(l, e) < 0 || spool_each_stream(l->spool, recover_stream, &rec, e) < 0 ||
+        spool_each_record(l->spool, recover_record, &rec, e) < 0)
+        goto out;
+    for (i = 0; i < l->n_shards; i++)
+        shard_recovered(l->shards[i]);
+    if (rec.streams)
+        log_event(LOG_NOTICE, "spool", "taken up again", LF_UINT("streams", rec.streams),
+                  LF_UINT("records", rec.records), LF_UINT("lines", rec.lines));
+    metric_collector_add(collect, l);
+    rc = 0;
+out:
+    free_index(&rec);
+    return rc;
+}
+
+/* --- settings ----------------------------------------------------------------------------- */
+
+struct configure {
+    struct ev_task task;
+    struct shard *sh;
+    const struct logs_settings *settings;
+};
+
+static void configure_run(struct ev_task *task)
+{
+    struct configure *c = container_of(task, struct configure, task);
+
+    shard_configure(c->sh, c->settings);
+    xfree(c);
+}
+
+void logs_configure(struct logs *l, struct logs_settings *settings)
+{
+    unsigned i;
+
+    /* Requests under way may still read the old ones: they are kept until the end. */
+    l->old = xrealloc(l->old, (l->n_old + 1) * sizeof(*l->old));
+    l->old[l->n_old++] = l->settings;
+    l->settings = settings;
+    for (i = 0; i < l->n_shards; i++) {
+        struct configure *c = XNEW(struct configure);
+
+        c->sh = l->shards[i];
+        c->settings = settings;
+        c->task.run = configure_run;
+        ev_post(c->sh->loop, &c->task);
+    }
+}
+
+uint64_t logs_waiting(struct logs *l)
+{
+    int64_t now[LEDGER_N];
+
+    spool_ledger(l->spool, now);
+    return (uint64_t)(now[LEDGER_LINES_SPOOLED] + now[LEDGER_BLOBS_SPOOLED]);
+}
+
+bool logs_upstream_down(struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (atomic_load(&l->shards[i]->n_streams) && atomic_load(&l->shards[i]->state) != LIMITER_DOWN)
+            return false;
+    }
+    return true;
+}
+
+void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop))
+{
+    shard_stop(sh, then);
+}
+
+bool logs_idle(struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (l->shards[i]->deliveries || l->shards[i]->commits)
+            return false;
+    }
+    return true;
+}
+
+void logs_free(struct logs **lp)
+{
+    struct logs *l = *lp;
+    unsigned i;
+
+    if (!l)
+        return;
+    metric_collector_remove(collect, l);
+    for (i = 0; i < l->n_shards; i++) {
+        ingest_service_free(&l->services[i]);
+        shard_free(&l->shards[i]);
+    }
+    for (i = 0; i < l->n_old; i++)
+        logs_settings_free(l->old[i]);
+    xfree(l->old);
+    logs_settings_free(l->settings);
+    shapes_free(&l->shapes);
+    creds_free(&l->creds);
+    explicit_bzero(&l->ticket_key, sizeof(l->ticket_key));
+    XFREE(*lp);
+}

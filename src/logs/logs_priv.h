@@ -1,0 +1,48 @@
+/* The inside of the log path that its files share. */
+#ifndef TR_LOGS_LOGS_PRIV_H
+#define TR_LOGS_LOGS_PRIV_H
+
+#include <stdatomic.h>
+#include "logs/cred.h"
+#include "logs/logs.h"
+#include "logs/shapes.h"
+#include "logs/shard.h"
+#include "rt/metric.h"
+
+enum { LOGS_MAX_WORKERS = 64 };
+
+struct logs_metrics {
+    struct metric_family *requests;   /* client_requests: call, code */
+    struct metric_family *upstream;   /* upstream_requests: call, code */
+    struct metric_family *ack;        /* ack_seconds: call */
+    struct metric_family *delivery;   /* delivery_seconds: call */
+    struct metric_family *notes;      /* stream_events: event */
+    struct metric *note[NOTE_N];
+    struct metric *memory;
+};
+
+struct logs {
+    struct spool *spool;
+    struct ev_pool *pool;
+    struct aead_key ticket_key;
+    struct creds *creds;
+    struct shapes *shapes;
+    uint64_t edge_id;                    /* ours, towards a hub; kept in the spool */
+    struct shard *shards[LOGS_MAX_WORKERS];
+    struct ingest_service *services[LOGS_MAX_WORKERS];
+    unsigned n_shards;
+    struct logs_settings *settings;
+    struct logs_settings **old;          /* replaced ones: freed at the end, since requests may still use them */
+    unsigned n_old;
+    atomic_uint_fast64_t memory_used;    /* bodies of accepted records in memory */
+    atomic_uint_fast64_t unproven_used;  /* bytes spooled for credentials upstream has not taken yet */
+    struct logs_metrics metrics;
+    uint64_t last_used;                  /* of the spool, at the last scrape */
+    int64_t last_used_at;
+    int64_t last_resent;
+};
+
+void logs_metrics_init(struct logs_metrics *m);
+void metric_code(struct metric_family *f, const char *call, int code); /* count one request */
+
+#endif

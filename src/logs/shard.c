@@ -1,0 +1,535 @@
+#include "logs/shard.h"
+
+#include "base/bug.h"
+#include "base/hash.h"
+#include "base/xmem.h"
+#include "logs/barrier.h"
+#include "logs/deliver.h"
+#include "logs/logs_priv.h"
+#include "logs/store.h"
+#include "rt/clock.h"
+#include "rt/log.h"
+
+enum { SWEEP_MS = 1000, REPEAT_MS = 100, STOP_TICK_MS = 10 };
+
+struct stream_now shard_now(const struct shard *sh)
+{
+    return (struct stream_now){ev_now_ns(sh->loop), clock_wall_ns()};
+}
+
+/* --- submissions -------------------------------------------------------------------------- */
+
+struct submission *submission_new(struct shard *from, enum call_kind kind)
+{
+    struct submission *s = XNEW(struct submission);
+
+    s->from = from;
+    s->call.kind = kind;
+    list_init(&s->call.link);
+    list_init(&s->call.records);
+    return s;
+}
+
+void submission_free(struct submission *s)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &s->call.records)
+        record_free(list_entry(it, struct record, link));
+    str_fini(&s->account);
+    str_fini(&s->key);
+    str_fini(&s->prefix);
+    str_fini(&s->query);
+    xfree(s->parts);
+    xfree(s);
+}
+
+static void submission_run(struct ev_task *task);
+
+static void submission_return(struct ev_task *task)
+{
+    struct submission *s = container_of(task, struct submission, task);
+
+    if (s->ingest)
+        s->answered(s->ingest, s->ok);
+    submission_free(s);
+}
+
+static uint64_t name_hash(struct view account, struct view key)
+{
+    return hash_bytes(account.p, account.n) * 0x9e3779b97f4a7c15ULL + hash_bytes(key.p, key.n);
+}
+
+struct shard *shard_owner(struct logs *logs, struct view account, struct view key)
+{
+    return logs->shards[(name_hash(account, key) >> 32) % logs->n_shards];
+}
+
+void submission_send(struct submission *s)
+{
+    s->owner = shard_owner(s->from->logs, str_view(&s->account), str_view(&s->key));
+    s->task.run = submission_run;
+    ev_post(s->owner->loop, &s->task);
+}
+
+static struct stream *stream_find(struct shard *sh, struct view account, struct view key)
+{
+    uint64_t h = name_hash(account, key);
+    struct hnode *n;
+
+    for (n = hmap_first(&sh->streams, h); n; n = hmap_next(n, h)) {
+        struct stream *s = hmap_entry(n, struct stream, place.node);
+
+        if (view_eq(s->account_v, account) && view_eq(s->key_v, key))
+            return s;
+    }
+    return NULL;
+}
+
+static struct stream *stream_add(struct shard *sh, struct view account, struct view key)
+{
+    struct stream *s = stream_new(&sh->env, account, key);
+
+    s->place.owner = sh;
+    hmap_insert(&sh->streams, &s->place.node, name_hash(account, key));
+    return s;
+}
+
+/* In the owner's loop. */
+static void submission_run(struct ev_task *task)
+{
+    struct submission *sub = container_of(task, struct submission, task);
+    struct shard *sh = sub->owner;
+    struct stream *s = stream_find(sh, str_view(&sub->account), str_view(&sub->key));
+
+    if (!s)
+        s = stream_add(sh, str_view(&sub->account), str_view(&sub->key));
+    sub->call.prefix = str_view(&sub->prefix);
+    sub->call.query = str_view(&sub->query);
+    stream_call(s, &sub->call, shard_now(sh));
+}
+
+static void env_answer(struct stream_env *env, struct call *call, bool ok)
+{
+    struct submission *s = container_of(call, struct submission, call);
+
+    (void)env;
+    s->ok = ok;
+    s->task.run = submission_return;
+    ev_post(s->from->loop, &s->task);
+}
+
+/* --- commits ------------------------------------------------------------------------------ */
+
+struct shard_commit {
+    struct ev_task task;
+    struct list link; /* shard.later */
+    struct shard *sh;
+    struct commit *c;
+    struct err err;
+    bool ok;
+};
+
+static void commit_run(struct ev_task *task);
+
+/* The spool's thread. */
+static void commit_done(void *ctx, const struct err *err)
+{
+    struct shard_commit *sc = ctx;
+
+    sc->ok = !err;
+    if (err)
+        sc->err = *err;
+    sc->task.run = commit_run;
+    ev_post(sc->sh->loop, &sc->task);
+}
+
+static void fill_records(struct spool_txn *t, struct commit *c)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &c->records) {
+        struct record *r = list_entry(it, struct record, commit_link);
+
+        r->row.body = str_view(&r->frame);
+        if (r->piece.n)
+            spool_txn_piece(t, r->row.blob, r->pieces - 1, str_view(&r->piece));
+        spool_txn_record(t, &c->stream->row, &r->row);
+    }
+}
+
+static void fill_gone(struct spool_txn *t, struct commit *c)
+{
+    size_t i;
+
+    for (i = 0; i < c->n_gone; i++) {
+        if (c->dead)
+            spool_txn_bury(t, c->gone[i]->row.id, c->dead);
+        else
+            spool_txn_delete(t, c->gone[i]->row.id);
+    }
+}
+
+static void commit_submit(struct shard_commit *sc)
+{
+    struct commit *c = sc->c;
+    struct stream *s = c->stream;
+    struct spool_txn *t = spool_txn_new();
+    int i;
+
+    if (c->state || s->row.id == 0) {
+        struct str state = STR_INIT;
+
+        stream_encode(s, &state);
+        spool_txn_stream(t, &s->row, s->account_v, s->key_v, str_view(&state));
+        str_fini(&state);
+    }
+    if (c->call && container_of(c->call, struct submission, call)->cred_fresh)
+        cred_store(sc->sh->logs->creds, c->call->cred, t);
+    fill_records(t, c);
+    fill_gone(t, c);
+    for (i = 0; i < LEDGER_N; i++) {
+        if (c->ledger[i])
+            spool_txn_ledger(t, (enum ledger_row)i, c->ledger[i]);
+    }
+    if (c->drop_blob)
+        spool_txn_blob_drop(t, c->drop_blob);
+    if (c->forget)
+        spool_txn_stream_drop(t, &s->row);
+    sc->sh->commits++;
+    spool_submit(sc->sh->logs->spool, t, commit_done, sc);
+}
+
+static void env_commit(struct stream_env *env, struct commit *c)
+{
+    struct shard_commit *sc = XNEW(struct shard_commit);
+
+    sc->sh = container_of(env, struct shard, env);
+    sc->c = c;
+    list_init(&sc->link);
+    commit_submit(sc);
+}
+
+static void stream_remove(struct shard *sh, struct stream *s)
+{
+    int lane;
+
+    for (lane = 0; lane < LANE_COUNT; lane++)
+        list_remove(&s->place.ready[lane]);
+    hmap_remove(&sh->streams, &s->place.node);
+    stream_free(s);
+}
+
+/* Back in the owner's loop. */
+static void commit_run(struct ev_task *task)
+{
+    struct shard_commit *sc = container_of(task, struct shard_commit, task);
+    struct shard *sh = sc->sh;
+    struct stream *s = sc->c->stream;
+
+    sh->commits--;
+    if (!sc->ok) {
+        static struct log_rate rate;
+        uint64_t left_out;
+
+        if (log_rate_ok(&rate, 10, &left_out))
+            log_event(LOG_ERROR, "spool", "cannot make records durable; check the disk of spool.directory",
+                      LF_ERR(&sc->err), LF_UINT("suppressed", left_out));
+    }
+    if (!sc->ok && !sc->c->call && !sh->stopping) {
+        list_append(&sh->later, &sc->link);
+        return;
+    }
+    stream_committed(s, sc->c, sc->ok || !sc->c->call, shard_now(sh));
+    xfree(sc);
+    if (stream_unused(s))
+        stream_remove(sh, s);
+    barrier_check(sh);
+}
+
+static void repeat_commits(struct shard *sh)
+{
+    struct list again;
+    struct list *it, *tmp;
+
+    list_init(&again);
+    list_move_all(&again, &sh->later);
+    list_each (it, tmp, &again) {
+        list_remove(it);
+        commit_submit(list_entry(it, struct shard_commit, link));
+    }
+}
+
+/* --- memory ------------------------------------------------------------------------------- */
+
+static void env_release(struct stream_env *env, struct record *r)
+{
+    struct shard *sh = container_of(env, struct shard, env);
+
+    atomic_fetch_sub(&sh->logs->memory_used, r->text.cap);
+    record_free(r);
+}
+
+/* --- what is ready ------------------------------------------------------------------------ */
+
+static void pump_run(struct ev_task *task);
+
+void shard_wake(struct shard *sh)
+{
+    if (sh->pumping || sh->stopping)
+        return;
+    sh->pumping = true;
+    sh->pump.run = pump_run;
+    ev_defer(sh->loop, &sh->pump);
+}
+
+static void env_wake(struct stream_env *env, struct stream *s)
+{
+    struct shard *sh = container_of(env, struct shard, env);
+    int lane;
+
+    for (lane = 0; lane < LANE_COUNT; lane++) {
+        if (list_empty(&s->place.ready[lane]))
+            list_append(&sh->ready[lane], &s->place.ready[lane]);
+    }
+    shard_wake(sh);
+}
+
+static void send_one(struct shard *sh, struct stream *s, enum stream_lane lane)
+{
+    struct op op;
+
+    stream_take(s, lane, &op);
+    sh->deliveries++;
+    deliver_start(sh, s, &op);
+}
+
+/* Streams take turns: each that is ready sends one request and goes to the end of the queue. Returns the earliest time
+ * at which one of those that must wait may be asked again. */
+static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_now now)
+{
+    int64_t earliest = INT64_MAX;
+
+    while (!list_empty(&sh->ready[lane])) {
+        struct list *it = sh->ready[lane].next;
+        struct stream *s = container_of(it, struct stream, place.ready[lane]);
+        int64_t at = stream_ready(s, lane, now);
+        int64_t host;
+
+        list_remove(it);
+        if (at == INT64_MAX)
+            continue; /* it wakes us when it has something */
+        if (at > 0) {
+            list_append(&sh->waiting[lane], it);
+            earliest = TR_MIN(earliest, at);
+            continue;
+        }
+        host = limiter_ready(&sh->harness, now.mono);
+        if (host) {
+            list_prepend(&sh->ready[lane], it);
+            earliest = TR_MIN(earliest, host);
+            break;
+        }
+        send_one(sh, s, lane);
+    }
+    return earliest;
+}
+
+static void pump_run(struct ev_task *task)
+{
+    struct shard *sh = container_of(task, struct shard, pump);
+    struct stream_now now = shard_now(sh);
+    int64_t earliest;
+
+    sh->pumping = false;
+    earliest = pump_lane(sh, LANE_BLOBS, now);
+    earliest = TR_MIN(earliest, pump_lane(sh, LANE_LINES, now));
+    if (earliest < sh->retry_at) {
+        sh->retry_at = earliest;
+        ev_timer_arm(sh->retry, TR_MAX((earliest - now.mono) / NS_PER_MS, 1));
+    }
+}
+
+static void retry_due(void *ctx)
+{
+    struct shard *sh = ctx;
+    int lane;
+
+    sh->retry_at = INT64_MAX;
+    for (lane = 0; lane < LANE_COUNT; lane++)
+        list_move_all(&sh->ready[lane], &sh->waiting[lane]);
+    shard_wake(sh);
+}
+
+void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, const struct op_result *r)
+{
+    ASSERT(sh->deliveries > 0);
+    sh->deliveries--;
+    stream_result(s, lane, r, shard_now(sh));
+    barrier_check(sh);
+    shard_wake(sh);
+}
+
+/* --- time --------------------------------------------------------------------------------- */
+
+static void sweep_due(void *ctx)
+{
+    struct shard *sh = ctx;
+    struct stream_now now = shard_now(sh);
+    struct hnode *n = NULL;
+    size_t slot = 0;
+
+    repeat_commits(sh);
+    atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
+    atomic_store(&sh->n_streams, sh->streams.count);
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
+        stream_sweep(hmap_entry(n, struct stream, place.node), now);
+    barrier_check(sh);
+    ev_timer_arm(sh->sweep, list_empty(&sh->later) ? SWEEP_MS : REPEAT_MS);
+}
+
+/* --- notes -------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *event, *message;
+    enum log_level level;
+} notes[NOTE_N] = {
+    [NOTE_JOINED] = {"joined", "an open joined a stream that is open", LOG_DEBUG},
+    [NOTE_HELD] = {"held", "an open just after a close is held until lines come", LOG_DEBUG},
+    [NOTE_REPLAYED] = {"replayed", "a body came again and was not taken twice", LOG_INFO},
+    [NOTE_BROKEN_BLOB] = {"broken_upload", "a client's broken retry of an upload was not stored; the stream "
+                          "is closed with a snapshot unless its whole log is here", LOG_WARN},
+    [NOTE_ABSENT] = {"absent", "the log service does not know the stream; its lines are kept for the end "
+                     "of the stream", LOG_WARN},
+    [NOTE_EXPIRED] = {"expired", "the stream is older than the log service keeps one (5 h); its lines are "
+                      "kept for the end of the stream", LOG_WARN},
+    [NOTE_TRUNCATED] = {"truncated", "closed by snapshot with more lines than the log service keeps; the "
+                        "stored log lacks the oldest", LOG_WARN},
+    [NOTE_DEAD] = {"dead", "refused by the log service for good; kept as a dead letter", LOG_ERROR},
+    [NOTE_REOPENED] = {"reopened", "an open whose outcome was unknown had not taken effect and is sent now",
+                       LOG_NOTICE},
+    [NOTE_LATE] = {"late", "lines came after their stream's close was sent", LOG_INFO},
+};
+
+const char *shard_note_event(enum stream_note what)
+{
+    return notes[what].event;
+}
+
+static void env_note(struct stream_env *env, struct stream *s, enum stream_note what, uint64_t lines)
+{
+    struct shard *sh = container_of(env, struct shard, env);
+
+    metric_add(sh->logs->metrics.note[what], 1);
+    log_event(notes[what].level, "stream", notes[what].message, LF_VIEW("account", s->account_v),
+              LF_VIEW("key", s->key_v), LF_UINT("lines", lines));
+}
+
+/* --- life-cycle --------------------------------------------------------------------------- */
+
+struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop, struct fetch_pool *pool,
+                        const struct logs_settings *settings)
+{
+    struct shard *sh = XNEW(struct shard);
+    int lane;
+
+    sh->logs = logs;
+    sh->index = index;
+    sh->loop = loop;
+    sh->pool = pool;
+    rng_seed_random(&sh->rng);
+    sh->env = (struct stream_env){
+        .rng = &sh->rng,
+        .commit = env_commit,
+        .answer = env_answer,
+        .release = env_release,
+        .wake = env_wake,
+        .barrier = barrier_ask,
+        .note = env_note,
+    };
+    shard_configure(sh, settings);
+    sh->retry_at = INT64_MAX;
+    for (lane = 0; lane < LANE_COUNT; lane++) {
+        list_init(&sh->ready[lane]);
+        list_init(&sh->waiting[lane]);
+    }
+    list_init(&sh->stores);
+    list_init(&sh->barriers);
+    list_init(&sh->later);
+    limiter_init(&sh->harness);
+    sh->retry = ev_timer_new(loop, retry_due, sh);
+    sh->sweep = ev_timer_new(loop, sweep_due, sh);
+    ev_timer_arm(sh->sweep, SWEEP_MS);
+    return sh;
+}
+
+void shard_configure(struct shard *sh, const struct logs_settings *settings)
+{
+    sh->settings = settings;
+    sh->env.rules = &settings->rules;
+}
+
+struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_row *row)
+{
+    struct stream *s = stream_add(sh, row->account, row->key);
+
+    if (stream_decode(s, row) < 0)
+        log_event(LOG_WARN, "spool", "the stored state of a stream is not understood; its records are delivered",
+                  LF_VIEW("account", row->account), LF_VIEW("key", row->key));
+    return s;
+}
+
+void shard_recovered(struct shard *sh)
+{
+    struct stream_now now = {clock_mono_ns(), clock_wall_ns()};
+    struct hnode *n = NULL;
+    size_t slot = 0;
+
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
+        stream_recovered(hmap_entry(n, struct stream, place.node), now);
+}
+
+static void stop_due(void *ctx)
+{
+    struct shard *sh = ctx;
+
+    if (sh->commits)
+        ev_timer_arm(sh->stop, STOP_TICK_MS);
+    else
+        sh->stopped(sh->loop);
+}
+
+void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop))
+{
+    sh->stopping = true;
+    sh->stopped = then;
+    ev_timer_disarm(sh->sweep);
+    ev_timer_disarm(sh->retry);
+    sh->stop = ev_timer_new(sh->loop, stop_due, sh);
+    ev_timer_arm(sh->stop, STOP_TICK_MS);
+}
+
+void shard_free(struct shard **shp)
+{
+    struct shard *sh = *shp;
+    size_t slot;
+
+    if (!sh)
+        return;
+    for (slot = 0; slot < sh->streams.n_slots; slot++) {
+        while (sh->streams.slots[slot]) {
+            struct stream *s = hmap_entry(sh->streams.slots[slot], struct stream, place.node);
+
+            s->commits = 0; /* what was not answered is in the spool, or was never promised */
+            stream_remove(sh, s);
+        }
+    }
+    barrier_free_all(sh);
+    store_free_all(sh);
+    hmap_fini(&sh->streams);
+    ev_timer_free(&sh->retry);
+    ev_timer_free(&sh->sweep);
+    if (sh->stop)
+        ev_timer_free(&sh->stop);
+    XFREE(*shp);
+}

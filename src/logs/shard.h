@@ -1,0 +1,92 @@
+/*
+ * A shard: the streams that one worker owns, and everything that happens to them. Calls from other workers are handed over; commits go to the spool
+ * and come back; what is ready is sent when the host's limiter lets it, streams taking turns.
+ */
+#ifndef TR_LOGS_SHARD_H
+#define TR_LOGS_SHARD_H
+
+#include <stdatomic.h>
+#include "base/hmap.h"
+#include "base/list.h"
+#include "ev/loop.h"
+#include "logs/limiter.h"
+#include "logs/logs.h"
+#include "logs/settings.h"
+#include "logs/stream_priv.h"
+#include "net/fetch.h"
+
+struct shard {
+    struct logs *logs;
+    unsigned index;
+    struct ev_loop *loop;
+    struct fetch_pool *pool;
+    const struct logs_settings *settings;
+    struct stream_env env;
+    struct rng rng;
+    struct hmap streams;
+    struct list ready[LANE_COUNT]; /* struct stream.place.ready: ask these */
+    struct list waiting[LANE_COUNT]; /* the same, of streams that may not be asked before retry_at */
+    int64_t retry_at;
+    struct limiter harness;
+    struct list stores;            /* struct store_host: a limiter for each object store */
+    struct ev_timer *retry;        /* the earliest time something may be tried again */
+    struct ev_timer *sweep;
+    struct ev_task pump;
+    bool pumping;
+    struct list barriers;          /* closes that wait for streams of this shard */
+    size_t deliveries;             /* under way */
+    struct list later;             /* commits to be repeated */
+    bool hub;                      /* upstream is a tailrace */
+    int64_t zstd_connections[64];  /* to a hub that takes zstd: ids as in fetch_result; 0: none */
+    unsigned zstd_at;
+    atomic_uint state;             /* enum limiter_state, for the metrics */
+    atomic_size_t n_streams;
+    size_t commits;                /* under way to the spool */
+    bool stopping;
+    struct ev_timer *stop;         /* looks whether the last commit is back */
+    void (*stopped)(struct ev_loop *loop);
+};
+
+/* A call on its way through: made by the worker that received it, run by the stream's owner, answered where it came from. */
+struct submission {
+    struct ev_task task;
+    struct call call;
+    struct shard *from, *owner;
+    struct str account, key;  /* decoded */
+    struct str prefix, query; /* as spelled */
+    struct call_part *parts;
+    bool ok;
+    bool cred_fresh;
+    void *ingest;             /* who asked; NULL once it is gone. Touched by `from` only */
+    void (*answered)(void *ingest, bool ok);
+};
+
+struct submission *submission_new(struct shard *from, enum call_kind kind);
+void submission_free(struct submission *s);
+/* Hand it to the owner of the stream that `account` and `key` name. `answered` is called in from's loop, not from within. */
+void submission_send(struct submission *s);
+
+struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop, struct fetch_pool *pool,
+                        const struct logs_settings *settings);
+void shard_free(struct shard **sh); /* after its loop and the spool have ended */
+void shard_configure(struct shard *sh, const struct logs_settings *settings); /* own thread */
+
+/* Which shard owns the stream of that name? */
+struct shard *shard_owner(struct logs *logs, struct view account, struct view key);
+
+/* Recovery, before the loop runs. */
+struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_row *row);
+void shard_recovered(struct shard *sh);
+
+void shard_wake(struct shard *sh); /* something may be ready */
+struct stream_now shard_now(const struct shard *sh);
+
+/* Start nothing more; call `then` when what was submitted to the spool has come back. Own thread. */
+void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
+
+/* Deliveries report here. `started` is when the request began. */
+void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, const struct op_result *r);
+
+const char *shard_note_event(enum stream_note what);
+
+#endif

@@ -1,0 +1,336 @@
+#include "net/connect.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include "base/bug.h"
+#include "base/list.h"
+#include "base/xmem.h"
+#include "rt/fdx.h"
+
+#define CONNECT_MAGIC 0xc0211ec7u
+
+enum {
+    STAGGER_MS = 250, /* RFC 8305 §5: Connection Attempt Delay */
+    TIMEOUT_MS = 10000,
+    HOST_SHOWN = 100, /* bytes of a name that an error text shows */
+};
+
+enum stage { RESOLVING, DIALLING, SHAKING };
+
+/* One address being dialled. */
+struct attempt {
+    struct list link;
+    struct net_connect *c;
+    struct net_addr addr;
+    int fd;
+    struct ev_io *io;
+};
+
+struct net_connect {
+    uint32_t magic;
+    struct ev_loop *loop;
+    enum stage stage;
+    char *host;
+    char *server_name;
+    char *alpn;
+    size_t alpn_n;
+    uint16_t port;
+    unsigned timeout_ms;
+    struct tls_ctx *tls;
+    bool (*allow)(void *ctx, const struct net_addr *addr);
+    void *allow_ctx;
+    net_connected_fn fn;
+    void *ctx;
+
+    struct net_lookup *lookup;
+    struct net_addr addrs[NET_RESOLVE_MAX]; /* in the order to dial */
+    size_t n_addrs;
+    size_t next;
+    size_t denied;
+    struct list attempts;
+    struct ev_timer *timeout;
+    struct ev_timer *stagger;
+    struct net_stream *stream;
+    struct err last; /* of the last address that failed */
+};
+
+static void attempt_free(struct attempt *at)
+{
+    ev_io_free(&at->io);
+    fd_close(&at->fd);
+    list_remove(&at->link);
+    xfree(at);
+}
+
+static void connect_free(struct net_connect *c)
+{
+    net_lookup_cancel(&c->lookup);
+    while (!list_empty(&c->attempts))
+        attempt_free(list_first(&c->attempts, struct attempt, link));
+    ev_timer_free(&c->timeout);
+    ev_timer_free(&c->stagger);
+    net_stream_close(&c->stream, true);
+    tls_ctx_unref(&c->tls);
+    xfree(c->host);
+    xfree(c->server_name);
+    xfree(c->alpn);
+    OBJ_FINI(c);
+    xfree(c);
+}
+
+/* "a.example:443": what the errors are about. The name may be the choice of a client, so only
+ * printable bytes of it go on. */
+static const char *target(const struct net_connect *c, char out[HOST_SHOWN + 16])
+{
+    bool brackets = strchr(c->host, ':') != NULL;
+
+    snprintf(out, HOST_SHOWN + 16, brackets ? "[%.*s]:%u" : "%.*s:%u", HOST_SHOWN, c->host,
+             c->port);
+    for (char *p = out; *p; p++)
+        if (*p <= ' ' || *p > '~')
+            *p = '?';
+    return out;
+}
+
+/* The end: everything is released before the owner is told. */
+static void finish(struct net_connect *c, struct net_stream *s, const struct err *why)
+{
+    char to[HOST_SHOWN + 16];
+    net_connected_fn fn = c->fn;
+    void *ctx = c->ctx;
+    struct err e;
+
+    if (!s) {
+        e = *why;
+        err_prefix(&e, "cannot connect to %s", target(c, to));
+    }
+    connect_free(c);
+    fn(ctx, s, s ? NULL : &e);
+}
+
+static void on_stream_ready(void *ctx)
+{
+    struct net_connect *c = ctx;
+    struct net_stream *s = c->stream;
+
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    c->stream = NULL;
+    net_stream_bind(s, NULL, NULL);
+    finish(c, s, NULL);
+}
+
+static void on_stream_failed(void *ctx, const struct err *e)
+{
+    struct net_connect *c = ctx;
+    struct err copy = *e;
+
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    finish(c, NULL, &copy);
+}
+
+static const struct net_stream_ops stream_ops = {
+    .on_ready = on_stream_ready,
+    .on_failed = on_stream_failed,
+};
+
+/* A descriptor is connected: the others are given up, and TLS begins, if any. */
+static void take(struct attempt *at)
+{
+    struct net_connect *c = at->c;
+    const char *name = c->server_name ? c->server_name : c->host;
+    int fd = at->fd;
+
+    ev_io_free(&at->io);
+    at->fd = -1;
+    c->stage = SHAKING;
+    ev_timer_disarm(c->stagger);
+    c->stream =
+        net_stream_connected(c->loop, fd, c->tls, name, view_of(c->alpn, c->alpn_n), &at->addr);
+    net_stream_bind(c->stream, &stream_ops, c);
+    while (!list_empty(&c->attempts))
+        attempt_free(list_first(&c->attempts, struct attempt, link));
+}
+
+static void dial_next(struct net_connect *c);
+
+static void attempt_failed(struct attempt *at, int errnum)
+{
+    struct net_connect *c = at->c;
+    char ip[NET_ADDR_TEXT];
+
+    err_errno(&c->last, errnum == ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAIL, errnum, "%s",
+              net_addr_ip(&at->addr, ip));
+    attempt_free(at);
+}
+
+static void on_dialled(void *ctx, unsigned can)
+{
+    struct attempt *at = ctx;
+    struct net_connect *c = at->c;
+    int errnum = 0;
+    socklen_t len = sizeof(errnum);
+
+    (void)can;
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    if (getsockopt(at->fd, SOL_SOCKET, SO_ERROR, &errnum, &len) < 0)
+        errnum = errno;
+    if (errnum == 0) {
+        take(at);
+        return;
+    }
+    attempt_failed(at, errnum);
+    dial_next(c);
+}
+
+/* 0: under way; -1: failed at once, c->last says how. */
+static int dial(struct net_connect *c, const struct net_addr *addr)
+{
+    struct attempt *at = XNEW(struct attempt);
+    int on = 1;
+
+    at->c = c;
+    at->addr = *addr;
+    list_init(&at->link);
+    list_append(&c->attempts, &at->link);
+    at->fd = socket(addr->ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (at->fd < 0) {
+        attempt_failed(at, errno);
+        return -1;
+    }
+    setsockopt(at->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(at->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    if (connect(at->fd, (const struct sockaddr *)&addr->ss, addr->len) < 0 &&
+        errno != EINPROGRESS && errno != EINTR) {
+        attempt_failed(at, errno);
+        return -1;
+    }
+    at->io = ev_io_new(c->loop, at->fd, on_dialled, at);
+    ev_io_want(at->io, EV_CAN_WRITE); /* also if connected already: told in the next turn */
+    return 0;
+}
+
+/* Dial the next address that is allowed; the end comes when none is left and none is under way. */
+static void dial_next(struct net_connect *c)
+{
+    ev_timer_disarm(c->stagger);
+    while (c->next < c->n_addrs) {
+        const struct net_addr *addr = &c->addrs[c->next++];
+
+        if (c->allow && !c->allow(c->allow_ctx, addr)) {
+            c->denied++;
+            continue;
+        }
+        if (dial(c, addr) < 0)
+            continue;
+        if (c->next < c->n_addrs)
+            ev_timer_arm(c->stagger, STAGGER_MS);
+        return;
+    }
+    if (!list_empty(&c->attempts))
+        return;
+    if (c->denied == c->n_addrs)
+        err_set(&c->last, ERR_DENIED, "no address of it is allowed");
+    finish(c, NULL, &c->last);
+}
+
+static void on_stagger(void *ctx)
+{
+    struct net_connect *c = ctx;
+
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    dial_next(c);
+}
+
+static void on_timeout(void *ctx)
+{
+    static const char *const doing[] = {
+        [RESOLVING] = "looking up the name",
+        [DIALLING] = "connecting",
+        [SHAKING] = "TLS handshake",
+    };
+    struct net_connect *c = ctx;
+    struct err e;
+
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    err_set(&e, ERR_TIMEOUT, "%s took longer than %u ms", doing[c->stage], c->timeout_ms);
+    finish(c, NULL, &e);
+}
+
+/* Families in turns, beginning with the first address's (RFC 8305 §4): a broken one costs no more
+ * than every second try. */
+static void interleave(struct net_connect *c, const struct net_addr *from, size_t n)
+{
+    bool used[NET_RESOLVE_MAX] = {false};
+    sa_family_t family = from[0].ss.ss_family;
+
+    ASSERT(n <= NET_RESOLVE_MAX);
+    while (c->n_addrs < n) {
+        size_t pick = n;
+
+        for (size_t i = n; i-- > 0;) /* the first of the family, else the first at all */
+            if (!used[i] &&
+                (pick == n || from[i].ss.ss_family == family || from[pick].ss.ss_family != family))
+                pick = i;
+        used[pick] = true;
+        family = from[pick].ss.ss_family == AF_INET6 ? AF_INET : AF_INET6;
+        c->addrs[c->n_addrs++] = from[pick];
+    }
+}
+
+static void on_resolved(void *ctx, const struct net_addr *addrs, size_t n, const struct err *e)
+{
+    struct net_connect *c = ctx;
+
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    c->lookup = NULL;
+    if (n == 0) {
+        finish(c, NULL, e);
+        return;
+    }
+    c->stage = DIALLING;
+    interleave(c, addrs, n);
+    dial_next(c);
+}
+
+struct net_connect *net_connect_start(struct net_resolver *r, struct ev_loop *loop,
+                                      const struct net_connect_opts *o, net_connected_fn fn,
+                                      void *ctx)
+{
+    struct net_connect *c = XNEW(struct net_connect);
+
+    OBJ_INIT(c, CONNECT_MAGIC);
+    c->loop = loop;
+    c->stage = RESOLVING;
+    c->host = xstrdup(o->host);
+    c->server_name = o->server_name ? xstrdup(o->server_name) : NULL;
+    c->alpn = o->alpn.n ? xmemdup0(o->alpn.p, o->alpn.n) : NULL;
+    c->alpn_n = o->alpn.n;
+    c->port = o->port;
+    c->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_MS;
+    c->tls = o->tls ? tls_ctx_ref(o->tls) : NULL;
+    c->allow = o->allow;
+    c->allow_ctx = o->allow_ctx;
+    c->fn = fn;
+    c->ctx = ctx;
+    list_init(&c->attempts);
+    c->timeout = ev_timer_new(loop, on_timeout, c);
+    c->stagger = ev_timer_new(loop, on_stagger, c);
+    ev_timer_arm(c->timeout, c->timeout_ms);
+    c->lookup = net_resolve(r, c->host, c->port, on_resolved, c);
+    return c;
+}
+
+void net_connect_cancel(struct net_connect **cp)
+{
+    struct net_connect *c = *cp;
+
+    *cp = NULL;
+    if (!c)
+        return;
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    connect_free(c);
+}

@@ -1,0 +1,104 @@
+#include "spool/spool_priv.h"
+
+#include "base/bug.h"
+
+/*
+ * Reads have a connection and a thread of their own, so that a slow disk read holds up no commit.
+ * A read transaction is short: as long as it lasts the log cannot start over.
+ */
+
+int reader_open(struct spool *s, struct err *e)
+{
+    if (schema_connect(s, &s->rdb, true, e) < 0)
+        return -1;
+    if (sql_prepare(s->rdb, "SELECT body FROM record WHERE id=?1", &s->r_body, e) < 0 ||
+        sql_prepare(s->rdb, "SELECT body FROM dead WHERE id=?1", &s->r_dead, e) < 0)
+        return -1;
+    return sql_prepare(s->rdb, "SELECT data FROM piece WHERE id=?1", &s->r_piece, e);
+}
+
+void reader_close(struct spool *s)
+{
+    sqlite3_finalize(s->r_body);
+    sqlite3_finalize(s->r_dead);
+    sqlite3_finalize(s->r_piece);
+    sqlite3_close(s->rdb);
+    s->rdb = NULL;
+}
+
+/* True: a row was found or the read failed for good. */
+static bool look(struct spool *s, sqlite3_stmt *q, int64_t id, struct spool_read *r)
+{
+    struct view v;
+    int rc;
+
+    sqlite3_bind_int64(q, 1, id);
+    rc = sqlite3_step(q);
+    if (rc == SQLITE_ROW) {
+        v = sql_view(q, 0);
+        str_add(&r->data, v.p, v.n);
+    } else if (rc != SQLITE_DONE) {
+        sql_error(s->rdb, sqlite3_extended_errcode(s->rdb), "cannot read", &r->err);
+    }
+    sqlite3_reset(q);
+    return rc != SQLITE_DONE;
+}
+
+static void serve(struct spool *s, struct spool_read *r)
+{
+    r->err = (struct err){0};
+    str_clear(&r->data);
+    if (r->record) {
+        if (look(s, s->r_body, r->record, r) || look(s, s->r_dead, r->record, r))
+            return;
+    } else if (r->blob > 0 && r->blob <= BLOB_ID_MAX && r->seq <= PIECE_SEQ_MAX) {
+        if (look(s, s->r_piece, (int64_t)((uint64_t)r->blob << PIECE_SHIFT | r->seq), r))
+            return;
+    }
+    err_set(&r->err, ERR_NOTFOUND, "spool: not there");
+}
+
+/* The first few of the list in one transaction; returns the rest. */
+static struct spool_read *serve_batch(struct spool *s, struct spool_read *r)
+{
+    struct spool_read *first = r, *rest;
+    size_t n, bytes = 0;
+
+    sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
+    for (n = 0; r && n < READ_BATCH && bytes < READ_BATCH_BYTES; n++, r = r->next) {
+        serve(s, r);
+        bytes += r->data.n;
+    }
+    rest = r;
+    sqlite3_exec(s->rdb, "COMMIT", NULL, NULL, NULL);
+    while (first != rest) {
+        struct spool_read *next = first->next;
+
+        first->next = NULL;
+        first->done(first);
+        first = next;
+    }
+    return rest;
+}
+
+void *reader_main(void *arg)
+{
+    struct spool *s = arg;
+    struct spool_read *r;
+
+    do {
+        pthread_mutex_lock(&s->r_lock);
+        while (!s->r_head && !s->r_stopping)
+            pthread_cond_wait(&s->r_wake, &s->r_lock);
+        r = s->r_head;
+        s->r_head = NULL;
+        s->r_tail = &s->r_head;
+        pthread_mutex_unlock(&s->r_lock);
+        while (r)
+            r = serve_batch(s, r);
+        pthread_mutex_lock(&s->r_lock);
+        r = s->r_head;
+        pthread_mutex_unlock(&s->r_lock);
+    } while (r || !s->r_stopping);
+    return NULL;
+}

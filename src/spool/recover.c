@@ -1,0 +1,295 @@
+#include "spool/spool_priv.h"
+
+#include "base/bug.h"
+#include "base/xmem.h"
+
+static const char *const ledger_names[] = {
+#define X(e, name, family, state, help) [LEDGER_##e] = name,
+    LEDGER_ROWS(X)
+#undef X
+};
+
+/* --- loading the writer's memory --------------------------------------------------------- */
+
+/* Run `sql` and call `row` for each row; 0, or -1 with `e` filled. */
+static int each(struct spool *s, const char *sql, int (*row)(struct spool *, sqlite3_stmt *),
+                struct err *e)
+{
+    sqlite3_stmt *q = NULL;
+    int rc;
+
+    if (sql_prepare(s->db, sql, &q, e) < 0)
+        return -1;
+    while ((rc = sqlite3_step(q)) == SQLITE_ROW)
+        if (row(s, q) < 0)
+            break;
+    if (rc != SQLITE_DONE)
+        sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read", e);
+    sqlite3_finalize(q);
+    return rc == SQLITE_DONE ? 0 : -1;
+}
+
+static int load_ledger_row(struct spool *s, sqlite3_stmt *q)
+{
+    struct view name = sql_view(q, 1);
+    size_t i;
+
+    for (i = 0; i < LEDGER_N; i++) {
+        if (!view_is(name, ledger_names[i]))
+            continue;
+        s->ledger_id[i] = sqlite3_column_int64(q, 0);
+        s->ledger[i] = sqlite3_column_int64(q, 2);
+    }
+    return 0;
+}
+
+/* Rows are found by name, so that a version with more of them takes the old ones over. */
+static int load_ledger(struct spool *s, struct err *e)
+{
+    int64_t top = 0;
+    size_t i;
+
+    memset(s->ledger, 0, sizeof(s->ledger));
+    memset(s->ledger_id, 0, sizeof(s->ledger_id));
+    if (each(s, "SELECT id,name,value FROM ledger", load_ledger_row, e) < 0 ||
+        sql_int(s->db, "SELECT coalesce(max(id),0) FROM ledger", 0, &top, e) < 0)
+        return -1;
+    for (i = 0; i < LEDGER_N; i++) {
+        if (s->ledger_id[i])
+            continue;
+        s->ledger_id[i] = ++top;
+        if (sql_execf(s->db, e, "INSERT INTO ledger VALUES(%lld,'%s',0)", (long long)top,
+                      ledger_names[i]) < 0)
+            return -1;
+    }
+    memcpy(s->pub_ledger, s->ledger, sizeof(s->ledger));
+    return 0;
+}
+
+static int load_ids(struct spool *s, struct id_space *ids, const char *name, const char *sql,
+                    struct err *e)
+{
+    char counter[80];
+    int64_t top = 0, known = 0;
+
+    ids->name = name;
+    sqlite3_snprintf(sizeof(counter), counter, "SELECT value FROM counter WHERE name='%s'", name);
+    if (sql_int(s->db, counter, 1, &known, e) < 0 || sql_int(s->db, sql, 0, &top, e) < 0)
+        return -1;
+    ids->next = TR_MAX(TR_MAX(known, top + 1), 1);
+    ids->undo_next = ids->next;
+    ids->reserved = ids->undo_reserved = known;
+    return 0;
+}
+
+static int load_stream(struct spool *s, sqlite3_stmt *q)
+{
+    uint64_t next = (uint64_t)sqlite3_column_int64(q, 1);
+
+    streams_add(s, sqlite3_column_int64(q, 0), next, next);
+    return 0;
+}
+
+static int load_number(struct spool *s, sqlite3_stmt *q)
+{
+    struct wstream *ws = streams_find(s, sqlite3_column_int64(q, 0));
+    uint64_t number = (uint64_t)sqlite3_column_int64(q, 1);
+
+    if (ws && number >= ws->next)
+        ws->next = number + 1;
+    return 0;
+}
+
+/* After a clean close the rows of the streams say it all; otherwise newer records say more. */
+static int load_streams(struct spool *s, struct err *e)
+{
+    int64_t clean = 0;
+
+    if (each(s, "SELECT id,next FROM stream", load_stream, e) < 0 ||
+        sql_int(s->db, "SELECT value FROM counter WHERE name='clean'", 0, &clean, e) < 0)
+        return -1;
+    s->clean = clean == 1;
+    if (s->clean)
+        return 0;
+    if (each(s, "SELECT stream,number FROM record", load_number, e) < 0)
+        return -1;
+    return each(s, "SELECT stream,number FROM dead", load_number, e);
+}
+
+/* Pieces whose upload never became a record; one look per blob, whatever its number of pieces. */
+static int drop_orphans(struct spool *s, struct err *e)
+{
+    int64_t at = 0, piece = 0, known = 0;
+
+    for (;;) {
+        char sql[96];
+
+        sqlite3_snprintf(sizeof(sql), sql,
+                         "SELECT id FROM piece WHERE id>=%lld ORDER BY id LIMIT 1", (long long)at);
+        if (sql_int(s->db, sql, -1, &piece, e) < 0)
+            return -1;
+        if (piece < 0)
+            return 0;
+        at = (piece >> PIECE_SHIFT) << PIECE_SHIFT;
+        sqlite3_snprintf(sizeof(sql), sql, "SELECT 1 FROM blob WHERE id=%lld",
+                         (long long)(piece >> PIECE_SHIFT));
+        if (sql_int(s->db, sql, 0, &known, e) < 0)
+            return -1;
+        if (!known && sql_execf(s->db, e, "DELETE FROM piece WHERE id BETWEEN %lld AND %lld",
+                                (long long)at, (long long)(at | PIECE_SEQ_MAX)) < 0)
+            return -1;
+        if (at >> PIECE_SHIFT >= BLOB_ID_MAX)
+            return 0;
+        at += (int64_t)1 << PIECE_SHIFT;
+    }
+}
+
+static int load_all(struct spool *s, struct err *e)
+{
+    if (load_ledger(s, e) < 0 || load_streams(s, e) < 0)
+        return -1;
+    if (load_ids(s, &s->record_ids, "record",
+                 "SELECT max(coalesce((SELECT max(id) FROM record),0),"
+                 "coalesce((SELECT max(id) FROM dead),0))", e) < 0 ||
+        load_ids(s, &s->stream_ids, "stream", "SELECT coalesce(max(id),0) FROM stream", e) < 0)
+        return -1;
+    if (load_ids(s, &s->blob_ids, "blob",
+                 "SELECT max(coalesce((SELECT max(id) FROM blob),0),"
+                 "coalesce((SELECT max(id)>>24 FROM piece),0))", e) < 0)
+        return -1;
+    atomic_store(&s->next_blob, s->blob_ids.next);
+    return 0;
+}
+
+/* `fn` in a transaction. 1: the database is damaged. */
+static int run(struct spool *s, int (*fn)(struct spool *, struct err *), struct err *e)
+{
+    bool damage;
+
+    if (sql_exec(s->db, "BEGIN IMMEDIATE", e) == 0 && fn(s, e) == 0 &&
+        sql_exec(s->db, "COMMIT", e) == 0)
+        return 0;
+    damage = sql_is_damage(sqlite3_errcode(s->db));
+    if (!sqlite3_get_autocommit(s->db))
+        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    return damage ? 1 : -1;
+}
+
+int recover_load(struct spool *s, struct err *e)
+{
+    /* Room that cannot be made on a full disk is no reason not to start. */
+    if (run(s, drop_orphans, e) == 1)
+        return 1;
+    return run(s, load_all, e);
+}
+
+/* --- the caller's walks ------------------------------------------------------------------ */
+
+int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row),
+                      void *ctx, struct err *e)
+{
+    sqlite3_stmt *q = NULL;
+    int rc, stop = 0;
+
+    ASSERT(!s->started);
+    if (sql_prepare(s->db, "SELECT id,account,key,state FROM stream ORDER BY id", &q, e) < 0)
+        return -1;
+    while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        struct spool_stream_row row = {
+            .id = sqlite3_column_int64(q, 0),
+            .account = sql_view(q, 1),
+            .key = sql_view(q, 2),
+            .state = sql_view(q, 3),
+        };
+        struct wstream *ws = streams_find(s, row.id);
+
+        row.next = ws ? ws->next : 0;
+        stop = fn(ctx, &row);
+    }
+    if (!stop && rc != SQLITE_DONE)
+        stop = sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read the streams", e);
+    sqlite3_finalize(q);
+    return stop ? -1 : 0;
+}
+
+static struct spool_record_row record_row(sqlite3_stmt *q)
+{
+    return (struct spool_record_row){
+        .id = sqlite3_column_int64(q, 0),
+        .stream = sqlite3_column_int64(q, 1),
+        .number = (uint64_t)sqlite3_column_int64(q, 2),
+        .kind = sqlite3_column_int(q, 3),
+        .lines = (uint64_t)sqlite3_column_int64(q, 4),
+        .at_ns = sqlite3_column_int64(q, 5),
+        .size = (uint64_t)sqlite3_column_int64(q, 6),
+        .blob = sqlite3_column_int64(q, 7),
+        .meta = sql_view(q, 8),
+    };
+}
+
+int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_record_row *row),
+                      void *ctx, struct err *e)
+{
+    sqlite3_stmt *q = NULL;
+    int rc, stop = 0;
+
+    ASSERT(!s->started);
+    if (sql_prepare(s->db, "SELECT id,stream,number,kind,lines,at,size,blob,meta FROM record"
+                           " ORDER BY id", &q, e) < 0)
+        return -1;
+    while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        struct spool_record_row row = record_row(q);
+
+        stop = fn(ctx, &row);
+    }
+    if (!stop && rc != SQLITE_DONE)
+        stop = sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read the records", e);
+    sqlite3_finalize(q);
+    return stop ? -1 : 0;
+}
+
+int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dead_row *row),
+                    void *ctx, struct err *e)
+{
+    sqlite3_stmt *q = NULL;
+    int rc, stop = 0;
+
+    ASSERT(!s->started);
+    if (sql_prepare(s->db, "SELECT id,stream,number,kind,lines,at,size,blob,meta,reason,buried_at,"
+                           "account,key FROM dead ORDER BY id", &q, e) < 0)
+        return -1;
+    while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        struct spool_dead_row row = {
+            .record = record_row(q),
+            .reason = sql_view(q, 9),
+            .buried_ns = sqlite3_column_int64(q, 10),
+            .account = sql_view(q, 11),
+            .key = sql_view(q, 12),
+        };
+
+        stop = fn(ctx, &row);
+    }
+    if (!stop && rc != SQLITE_DONE)
+        stop = sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read the dead letters", e);
+    sqlite3_finalize(q);
+    return stop ? -1 : 0;
+}
+
+int spool_each_value(struct spool *s, const char *space,
+                     int (*fn)(void *ctx, struct view name, struct view value), void *ctx,
+                     struct err *e)
+{
+    sqlite3_stmt *q = NULL;
+    int rc, stop = 0;
+
+    ASSERT(!s->started);
+    if (sql_prepare(s->db, "SELECT name,value FROM value WHERE space=?1 ORDER BY name", &q, e) < 0)
+        return -1;
+    sqlite3_bind_text(q, 1, space, -1, SQLITE_STATIC);
+    while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW)
+        stop = fn(ctx, sql_view(q, 0), sql_view(q, 1));
+    if (!stop && rc != SQLITE_DONE)
+        stop = sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read the values", e);
+    sqlite3_finalize(q);
+    return stop ? -1 : 0;
+}

@@ -1,0 +1,259 @@
+/* What the files of the spool share. No other directory includes this, but for its unit tests. */
+#ifndef TR_SPOOL_SPOOL_PRIV_H
+#define TR_SPOOL_SPOOL_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "spool/spool.h"
+#include "base/hmap.h"
+#include "rt/clock.h"
+#include <sqlite3.h>
+
+/* --- the format (docs/spool-format.md) --------------------------------------------------- */
+
+enum {
+    SPOOL_APPLICATION_ID = 0x7472736c, /* "trsl" */
+    SPOOL_FORMAT = 1,
+    SPOOL_PAGE = 4096,
+    /* A piece's key is blob << PIECE_SHIFT | seq: pieces lie together without a second index. */
+    PIECE_SHIFT = 24,
+};
+#define PIECE_SEQ_MAX ((1U << PIECE_SHIFT) - 1)
+#define BLOB_ID_MAX   (INT64_MAX >> PIECE_SHIFT)
+
+/* --- limits ------------------------------------------------------------------------------ */
+
+enum {
+    /* One group: bounds the memory of a commit and how long the first in it waits for the last. */
+    GROUP_TXNS = 512,
+    GROUP_BYTES = 8 << 20,
+    READ_BATCH = 32,            /* reads in one read transaction, which holds the log back */
+    READ_BATCH_BYTES = 4 << 20,
+    CHECKPOINT_FRAMES = 1000,   /* SQLite's own default; with more, commits stall for longer */
+    WAL_FRAMES_HARD = 16 * CHECKPOINT_FRAMES, /* past it, readers are waited for */
+    FAIL_PAUSE_MS = 100,
+    BUSY_MS = 2000,             /* an admin's shell may hold the write lock for a moment */
+    SLACK_PAGES = 256,          /* above the limit, for transactions that only make room */
+    RESERVE_BYTES = 8 << 20,    /* on a full disk given back to SQLite, so that deletes go on */
+    CHECK_MAX_BYTES = 256 << 20, /* larger databases are not read through at start */
+    STATS_MS = 200,
+    RECENT = 16384,             /* records whose stream and number are known without a look */
+};
+
+/* --- vfs.c: the system's VFS with counters ----------------------------------------------- */
+
+struct spool_vfs {
+    sqlite3_vfs vfs;
+    sqlite3_vfs *real;
+    char name[40];
+    _Atomic uint64_t written;
+    _Atomic uint64_t syncs;
+    /* For tests: the `fail_at`-th write or sync from now fails with `fail_code`; 0: none does. All
+     * the following ones too if `fail_stays`. */
+    _Atomic int64_t fail_at;
+    _Atomic int fail_code;
+    _Atomic bool fail_stays;
+};
+
+int spool_vfs_init(struct spool_vfs *v, struct err *e) TR_MUST_USE;
+void spool_vfs_fini(struct spool_vfs *v);
+
+/* --- statements -------------------------------------------------------------------------- */
+
+#define SPOOL_STATEMENTS(X)                                                                        \
+    X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
+    X(COMMIT, "COMMIT")                                                                            \
+    X(STREAM_ADD, "INSERT INTO stream VALUES(?1,?2,?3,?4,?5)")                                     \
+    X(STREAM_STATE, "UPDATE stream SET next=?2,state=?3 WHERE id=?1")                              \
+    X(STREAM_NEXT, "UPDATE stream SET next=?2 WHERE id=?1")                                        \
+    X(STREAM_DROP, "DELETE FROM stream WHERE id=?1")                                               \
+    X(RECORD_ADD, "INSERT INTO record VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")                     \
+    X(RECORD_WHAT, "SELECT stream,number,blob FROM record WHERE id=?1")                            \
+    X(RECORD_DELETE, "DELETE FROM record WHERE id=?1")                                             \
+    X(DEAD_WHAT, "SELECT blob FROM dead WHERE id=?1")                                              \
+    X(DEAD_DELETE, "DELETE FROM dead WHERE id=?1")                                                 \
+    X(DEAD_ADD, "INSERT INTO dead SELECT r.id,r.stream,r.number,r.kind,r.lines,r.at,r.size,"       \
+                "r.blob,?2,?3,s.account,s.key,r.meta,r.body "                                      \
+                "FROM record r LEFT JOIN stream s ON s.id=r.stream WHERE r.id=?1")                 \
+    X(BLOB_ADD, "INSERT INTO blob VALUES(?1,?2)")                                                  \
+    X(BLOB_DELETE, "DELETE FROM blob WHERE id=?1")                                                 \
+    X(BLOB_SIZE, "SELECT coalesce(sum(length(data)),0) FROM piece WHERE id BETWEEN ?1 AND ?2")     \
+    X(PIECE_ADD, "INSERT OR REPLACE INTO piece VALUES(?1,?2)")                                     \
+    X(PIECES_DELETE, "DELETE FROM piece WHERE id BETWEEN ?1 AND ?2")                               \
+    X(VALUE_SET, "INSERT OR REPLACE INTO value VALUES(?1,?2,?3)")                                  \
+    X(VALUE_DELETE, "DELETE FROM value WHERE space=?1 AND name=?2")                                \
+    X(LEDGER_SET, "UPDATE ledger SET value=?2 WHERE id=?1")                                        \
+    X(COUNTER_SET, "INSERT OR REPLACE INTO counter VALUES(?1,?2)")                                 \
+    X(PAGES, "PRAGMA page_count")                                                                  \
+    X(PAGES_FREE, "PRAGMA freelist_count")                                                         \
+    X(OLDEST, "SELECT at FROM record ORDER BY id LIMIT 1")
+
+enum spool_statement {
+#define X(name, sql) ST_##name,
+    SPOOL_STATEMENTS(X)
+#undef X
+    ST_N
+};
+
+/* --- the writer's memory ----------------------------------------------------------------- */
+
+/* Ids are handed out from blocks that are reserved in the table `counter`, so that one is never
+ * used twice, also when all its rows are gone. */
+struct id_space {
+    const char *name;
+    int64_t next;
+    int64_t reserved; /* first id that the database does not know as possibly used */
+    int64_t undo_next, undo_reserved;
+};
+
+/* The writer's side of a stream. */
+struct wstream {
+    struct hnode node; /* spool.streams, by id */
+    int64_t id;
+    uint64_t next;
+    uint64_t saved;    /* `next` in the stream's row */
+    uint64_t undo_next, undo_saved;
+    struct wstream *touched_next;
+    struct spool_stream *owner; /* of one that the group at hand has inserted */
+    bool touched;      /* in the group's list: what follows can be taken back */
+    bool fresh;        /* inserted by the group */
+    bool dropped;      /* deleted by the group */
+    bool save;         /* its newest number is about to be deleted: row.next must say so */
+};
+
+/* Which stream and number a record has, for those that are deleted soon after they came. */
+struct recent {
+    int64_t id;
+    int64_t stream;
+    uint64_t number;
+    int64_t blob;
+};
+
+struct txn_queue {
+    struct spool_txn *head, **tail;
+};
+
+struct spool {
+    uint32_t magic;
+    /* fixed after open */
+    char *dir, *path, *lock_path, *reserve_path;
+    int lock_fd;
+    enum spool_sync sync;
+    uint64_t limit;
+    uint32_t max_pages;
+    uint32_t checkpoint_frames;
+    struct spool_vfs vfs;
+    bool vfs_ready;
+    bool started;
+
+    /* the writer thread's (before spool_start: the opener's) */
+    sqlite3 *db;
+    sqlite3_stmt *st[ST_N];
+    struct hmap streams;
+    struct wstream *touched;
+    struct id_space record_ids, stream_ids, blob_ids;
+    bool clean;           /* the database says that row.next of all streams is exact */
+    bool reserve_there;
+    int64_t ledger[LEDGER_N];
+    int64_t delta[LEDGER_N]; /* the group's */
+    int64_t ledger_id[LEDGER_N];
+    struct recent *recent;
+    uint32_t wal_frames, checkpointed_at;
+    bool locked_out; /* the last BEGIN met somebody else's lock */
+    bool stats_due;
+    int64_t stats_ns;
+    uint64_t bytes_since_stats;
+
+    /* the writer's queue */
+    pthread_t writer;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct txn_queue queue;
+    bool writer_waits, stopping;
+
+    /* the reader's */
+    sqlite3 *rdb;
+    sqlite3_stmt *r_body, *r_dead, *r_piece;
+    pthread_t reader;
+    pthread_mutex_t r_lock;
+    pthread_cond_t r_wake;
+    struct spool_read *r_head, **r_tail;
+    bool r_stopping;
+
+    _Atomic int64_t next_blob;
+
+    /* what others may see */
+    pthread_mutex_t pub_lock;
+    int64_t pub_ledger[LEDGER_N];
+    struct spool_stats pub;
+};
+
+enum { SPOOL_MAGIC = 0x73706f6c };
+
+/* --- sql.c: small helpers over SQLite ---------------------------------------------------- */
+
+/* Fill `e` from the error `rc`: ERR_FULL, ERR_LIMIT, ERR_INVALID or ERR_IO. Returns -1. */
+int sql_error(sqlite3 *db, int rc, const char *what, struct err *e);
+int sql_exec(sqlite3 *db, const char *sql, struct err *e) TR_MUST_USE;
+int sql_execf(sqlite3 *db, struct err *e, const char *fmt, ...) TR_PRINTF(3, 4) TR_MUST_USE;
+int sql_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **out, struct err *e) TR_MUST_USE;
+/* First column of the first row; `absent` if there is none. */
+int sql_int(sqlite3 *db, const char *sql, int64_t absent, int64_t *out, struct err *e) TR_MUST_USE;
+bool sql_is_damage(int rc);
+static inline struct view sql_view(sqlite3_stmt *q, int column)
+{
+    const void *p = sqlite3_column_blob(q, column);
+
+    return view_of(p, p ? (size_t)sqlite3_column_bytes(q, column) : 0);
+}
+
+/* --- place.c: directory, lock, files ----------------------------------------------------- */
+
+int place_take(struct spool *s, struct err *e) TR_MUST_USE;   /* directory, file system, lock */
+void place_leave(struct spool *s);
+/* 1: there, looks like a database; 0: nothing there; -1: no database, `e` says why. */
+int place_look(struct spool *s, struct err *e) TR_MUST_USE;
+int place_create(struct spool *s, struct err *e) TR_MUST_USE; /* an empty file with mode 0600 */
+/* There is no database: set logs of one aside that may be left. */
+int place_clear(struct spool *s, struct err *e) TR_MUST_USE;
+int place_set_aside(struct spool *s, struct str *name, struct err *e) TR_MUST_USE;
+void place_reserve(struct spool *s);      /* make the reserve file if it is not there */
+bool place_give_reserve(struct spool *s); /* free its space; false: there was none */
+
+/* --- schema.c ---------------------------------------------------------------------------- */
+
+/* Open the writer's connection and make or check the schema. 1: the database is damaged. */
+int schema_open(struct spool *s, bool fresh, struct err *e) TR_MUST_USE;
+int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR_MUST_USE;
+
+/* --- recover.c --------------------------------------------------------------------------- */
+
+/* Fill the writer's memory from the tables, drop orphaned pieces. 1: damaged. */
+int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
+
+/* --- writer.c, exec.c -------------------------------------------------------------------- */
+
+void *writer_main(void *arg);
+void writer_drain(struct spool *s); /* what is queued, in the caller's thread */
+/* Save the exact numbers and ids, checkpoint. */
+int writer_goodbye(struct spool *s, struct err *e) TR_MUST_USE;
+void writer_stats(struct spool *s); /* refresh used bytes and oldest record */
+
+int exec_txn(struct spool *s, struct spool_txn *t, struct err *e) TR_MUST_USE;
+int exec_group_end(struct spool *s, struct err *e) TR_MUST_USE; /* ledger, counters, numbers */
+void exec_keep(struct spool *s);   /* the group is committed */
+void exec_undo(struct spool *s);   /* the group is rolled back */
+void exec_publish(struct spool_txn *t); /* hand ids and numbers to the owners */
+int exec_step(struct spool *s, enum spool_statement which, struct err *e) TR_MUST_USE;
+
+struct wstream *streams_find(struct spool *s, int64_t id);
+struct wstream *streams_add(struct spool *s, int64_t id, uint64_t next, uint64_t saved);
+void streams_free(struct spool *s);
+
+/* --- reader.c ---------------------------------------------------------------------------- */
+
+int reader_open(struct spool *s, struct err *e) TR_MUST_USE;
+void reader_close(struct spool *s);
+void *reader_main(void *arg);
+
+#endif

@@ -1,0 +1,380 @@
+#include "spool/spool_priv.h"
+
+#include "spool/txn_priv.h"
+#include "rt/fault.h"
+#include <errno.h>
+#include <time.h>
+
+/*
+ * The writer thread: takes the whole queue, commits it as one group and calls back in order. A
+ * group that fails is rolled back and its transactions are tried one by one, so that one that is
+ * poisoned or too large fails alone.
+ */
+
+static void rollback(struct spool *s)
+{
+    /* SQLite has rolled back by itself after some errors. */
+    if (!sqlite3_get_autocommit(s->db))
+        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    exec_undo(s);
+}
+
+static int commit(struct spool *s, struct err *e)
+{
+    fault_point("spool-before-commit");
+    if (fault_point("spool-commit"))
+        return err_set(e, ERR_IO, "spool: a test wants this commit to fail");
+    if (exec_step(s, ST_COMMIT, e) < 0)
+        return -1;
+    fault_point("spool-after-commit");
+    return 0;
+}
+
+/* Commit `n` transactions from `t` on as one; -1: nothing of them happened. */
+static int commit_run(struct spool *s, struct spool_txn *t, size_t n, struct err *e)
+{
+    s->locked_out = false;
+    if (exec_step(s, ST_BEGIN, e) < 0) {
+        s->locked_out = (sqlite3_errcode(s->db) & 0xff) == SQLITE_BUSY;
+        return -1;
+    }
+    for (; n; n--, t = t->next) {
+        if (exec_txn(s, t, e) < 0)
+            goto fail;
+        s->bytes_since_stats += t->bytes;
+    }
+    if (exec_group_end(s, e) < 0 || commit(s, e) < 0)
+        goto fail;
+    exec_keep(s);
+    s->stats_due = true;
+    return 0;
+fail:
+    rollback(s);
+    return -1;
+}
+
+/* --- making room ------------------------------------------------------------------------- */
+
+static bool checkpoint(struct spool *s, int mode)
+{
+    int frames = 0, done = 0;
+    int rc = sqlite3_wal_checkpoint_v2(s->db, NULL, mode, &frames, &done);
+
+    s->checkpointed_at = s->wal_frames;
+    if (rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE)
+        s->wal_frames = s->checkpointed_at = 0;
+    return rc == SQLITE_OK;
+}
+
+static void set_max_pages(struct spool *s, uint32_t pages)
+{
+    char sql[64];
+
+    sqlite3_snprintf(sizeof(sql), sql, "PRAGMA max_page_count=%u", pages);
+    sqlite3_exec(s->db, sql, NULL, NULL, NULL);
+}
+
+/*
+ * The disk or the limit is full. The log starts over once it is copied into the database, for which
+ * the database may have to grow: that is what the reserve is for.
+ */
+static void make_room(struct spool *s)
+{
+    if (checkpoint(s, SQLITE_CHECKPOINT_RESTART))
+        return;
+    if (place_give_reserve(s))
+        checkpoint(s, SQLITE_CHECKPOINT_RESTART);
+}
+
+/* One alone. What makes room may go a little over the limit, or nothing would ever be deleted. */
+static int commit_single(struct spool *s, struct spool_txn *t, struct err *e)
+{
+    int rc = commit_run(s, t, 1, e);
+
+    if (rc == 0 || e->code != ERR_FULL || t->grows)
+        return rc;
+    make_room(s);
+    set_max_pages(s, s->max_pages + SLACK_PAGES);
+    rc = commit_run(s, t, 1, e);
+    set_max_pages(s, s->max_pages);
+    return rc;
+}
+
+/* --- groups ------------------------------------------------------------------------------ */
+
+static void publish(struct spool *s, uint64_t committed, uint64_t failed, bool failing)
+{
+    pthread_mutex_lock(&s->pub_lock);
+    memcpy(s->pub_ledger, s->ledger, sizeof(s->ledger));
+    s->pub.commits += committed > 0;
+    s->pub.transactions += committed;
+    s->pub.failed += failed;
+    s->pub.failing = failing;
+    pthread_mutex_unlock(&s->pub_lock);
+}
+
+static void finish(struct spool_txn *t, const struct err *err)
+{
+    if (!err)
+        exec_publish(t);
+    if (t->done)
+        t->done(t->ctx, err);
+    spool_txn_free(&t);
+}
+
+static void finish_all(struct spool_txn *t, size_t n)
+{
+    for (; n; n--) {
+        struct spool_txn *next = t->next;
+
+        finish(t, NULL);
+        t = next;
+    }
+}
+
+/* Whether the spool is in trouble, and not just that transaction. */
+static bool is_trouble(const struct err *e)
+{
+    return e->code == ERR_FULL || e->code == ERR_IO;
+}
+
+/* False: nothing could be committed. A foreign lock has been waited for once: that is enough. */
+static bool run_singles(struct spool *s, struct spool_txn *t, size_t n, struct err *why)
+{
+    bool any = false, trouble = false;
+
+    for (; n; n--) {
+        struct spool_txn *next = t->next;
+        struct err err = *why;
+
+        if (!s->locked_out && commit_single(s, t, &err) == 0) {
+            any = true;
+            publish(s, 1, 0, trouble);
+            finish(t, NULL);
+        } else {
+            trouble = trouble || is_trouble(&err);
+            publish(s, 0, 1, trouble);
+            finish(t, &err);
+        }
+        t = next;
+    }
+    return any || !trouble;
+}
+
+/* False: nothing could be committed. */
+static bool run_group(struct spool *s, struct spool_txn *t, size_t n)
+{
+    struct err err = {0};
+
+    s->locked_out = false;
+    if (n > 1 && commit_run(s, t, n, &err) == 0) {
+        publish(s, n, 0, false);
+        finish_all(t, n);
+        return true;
+    }
+    if (err.code == ERR_FULL)
+        make_room(s);
+    return run_singles(s, t, n, &err);
+}
+
+/* How many from `t` on make up the next group. */
+static size_t group_size(struct spool_txn *t)
+{
+    size_t n = 0, bytes = 0;
+
+    for (; t && n < GROUP_TXNS; t = t->next, n++) {
+        bytes += t->bytes;
+        if (n > 0 && bytes > GROUP_BYTES)
+            break;
+    }
+    return n;
+}
+
+/* After the callbacks, so that nobody's acknowledgement waits for it but the next group's. */
+static void maybe_checkpoint(struct spool *s)
+{
+    if (s->wal_frames < s->checkpointed_at)
+        s->checkpointed_at = 0;
+    if (s->wal_frames >= WAL_FRAMES_HARD)
+        checkpoint(s, SQLITE_CHECKPOINT_RESTART);
+    else if (s->wal_frames - s->checkpointed_at >= s->checkpoint_frames)
+        checkpoint(s, SQLITE_CHECKPOINT_PASSIVE);
+}
+
+/* --- what others may see ----------------------------------------------------------------- */
+
+static int64_t ask(struct spool *s, enum spool_statement which)
+{
+    sqlite3_stmt *q = s->st[which];
+    int64_t n = sqlite3_step(q) == SQLITE_ROW ? sqlite3_column_int64(q, 0) : 0;
+
+    sqlite3_reset(q);
+    return n;
+}
+
+void writer_stats(struct spool *s)
+{
+    int64_t used, oldest;
+
+    if (sqlite3_exec(s->db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
+        return;
+    used = (ask(s, ST_PAGES) - ask(s, ST_PAGES_FREE)) * SPOOL_PAGE;
+    oldest = ask(s, ST_OLDEST);
+    sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL);
+    used += (int64_t)s->wal_frames * (SPOOL_PAGE + 24);
+    pthread_mutex_lock(&s->pub_lock);
+    s->pub.used_bytes = (uint64_t)used;
+    s->pub.oldest_at_ns = oldest;
+    pthread_mutex_unlock(&s->pub_lock);
+    s->stats_due = false;
+    s->stats_ns = clock_mono_ns();
+    s->bytes_since_stats = 0;
+}
+
+static void maybe_stats(struct spool *s)
+{
+    if (s->stats_due && (s->bytes_since_stats >= (1 << 20) ||
+                         clock_mono_ns() - s->stats_ns >= STATS_MS * NS_PER_MS))
+        writer_stats(s);
+}
+
+/* --- the thread -------------------------------------------------------------------------- */
+
+static struct timespec deadline(int64_t ms)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    ts.tv_nsec += ms % 1000 * NS_PER_MS;
+    ts.tv_sec += ms / 1000 + ts.tv_nsec / NS_PER_SEC;
+    ts.tv_nsec %= NS_PER_SEC;
+    return ts;
+}
+
+/* Nothing could be committed: give the disk a moment. */
+static void pause_after_failure(struct spool *s)
+{
+    struct timespec until = deadline(FAIL_PAUSE_MS);
+
+    pthread_mutex_lock(&s->lock);
+    while (!s->stopping && pthread_cond_timedwait(&s->wake, &s->lock, &until) != ETIMEDOUT)
+        ;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void run_all(struct spool *s, struct spool_txn *t, bool pause)
+{
+    while (t) {
+        size_t n = group_size(t), i;
+        struct spool_txn *rest = t;
+        bool ok;
+
+        for (i = 0; i < n; i++)
+            rest = rest->next;
+        ok = run_group(s, t, n);
+        maybe_checkpoint(s);
+        maybe_stats(s);
+        if (!ok && pause)
+            pause_after_failure(s);
+        t = rest;
+    }
+}
+
+static struct spool_txn *take_all(struct spool *s)
+{
+    struct spool_txn *t = s->queue.head;
+
+    s->queue.head = NULL;
+    s->queue.tail = &s->queue.head;
+    return t;
+}
+
+/* The queue as one list, or NULL when the thread is to stop. */
+static struct spool_txn *wait_for_work(struct spool *s)
+{
+    struct spool_txn *t;
+
+    pthread_mutex_lock(&s->lock);
+    while (!s->queue.head && !s->stopping) {
+        struct timespec until = deadline(STATS_MS);
+
+        s->writer_waits = true;
+        if (!s->stats_due) {
+            pthread_cond_wait(&s->wake, &s->lock);
+        } else if (pthread_cond_timedwait(&s->wake, &s->lock, &until) == ETIMEDOUT) {
+            pthread_mutex_unlock(&s->lock);
+            writer_stats(s);
+            s->stats_due = false; /* also if it failed: the next commit asks again */
+            pthread_mutex_lock(&s->lock);
+        }
+    }
+    s->writer_waits = false;
+    t = take_all(s);
+    pthread_mutex_unlock(&s->lock);
+    return t;
+}
+
+void *writer_main(void *arg)
+{
+    struct spool *s = arg;
+    struct spool_txn *t;
+
+    while ((t = wait_for_work(s)))
+        run_all(s, t, true);
+    return NULL;
+}
+
+void writer_drain(struct spool *s)
+{
+    struct spool_txn *t;
+
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        t = take_all(s);
+        pthread_mutex_unlock(&s->lock);
+        if (!t)
+            return;
+        run_all(s, t, false);
+    }
+}
+
+/* --- the end ----------------------------------------------------------------------------- */
+
+static void want_exact(struct spool *s)
+{
+    size_t slot = 0;
+    struct hnode *n;
+
+    for (n = hmap_walk(&s->streams, &slot, NULL); n; n = hmap_walk(&s->streams, &slot, n)) {
+        struct wstream *ws = hmap_entry(n, struct wstream, node);
+
+        if (ws->saved == ws->next)
+            continue;
+        ws->undo_next = ws->next;
+        ws->undo_saved = ws->saved;
+        ws->touched = ws->save = true;
+        ws->touched_next = s->touched;
+        s->touched = ws;
+    }
+    s->record_ids.reserved = s->record_ids.next;
+    s->stream_ids.reserved = s->stream_ids.next;
+    s->blob_ids.reserved = TR_MAX(s->blob_ids.next, atomic_load(&s->next_blob));
+}
+
+int writer_goodbye(struct spool *s, struct err *e)
+{
+    if (exec_step(s, ST_BEGIN, e) < 0)
+        return -1;
+    s->clean = false;
+    want_exact(s);
+    sqlite3_bind_text(s->st[ST_COUNTER_SET], 1, "clean", -1, SQLITE_STATIC);
+    sqlite3_bind_int64(s->st[ST_COUNTER_SET], 2, 1);
+    if (exec_step(s, ST_COUNTER_SET, e) < 0 || exec_group_end(s, e) < 0 ||
+        exec_step(s, ST_COMMIT, e) < 0) {
+        rollback(s);
+        return -1;
+    }
+    exec_keep(s);
+    checkpoint(s, SQLITE_CHECKPOINT_TRUNCATE);
+    return 0;
+}

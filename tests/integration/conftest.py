@@ -1,0 +1,53 @@
+"""Fixtures: certificates, the stand-in Harness (far side) and tailrace itself."""
+import os
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.dirname(HERE))
+
+from gateway import Gateway                # noqa: E402
+from standin.certs import CA               # noqa: E402
+from standin.harness import Harness        # noqa: E402
+
+
+@pytest.fixture(scope='session')
+def ca(tmp_path_factory):
+    return CA(tmp_path_factory.mktemp('ca'))
+
+
+@pytest.fixture
+def far():
+    """A stand-in Harness in clear text; whatever a test does to it, it must not have failed itself."""
+    with Harness() as harness:
+        yield harness
+        harness.start()
+        assert harness.state(lines=False)['errors'] == []
+
+
+@pytest.fixture
+def gateway_at(tmp_path):
+    """Makes gateways: gateway_at(far.url, spool={...}, ...); each is stopped and looked through at the end."""
+    made = []
+
+    def make(url, name=None, **options):
+        g = Gateway(tmp_path / (name or f'tailrace{len(made)}'), url, **options)
+        made.append(g)
+        return g
+
+    yield make
+    problems = []
+    for g in made:
+        try:
+            g.close()
+        except AssertionError as e:
+            problems.append(str(e))
+    assert not problems, '\n'.join(problems)
+
+
+@pytest.fixture
+def gw(far, gateway_at):
+    """A gateway in front of `far`, both in clear text."""
+    return gateway_at(far.url)

@@ -1,0 +1,610 @@
+#include "crypto/tls.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "base/xmem.h"
+#include "rt/clock.h"
+#include "rt/rng.h"
+#include "certs.h"
+
+enum { DAY = 24 * 3600 };
+
+static struct certs certs;
+
+static int group_setup(void **state)
+{
+    static const struct cert_spec more[] = {
+        {.name = "other-ca", .ca = 1, .from = -DAY, .until = 365 * DAY},
+        {.name = "expired",
+         .issuer = "ca",
+         .san = "DNS:a.example",
+         .from = -9 * DAY,
+         .until = -2 * DAY},
+        {.name = "early",
+         .issuer = "ca",
+         .san = "DNS:a.example",
+         .from = 2 * DAY,
+         .until = 9 * DAY},
+        {.name = "strange-client", .issuer = "other-ca", .from = -DAY, .until = 30 * DAY},
+    };
+
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    certs_init(&certs);
+    certs_make_usual(&certs);
+    for (size_t i = 0; i < ARRAY_LEN(more); i++)
+        certs_make(&certs, &more[i]);
+    return 0;
+}
+
+static int group_teardown(void **state)
+{
+    (void)state;
+    certs_remove(&certs);
+    return 0;
+}
+
+/* Two sessions over a socket pair, with what each side said at its end. */
+struct pair {
+    int fd[2];
+    struct tls_ctx *ctx[2]; /* 0: client, 1: server */
+    struct tls_session *s[2];
+    enum tls_want want[2];
+    struct err e[2];
+};
+
+#define CLIENT(...) ((struct tls_client_opts){.ca = certs_path(&certs, "ca.pem"), ##__VA_ARGS__})
+#define SERVER(...)                                                                                \
+    ((struct tls_server_opts){.certificate = certs_path(&certs, "server.pem"),                     \
+                              .key = certs_path(&certs, "server.key"),                             \
+                              ##__VA_ARGS__})
+
+static void pair_open(struct pair *p, struct tls_client_opts co, struct tls_server_opts so)
+{
+    struct err e;
+
+    memset(p, 0, sizeof(*p));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p->fd), 0);
+    p->ctx[0] = tls_ctx_client(&co, &e);
+    if (!p->ctx[0])
+        fail_msg("%s", e.text);
+    p->ctx[1] = tls_ctx_server(&so, &e);
+    if (!p->ctx[1])
+        fail_msg("%s", e.text);
+}
+
+static void pair_sessions(struct pair *p, const char *name, struct view alpn)
+{
+    p->s[0] = tls_connect(p->ctx[0], p->fd[0], name, alpn);
+    p->s[1] = tls_accept(p->ctx[1], p->fd[1]);
+    p->want[0] = p->want[1] = TLS_WANT_READ;
+}
+
+static void pair_close(struct pair *p)
+{
+    for (int i = 0; i < 2; i++) {
+        tls_free(&p->s[i]);
+        tls_ctx_unref(&p->ctx[i]);
+        close(p->fd[i]);
+    }
+}
+
+static bool over(enum tls_want w)
+{
+    return w == TLS_DONE || w == TLS_FAILED;
+}
+
+static void pair_handshake(struct pair *p)
+{
+    for (int round = 0; round < 20 && !(over(p->want[0]) && over(p->want[1])); round++)
+        for (int i = 0; i < 2; i++)
+            if (!over(p->want[i]))
+                p->want[i] = tls_handshake(p->s[i], &p->e[i]);
+}
+
+static void assert_contains(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("\"%s\" does not say \"%s\"", text, part);
+}
+
+static void must_shake(struct pair *p)
+{
+    pair_handshake(p);
+    if (p->want[0] != TLS_DONE || p->want[1] != TLS_DONE)
+        fail_msg("client: %d %s; server: %d %s", p->want[0], p->e[0].text, p->want[1],
+                 p->e[1].text);
+}
+
+static ssize_t get(struct pair *p, int side, void *out, size_t n, struct err *e)
+{
+    enum tls_want want = TLS_DONE;
+
+    return tls_read(p->s[side], out, n, &want, e);
+}
+
+static void exchange(struct pair *p)
+{
+    enum tls_want want;
+    struct err e;
+    char buf[16];
+
+    assert_int_equal(tls_write(p->s[0], "hello", 5, &want, &e), 5);
+    assert_int_equal(get(p, 1, buf, sizeof(buf), &e), 5);
+    assert_memory_equal(buf, "hello", 5);
+    assert_int_equal(tls_write(p->s[1], "world", 5, &want, &e), 5);
+    assert_int_equal(get(p, 0, buf, sizeof(buf), &e), 5);
+    assert_memory_equal(buf, "world", 5);
+    assert_int_equal(tls_read(p->s[0], buf, sizeof(buf), &want, &e), TLS_AGAIN);
+    assert_int_equal(want, TLS_WANT_READ);
+    assert_false(tls_pending(p->s[0]));
+}
+
+static void both_sides_talk_and_know_names(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER(.http2 = true));
+    pair_sessions(&p, "a.example", VIEW_LIT("\x02h2\x08http/1.1"));
+    must_shake(&p);
+    assert_true(view_is(tls_alpn(p.s[0]), "h2"));
+    assert_true(view_is(tls_alpn(p.s[1]), "h2"));
+    assert_true(view_is(tls_server_name(p.s[1]), "a.example"));
+    assert_true(view_is(tls_peer_subject(p.s[0]), "/CN=server"));
+    assert_int_equal(tls_peer_subject(p.s[1]).n, 0);
+    exchange(&p);
+    pair_close(&p);
+}
+
+static void one_version(struct tls_client_opts co, bool http2, struct view offer,
+                        const char *chosen)
+{
+    struct pair p;
+
+    pair_open(&p, co, SERVER(.http2 = http2));
+    pair_sessions(&p, "a.example", offer);
+    must_shake(&p);
+    assert_true(view_is(tls_alpn(p.s[0]), chosen));
+    assert_true(view_is(tls_alpn(p.s[1]), chosen));
+    exchange(&p);
+    pair_close(&p);
+}
+
+static void alpn_takes_the_best_both_have(void **state)
+{
+    (void)state;
+    one_version(CLIENT(), true, VIEW_LIT("\x08http/1.1\x02h2"), "h2");
+    one_version(CLIENT(), false, VIEW_LIT("\x02h2\x08http/1.1"), "http/1.1");
+    one_version(CLIENT(), true, VIEW_LIT("\x08http/1.1"), "http/1.1");
+    one_version(CLIENT(), true, VIEW_NONE, "");
+    one_version(CLIENT(.min_version = "1.3"), true, VIEW_LIT("\x02h2"), "h2");
+}
+
+static void alpn_without_a_common_protocol_is_refused(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_LIT("\x02h2"));
+    pair_handshake(&p);
+    assert_int_equal(p.want[1], TLS_FAILED);
+    assert_contains(p.e[1].text, "no common application protocol");
+    assert_int_equal(p.want[0], TLS_FAILED);
+    assert_contains(p.e[0].text, "no common application protocol");
+    pair_close(&p);
+}
+
+static void good_name(const char *name)
+{
+    struct pair p;
+
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, name, VIEW_NONE);
+    must_shake(&p);
+    pair_close(&p);
+}
+
+static void names_and_addresses_are_verified(void **state)
+{
+    (void)state;
+    good_name("localhost");
+    good_name("A.Example");
+    good_name("a.example.");
+    good_name("x.wild.example");
+    good_name("127.0.0.1");
+    good_name("::1");
+}
+
+/* The handshake fails at the client, which says `part`. */
+static void refused(struct tls_client_opts co, struct tls_server_opts so, const char *name,
+                    const char *part)
+{
+    struct pair p;
+
+    pair_open(&p, co, so);
+    pair_sessions(&p, name, VIEW_NONE);
+    pair_handshake(&p);
+    assert_int_equal(p.want[0], TLS_FAILED);
+    assert_int_equal(p.e[0].code, ERR_DENIED);
+    assert_contains(p.e[0].text, part);
+    assert_int_equal(p.want[1], TLS_FAILED);
+    assert_contains(p.e[1].text, "the peer refused it");
+    /* and nothing is possible afterwards */
+    assert_int_equal(tls_handshake(p.s[0], &p.e[0]), TLS_FAILED);
+    assert_int_equal(tls_close_notify(p.s[0]), TLS_FAILED);
+    pair_close(&p);
+}
+
+static void other_names_are_refused(void **state)
+{
+    (void)state;
+    refused(CLIENT(), SERVER(), "b.example", "it is not for b.example");
+    refused(CLIENT(), SERVER(), "wild.example", "it is not for wild.example");
+    refused(CLIENT(), SERVER(), "x.y.wild.example", "it is not for x.y.wild.example");
+    refused(CLIENT(), SERVER(), "127.0.0.2", "it is not for 127.0.0.2; its subject is /CN=server");
+    refused(CLIENT(), SERVER(), "::2", "it is not for ::2");
+}
+
+static void bad_certificates_are_refused_with_the_reason(void **state)
+{
+    struct tls_server_opts expired = {.certificate = certs_path(&certs, "expired.pem"),
+                                      .key = certs_path(&certs, "expired.key")};
+    struct tls_server_opts early = {.certificate = certs_path(&certs, "early.pem"),
+                                    .key = certs_path(&certs, "early.key")};
+
+    (void)state;
+    refused(CLIENT(), expired, "a.example", "certificate has expired; it was valid until 20");
+    refused(CLIENT(), early, "a.example", "not yet valid; it is valid from 20");
+    refused((struct tls_client_opts){.ca = certs_path(&certs, "other-ca.pem")}, SERVER(),
+            "a.example", "unable to get local issuer certificate; its issuer is /CN=ca");
+    refused((struct tls_client_opts){0}, SERVER(), "a.example", "issuer");
+}
+
+static void insecure_accepts_anything(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, (struct tls_client_opts){.insecure = true}, SERVER());
+    pair_sessions(&p, "b.example", VIEW_NONE);
+    must_shake(&p);
+    exchange(&p);
+    pair_close(&p);
+}
+
+static void client_certificates(void **state)
+{
+    struct tls_server_opts so =
+        SERVER(.client_ca = certs_path(&certs, "ca.pem"), .client_required = true);
+    struct tls_client_opts good = CLIENT(.certificate = certs_path(&certs, "client.pem"),
+                                         .key = certs_path(&certs, "client.key"));
+    struct tls_client_opts bad = CLIENT(.certificate = certs_path(&certs, "strange-client.pem"),
+                                        .key = certs_path(&certs, "strange-client.key"));
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, good, so);
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    must_shake(&p);
+    assert_true(view_is(tls_peer_subject(p.s[1]), "/CN=client"));
+    exchange(&p);
+    pair_close(&p);
+
+    pair_open(&p, bad, so);
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    pair_handshake(&p);
+    assert_int_equal(p.want[1], TLS_FAILED);
+    assert_int_equal(p.e[1].code, ERR_DENIED);
+    assert_contains(p.e[1].text, "the client's certificate is refused");
+    pair_close(&p);
+
+    pair_open(&p, CLIENT(), so);
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    pair_handshake(&p);
+    assert_int_equal(p.want[1], TLS_FAILED);
+    assert_contains(p.e[1].text, "the client sent no certificate but one is required");
+    pair_close(&p);
+
+    so.client_required = false;
+    pair_open(&p, CLIENT(), so);
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    must_shake(&p);
+    pair_close(&p);
+}
+
+static void what_is_not_tls_is_named(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    assert_int_equal(write(p.fd[0], "GET / HTTP/1.1\r\n", 16), 16);
+    assert_int_equal(tls_handshake(p.s[1], &p.e[1]), TLS_FAILED);
+    assert_contains(p.e[1].text, "HTTP in clear");
+    pair_close(&p);
+
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    assert_int_equal(write(p.fd[1], "HTTP/1.1 400 Bad Request\r\n\r\n", 28), 28);
+    p.want[0] = tls_handshake(p.s[0], &p.e[0]);
+    if (p.want[0] == TLS_WANT_READ)
+        p.want[0] = tls_handshake(p.s[0], &p.e[0]);
+    assert_int_equal(p.want[0], TLS_FAILED);
+    assert_contains(p.e[0].text, "the server does not speak TLS");
+    pair_close(&p);
+
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    shutdown(p.fd[1], SHUT_WR);
+    assert_int_equal(tls_handshake(p.s[0], &p.e[0]), TLS_FAILED);
+    assert_int_equal(p.e[0].code, ERR_CLOSED);
+    assert_contains(p.e[0].text, "closed the connection during the TLS handshake");
+    pair_close(&p);
+}
+
+/* Each side sees the other's bytes one at a time. */
+static void a_handshake_may_trickle(void **state)
+{
+    struct pair p;
+    int wire[2][2]; /* what tls writes to and reads from, for each side */
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER(.http2 = true));
+    for (int i = 0; i < 2; i++) {
+        close(p.fd[i]);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, wire[i]), 0);
+        p.fd[i] = wire[i][0];
+    }
+    pair_sessions(&p, "a.example", VIEW_LIT("\x02h2"));
+    for (int round = 0; round < 20000 && !(over(p.want[0]) && over(p.want[1])); round++) {
+        char byte;
+
+        for (int i = 0; i < 2; i++) {
+            if (!over(p.want[i]))
+                p.want[i] = tls_handshake(p.s[i], &p.e[i]);
+            if (read(wire[i][1], &byte, 1) == 1)
+                assert_int_equal(write(wire[!i][1], &byte, 1), 1);
+        }
+    }
+    assert_int_equal(p.want[0], TLS_DONE);
+    assert_int_equal(p.want[1], TLS_DONE);
+    assert_true(view_is(tls_alpn(p.s[1]), "h2"));
+    pair_close(&p);
+    close(wire[0][1]);
+    close(wire[1][1]);
+}
+
+static void a_clean_end_is_told_from_a_cut(void **state)
+{
+    struct pair p;
+    struct err e;
+    char buf[8];
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    must_shake(&p);
+    exchange(&p);
+    assert_int_equal(tls_close_notify(p.s[0]), TLS_DONE);
+    assert_int_equal(tls_close_notify(p.s[0]), TLS_DONE);
+    assert_int_equal(get(&p, 1, buf, sizeof(buf), &e), 0);
+    assert_int_equal(get(&p, 1, buf, sizeof(buf), &e), 0);
+    /* one end is not the other: the server can still speak */
+    {
+        enum tls_want want;
+
+        assert_int_equal(tls_write(p.s[1], "bye", 3, &want, &e), 3);
+        assert_int_equal(get(&p, 0, buf, sizeof(buf), &e), 3);
+        assert_memory_equal(buf, "bye", 3);
+    }
+    pair_close(&p);
+
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    must_shake(&p);
+    exchange(&p);
+    shutdown(p.fd[0], SHUT_WR);
+    assert_int_equal(get(&p, 1, buf, sizeof(buf), &e), TLS_READ_EOF);
+    pair_close(&p);
+}
+
+/* Writes that fall short may be tried again with more or fewer bytes: none is lost or doubled. */
+static void short_writes_go_on_with_any_length(void **state)
+{
+    enum { TOTAL = 3000000 };
+    static uint8_t out[TOTAL], in[TOTAL];
+    size_t put = 0, got = 0, again = 0;
+    struct rng rng;
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    must_shake(&p);
+    rng_seed(&rng, 11);
+    for (size_t i = 0; i < TOTAL; i++)
+        out[i] = (uint8_t)rng_next(&rng);
+    while (got < TOTAL) {
+        size_t n = rng_below(&rng, 3) ? rng_below(&rng, 60000) + 1 : rng_below(&rng, 9) + 1;
+        enum tls_want want;
+        struct err e;
+        ssize_t rc;
+
+        if (put < TOTAL && rng_below(&rng, 4)) {
+            rc = tls_write(p.s[0], out + put, TR_MIN(n, TOTAL - put), &want, &e);
+            if (rc > 0)
+                put += (size_t)rc;
+            else
+                assert_int_equal(rc, TLS_AGAIN);
+            again += rc == TLS_AGAIN;
+        } else {
+            rc = tls_read(p.s[1], in + got, TR_MIN(n, TOTAL - got), &want, &e);
+            if (rc > 0)
+                got += (size_t)rc;
+            else
+                assert_int_equal(rc, TLS_AGAIN);
+        }
+    }
+    assert_int_equal(put, TOTAL);
+    assert_true(again > 10);
+    assert_memory_equal(in, out, TOTAL);
+    pair_close(&p);
+}
+
+/* close_notify behind a record that waits: both arrive once there is room. */
+static void a_close_behind_a_waiting_record(void **state)
+{
+    static uint8_t chunk[16384];
+    size_t put = 0, got = 0;
+    enum tls_want want;
+    struct pair p;
+    struct err e;
+    ssize_t rc;
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    must_shake(&p);
+    while ((rc = tls_write(p.s[0], chunk, sizeof(chunk), &want, &e)) > 0)
+        put += (size_t)rc;
+    assert_int_equal(rc, TLS_AGAIN);
+    assert_int_equal(want, TLS_WANT_WRITE);
+    assert_int_equal(tls_close_notify(p.s[0]), TLS_WANT_WRITE);
+    for (int i = 0; i < 10000; i++) {
+        rc = get(&p, 1, chunk, sizeof(chunk), &e);
+        if (rc == 0)
+            break;
+        if (rc > 0)
+            got += (size_t)rc;
+        tls_close_notify(p.s[0]);
+    }
+    assert_int_equal(rc, 0);
+    assert_int_equal(got, put + sizeof(chunk));
+    pair_close(&p);
+}
+
+/* What one read leaves inside is announced: no descriptor will. */
+static void bytes_left_inside_are_pending(void **state)
+{
+    enum tls_want want;
+    struct pair p;
+    struct err e;
+    char buf[4];
+
+    (void)state;
+    pair_open(&p, CLIENT(), SERVER());
+    pair_sessions(&p, "a.example", VIEW_NONE);
+    must_shake(&p);
+    assert_int_equal(tls_write(p.s[0], "abcdef", 6, &want, &e), 6);
+    assert_int_equal(tls_write(p.s[0], "gh", 2, &want, &e), 2);
+    assert_int_equal(get(&p, 1, buf, 4, &e), 4);
+    assert_true(tls_pending(p.s[1]));
+    assert_int_equal(get(&p, 1, buf, 4, &e), 2);
+    assert_true(tls_pending(p.s[1])); /* the second record was read ahead */
+    assert_int_equal(get(&p, 1, buf, 4, &e), 2);
+    assert_memory_equal(buf, "gh", 2);
+    assert_int_equal(get(&p, 1, buf, 4, &e), TLS_AGAIN);
+    assert_false(tls_pending(p.s[1]));
+    pair_close(&p);
+}
+
+static void no_server(struct tls_server_opts o, const char *part, const char *file)
+{
+    struct err e = {ERR_NONE, ""};
+
+    assert_null(tls_ctx_server(&o, &e));
+    assert_int_equal(e.code, ERR_INVALID);
+    assert_contains(e.text, part);
+    if (file)
+        assert_contains(e.text, file);
+}
+
+static void no_client(struct tls_client_opts o, const char *part)
+{
+    struct err e = {ERR_NONE, ""};
+
+    assert_null(tls_ctx_client(&o, &e));
+    assert_int_equal(e.code, ERR_INVALID);
+    assert_contains(e.text, part);
+}
+
+static void bad_files_are_named(void **state)
+{
+    const char *none = certs_path(&certs, "none.pem"), *ca = certs_path(&certs, "ca.pem");
+    const char *cert = certs_path(&certs, "server.pem"), *key = certs_path(&certs, "server.key");
+    const char *junk = certs_path(&certs, "junk.pem");
+    FILE *f = fopen(junk, "w");
+
+    (void)state;
+    fputs("not a certificate\n", f);
+    fclose(f);
+    no_server((struct tls_server_opts){.certificate = none, .key = key}, "No such file",
+              "none.pem");
+    no_server((struct tls_server_opts){.certificate = cert, .key = none}, "No such file",
+              "none.pem");
+    no_server((struct tls_server_opts){.certificate = junk, .key = key}, "no start line",
+              "junk.pem");
+    no_server(
+        (struct tls_server_opts){.certificate = cert, .key = certs_path(&certs, "client.key")},
+        "mismatch", "client.key");
+    no_server((struct tls_server_opts){.certificate = cert}, "without a key", "server.pem");
+    no_server(SERVER(.client_ca = none), "No such file", "none.pem");
+    no_server(SERVER(.client_required = true), "no CA to verify them by", NULL);
+    no_client((struct tls_client_opts){.ca = none}, "none.pem");
+    no_client((struct tls_client_opts){.ca = junk}, "junk.pem");
+    no_client((struct tls_client_opts){.ca = ca, .min_version = "1.1"}, "neither 1.2 nor 1.3");
+    no_client((struct tls_client_opts){.ca = ca, .certificate = cert}, "without a key");
+}
+
+static void the_first_expiry_of_the_chain_is_known(void **state)
+{
+    struct tls_server_opts so = SERVER();
+    struct err e;
+    struct tls_ctx *ctx = tls_ctx_server(&so, &e), *same;
+    int64_t left;
+
+    (void)state;
+    assert_non_null(ctx);
+    left = (tls_ctx_not_after_ns(ctx) - clock_wall_ns()) / NS_PER_SEC;
+    assert_true(left > 30 * DAY - 600 && left <= 30 * DAY);
+    same = tls_ctx_ref(ctx);
+    tls_ctx_unref(&ctx);
+    assert_null(ctx);
+    assert_true(tls_ctx_not_after_ns(same) > 0);
+    tls_ctx_unref(&same);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_sides_talk_and_know_names),
+        cmocka_unit_test(alpn_takes_the_best_both_have),
+        cmocka_unit_test(alpn_without_a_common_protocol_is_refused),
+        cmocka_unit_test(names_and_addresses_are_verified),
+        cmocka_unit_test(other_names_are_refused),
+        cmocka_unit_test(bad_certificates_are_refused_with_the_reason),
+        cmocka_unit_test(insecure_accepts_anything),
+        cmocka_unit_test(client_certificates),
+        cmocka_unit_test(what_is_not_tls_is_named),
+        cmocka_unit_test(a_handshake_may_trickle),
+        cmocka_unit_test(a_clean_end_is_told_from_a_cut),
+        cmocka_unit_test(short_writes_go_on_with_any_length),
+        cmocka_unit_test(a_close_behind_a_waiting_record),
+        cmocka_unit_test(bytes_left_inside_are_pending),
+        cmocka_unit_test(bad_files_are_named),
+        cmocka_unit_test(the_first_expiry_of_the_chain_is_known),
+    };
+
+    return cmocka_run_group_tests_name("crypto/tls", tests, group_setup, group_teardown);
+}

@@ -1,0 +1,385 @@
+#include "net/connect.h"
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "net/listen.h"
+#include "rt/clock.h"
+#include "fake_dns.h"
+#include "net_test.h"
+
+static struct fake_dns dns;
+static struct net_resolver *resolver;
+static struct nt_end a, b; /* a connects, b is what the listener took */
+static struct net_listener *listener;
+static struct net_addr at;
+static unsigned accepted;
+static struct tls_ctx *listener_tls;
+static bool listener_is_mute;
+
+static struct dns_row rows[] = {
+    {.name = "a.example", .addrs = "127.0.0.1", .ttl = 60},
+    {.name = "two.example", .addrs = "127.0.0.2 127.0.0.1", .ttl = 60},
+    {.name = "refusing.example", .addrs = "127.0.0.2 127.0.0.3", .ttl = 60},
+    {.name = "silent.example", .silent = true},
+};
+
+/* What net_connect_start said. */
+static struct {
+    bool done;
+    unsigned calls;
+    struct net_stream *s;
+    struct err e;
+    struct net_connect *c;
+} got;
+
+static int mute_fd[16];
+
+static void on_accept(void *ctx, int fd, const struct net_addr *peer)
+{
+    (void)ctx;
+    (void)peer;
+    if (listener_is_mute || accepted)
+        mute_fd[accepted] = fd;
+    else
+        nt_end_accept(&b, fd, listener_tls);
+    accepted++;
+}
+
+static int listen_at(const char *text, struct net_addr *bound, int backlog)
+{
+    struct net_addr addr;
+    struct err e;
+    int fd;
+
+    assert_int_equal(net_addr_parse(view_str(text), &addr, &e), 0);
+    fd = net_listen_fd(&addr, backlog, bound, &e);
+    if (fd < 0)
+        fail_msg("%s", e.text);
+    return fd;
+}
+
+static int setup(void **state)
+{
+    struct err e;
+
+    memset(&a, 0, sizeof(a));
+    memset(&b, 0, sizeof(b));
+    memset(&got, 0, sizeof(got));
+    accepted = 0;
+    listener_tls = NULL;
+    listener_is_mute = false;
+    nt_setup(state);
+    fake_dns_start(&dns, loop, rows, ARRAY_LEN(rows));
+    resolver = net_resolver_new(loop, dns.server, &e);
+    assert_non_null(resolver);
+    listener = net_listener_new(loop, listen_at("127.0.0.1:0", &at, 64), on_accept, NULL);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    nt_end_fini(&a);
+    nt_end_fini(&b);
+    for (unsigned i = 0; i < accepted; i++)
+        if (mute_fd[i])
+            close(mute_fd[i]);
+    memset(mute_fd, 0, sizeof(mute_fd));
+    net_listener_free(&listener);
+    net_resolver_free(&resolver);
+    fake_dns_stop(&dns);
+    return nt_teardown(state);
+}
+
+static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
+{
+    (void)ctx;
+    got.done = true;
+    got.calls++;
+    got.s = s;
+    got.c = NULL;
+    if (s)
+        nt_end_bind(&a, s);
+    else
+        got.e = *e;
+}
+
+static void start(struct net_connect_opts o)
+{
+    if (!o.port)
+        o.port = net_addr_port(&at);
+    got.done = false;
+    got.c = net_connect_start(resolver, loop, &o, on_connected, NULL);
+    assert_non_null(got.c);
+    assert_false(got.done);
+}
+
+static void must_connect(struct net_connect_opts o)
+{
+    start(o);
+    nt_run_until(nt_flag, &got.done);
+    if (!got.s)
+        fail_msg("%s", got.e.text);
+}
+
+static void must_fail(struct net_connect_opts o, enum err_code code, const char *part)
+{
+    start(o);
+    nt_run_until(nt_flag, &got.done);
+    assert_null(got.s);
+    if (got.e.code != code)
+        fail_msg("%s: %s", err_code_name(got.e.code), got.e.text);
+    nt_assert_contains(got.e.text, part);
+}
+
+#define TO(h, ...) ((struct net_connect_opts){.host = (h), ##__VA_ARGS__})
+
+static bool b_has_hello(void *ctx)
+{
+    (void)ctx;
+    return view_is(str_view(&b.in), "hello");
+}
+
+static void use_it(void)
+{
+    struct err e;
+
+    assert_int_equal(net_write(a.s, "hello", 5, &e), 5);
+    net_want_read(a.s, true);
+    nt_run_until(b_has_hello, NULL);
+    b.out = (const uint8_t *)"bye";
+    b.out_n = 3;
+    b.fin_after_out = true;
+    nt_end_write(&b);
+    nt_run_until(nt_flag, &a.ended);
+    assert_true(view_is(str_view(&a.in), "bye"));
+    assert_int_equal(a.ready_calls, 0);
+}
+
+static void an_address_in_clear(void **state)
+{
+    char text[NET_ADDR_TEXT];
+
+    (void)state;
+    must_connect(TO("127.0.0.1"));
+    assert_string_equal(net_addr_ip(net_peer(a.s), text), "127.0.0.1");
+    assert_int_equal(net_addr_port(net_peer(a.s)), net_addr_port(&at));
+    use_it();
+}
+
+static void a_name_over_tls(void **state)
+{
+    (void)state;
+    listener_tls = server_tls;
+    must_connect(TO("a.example", .tls = client_tls, .alpn = VIEW_LIT("\x02h2")));
+    assert_true(view_is(net_alpn(a.s), "h2"));
+    use_it();
+    assert_true(view_is(net_server_name(b.s), "a.example"));
+}
+
+static void another_name_is_verified_if_asked(void **state)
+{
+    (void)state;
+    listener_tls = server_tls;
+    must_connect(TO("127.0.0.1", .tls = client_tls, .server_name = "x.wild.example"));
+    use_it();
+    assert_true(view_is(net_server_name(b.s), "x.wild.example"));
+}
+
+static bool was_accepted(void *ctx)
+{
+    (void)ctx;
+    return accepted > 0;
+}
+
+static void a_refusing_address_is_passed_over(void **state)
+{
+    int64_t best = INT64_MAX;
+
+    (void)state;
+    /* Without waiting for the stagger; but the machine may be busy, so the best of some counts. */
+    for (int i = 0; i < 5 && best >= 200 * NS_PER_MS; i++) {
+        int64_t begin = clock_mono_ns();
+
+        nt_end_fini(&a);
+        nt_end_fini(&b);
+        must_connect(TO("two.example"));
+        best = TR_MIN(best, clock_mono_ns() - begin);
+        nt_run_until(was_accepted, NULL);
+        if (best >= 200 * NS_PER_MS)
+            accepted = 0;
+    }
+    assert_true(best < 200 * NS_PER_MS);
+    use_it();
+}
+
+/* A listener whose queue is full: the system drops what would connect, as a firewall does. */
+struct hole {
+    int listener;
+    int fill[8];
+};
+
+static void hole_open(struct hole *h, const char *ip)
+{
+    char text[40];
+    struct net_addr addr;
+
+    snprintf(text, sizeof(text), "%s:%u", ip, net_addr_port(&at));
+    h->listener = listen_at(text, &addr, 1);
+    listen(h->listener, 0);
+    for (size_t i = 0; i < ARRAY_LEN(h->fill); i++) {
+        h->fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(h->fill[i], (struct sockaddr *)&addr.ss, addr.len);
+    }
+}
+
+static void hole_close(struct hole *h)
+{
+    for (size_t i = 0; i < ARRAY_LEN(h->fill); i++)
+        close(h->fill[i]);
+    close(h->listener);
+}
+
+static void a_silent_address_does_not_hold_up_the_next(void **state)
+{
+    int64_t begin = clock_mono_ns(), took;
+    struct hole hole;
+
+    (void)state;
+    hole_open(&hole, "127.0.0.2");
+    must_connect(TO("two.example"));
+    took = clock_mono_ns() - begin;
+    assert_true(took >= 240 * NS_PER_MS && took < 2000 * NS_PER_MS);
+    use_it();
+    hole_close(&hole);
+}
+
+static void refusals_are_named(void **state)
+{
+    char where[64];
+
+    (void)state;
+    snprintf(where, sizeof(where), "cannot connect to refusing.example:%u: 127.0.0.",
+             net_addr_port(&at));
+    must_fail(TO("refusing.example"), ERR_UNAVAIL, where);
+    nt_assert_contains(got.e.text, "Connection refused");
+    must_fail(TO("none.example", .port = 443), ERR_NOTFOUND,
+              "cannot connect to none.example:443: cannot resolve none.example: no such name");
+    must_fail(TO("a b\n\x80", .port = 1), ERR_INVALID, "cannot connect to a?b??:1: ");
+    must_fail(TO("::1", .port = 1), ERR_UNAVAIL, "cannot connect to [::1]:1: ");
+}
+
+static unsigned allow_calls;
+
+static bool allow_none(void *ctx, const struct net_addr *addr)
+{
+    (void)ctx;
+    (void)addr;
+    allow_calls++;
+    return false;
+}
+
+static bool allow_odd(void *ctx, const struct net_addr *addr)
+{
+    char text[NET_ADDR_TEXT];
+
+    allow_calls++;
+    assert_string_equal(ctx, "context");
+    return strcmp(net_addr_ip(addr, text), "127.0.0.1") == 0;
+}
+
+static void addresses_that_are_not_allowed_are_not_dialled(void **state)
+{
+    char context[] = "context";
+
+    (void)state;
+    allow_calls = 0;
+    must_fail(TO("a.example", .allow = allow_none), ERR_DENIED, "no address of it is allowed");
+    must_fail(TO("127.0.0.1", .allow = allow_none), ERR_DENIED, "no address of it is allowed");
+    assert_int_equal(allow_calls, 2);
+    nt_run_ms(10);
+    assert_int_equal(accepted, 0);
+    allow_calls = 0;
+    must_connect(TO("two.example", .allow = allow_odd, .allow_ctx = context));
+    assert_true(allow_calls >= 1);
+    use_it();
+}
+
+static void every_stage_has_the_time_limit(void **state)
+{
+    struct hole hole;
+
+    (void)state;
+    must_fail(TO("silent.example", .timeout_ms = 60), ERR_TIMEOUT,
+              "looking up the name took longer than 60 ms");
+    hole_open(&hole, "127.0.0.9");
+    must_fail(TO("127.0.0.9", .timeout_ms = 60), ERR_TIMEOUT, "connecting took longer than 60 ms");
+    hole_close(&hole);
+    listener_is_mute = true;
+    must_fail(TO("a.example", .tls = client_tls, .timeout_ms = 60), ERR_TIMEOUT,
+              "TLS handshake took longer than 60 ms");
+    assert_int_equal(accepted, 1);
+}
+
+static void a_failing_handshake_is_final(void **state)
+{
+    (void)state;
+    listener_tls = server_tls;
+    must_fail(TO("two.example", .tls = client_tls), ERR_DENIED, "it is not for two.example");
+    assert_int_equal(accepted, 1);
+    nt_run_ms(300);
+    assert_int_equal(accepted, 1);
+}
+
+static void plain_text_from_a_tls_peer(void **state)
+{
+    (void)state;
+    b.out = (const uint8_t *)"HTTP/1.1 400 Bad Request\r\n\r\n";
+    b.out_n = 28;
+    must_fail(TO("a.example", .tls = client_tls), ERR_INVALID, "the server does not speak TLS");
+}
+
+static void cancelling_is_possible_at_every_stage(void **state)
+{
+    struct hole hole;
+
+    (void)state;
+    start(TO("a.example"));
+    net_connect_cancel(&got.c);
+    assert_null(got.c);
+    start(TO("silent.example"));
+    nt_run_ms(5);
+    net_connect_cancel(&got.c);
+    hole_open(&hole, "127.0.0.9");
+    start(TO("127.0.0.9"));
+    nt_run_ms(5);
+    net_connect_cancel(&got.c);
+    hole_close(&hole);
+    listener_is_mute = true;
+    start(TO("a.example", .tls = client_tls));
+    nt_run_until(was_accepted, NULL);
+    net_connect_cancel(&got.c);
+    nt_run_ms(10);
+    assert_int_equal(got.calls, 0);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(an_address_in_clear),
+        T(a_name_over_tls),
+        T(another_name_is_verified_if_asked),
+        T(a_refusing_address_is_passed_over),
+        T(a_silent_address_does_not_hold_up_the_next),
+        T(refusals_are_named),
+        T(addresses_that_are_not_allowed_are_not_dialled),
+        T(every_stage_has_the_time_limit),
+        T(a_failing_handshake_is_final),
+        T(plain_text_from_a_tls_peer),
+        T(cancelling_is_possible_at_every_stage),
+    };
+
+    return cmocka_run_group_tests_name("net/connect", tests, nt_group_setup, nt_group_teardown);
+}
