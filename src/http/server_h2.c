@@ -320,14 +320,15 @@ static void h2_gone(struct http_conn *c)
 }
 
 /* on_gone of streams that are closed and, if they ended well, sent. */
-static void release_over(struct h2_side *h)
+static void release_over(struct http_conn *c)
 {
+    struct h2_side *h = c->h2;
     struct list *it, *tmp;
 
     list_each(it, tmp, &h->over) {
         struct http_exchange *ex = list_entry(it, struct http_exchange, link);
 
-        if (ex->mark == UINT64_MAX)
+        if (ex->mark == UINT64_MAX && !c->blocked)
             ex->mark = h->pulled;
         if (ex->complete && ex->mark > h->sent)
             continue;
@@ -366,14 +367,14 @@ static void flush(struct http_conn *c)
         http_wait_put(&c->srv->waits, WAIT_WRITE, &c->wr);
 }
 
-/* Bytes of a tunnel that came before it was one; then callbacks that were put off. */
-static void take_up(struct http_conn *c)
+/* Bytes of a tunnel that came before it was one, and callbacks that were put off. True: some. */
+static bool take_up(struct http_conn *c)
 {
     struct h2_side *h = c->h2;
     struct list *it, *tmp;
 
     if (!h->drains)
-        return;
+        return false;
     h->drains = false;
     list_each(it, tmp, &h->open) {
         struct http_exchange *ex = list_entry(it, struct http_exchange, link);
@@ -392,24 +393,24 @@ static void take_up(struct http_conn *c)
         tunnel_eof(ex);
         http_exchange_drained(ex);
     }
+    return true;
 }
 
 static void h2_settle(struct http_conn *c)
 {
     struct h2_side *h = c->h2;
+    bool again = true;
 
     if (c->srv->draining && !h->goaway) {
         h->goaway = true;
         h2_goaway(h->s);
     }
-    for (int round = 0; round < SETTLE_ROUNDS && !c->over; round++) {
+    for (int round = 0; again && round < SETTLE_ROUNDS; round++) {
         flush(c);
         if (c->over)
             return;
-        release_over(h);
-        if (!h->drains)
-            break;
-        take_up(c);
+        release_over(c);
+        again = take_up(c);
     }
     if (!c->blocked && (h->closing || (h->goaway && h2_idle(h->s)) || h2_done(h->s))) {
         flush(c);
@@ -422,7 +423,7 @@ static void h2_settle(struct http_conn *c)
         http_wait_put(&c->srv->waits, WAIT_IDLE, &c->rd);
     else
         http_wait_off(&c->rd);
-    if (h->drains) {
+    if (again) { /* others have their turn first */
         c->running = false;
         http_conn_dirty(c);
         c->running = true;

@@ -430,7 +430,8 @@ void net_shutdown_write(struct net_stream *s)
     s->write_ended = true;
     s->want_write = false;
     s->want_fin = true;
-    step_fin(s);
+    if (s->state != STREAM_HANDSHAKE) /* else it goes out when that is done */
+        step_fin(s);
     update_io(s);
 }
 

@@ -187,13 +187,30 @@ static void another_name_is_verified_if_asked(void **state)
     assert_true(view_is(net_server_name(b.s), "x.wild.example"));
 }
 
+static bool was_accepted(void *ctx)
+{
+    (void)ctx;
+    return accepted > 0;
+}
+
 static void a_refusing_address_is_passed_over(void **state)
 {
-    int64_t begin = clock_mono_ns();
+    int64_t best = INT64_MAX;
 
     (void)state;
-    must_connect(TO("two.example"));
-    assert_true(clock_mono_ns() - begin < 200 * NS_PER_MS); /* without waiting for the stagger */
+    /* Without waiting for the stagger; but the machine may be busy, so the best of some counts. */
+    for (int i = 0; i < 5 && best >= 200 * NS_PER_MS; i++) {
+        int64_t begin = clock_mono_ns();
+
+        nt_end_fini(&a);
+        nt_end_fini(&b);
+        must_connect(TO("two.example"));
+        best = TR_MIN(best, clock_mono_ns() - begin);
+        nt_run_until(was_accepted, NULL);
+        if (best >= 200 * NS_PER_MS)
+            accepted = 0;
+    }
+    assert_true(best < 200 * NS_PER_MS);
     use_it();
 }
 
@@ -321,12 +338,6 @@ static void plain_text_from_a_tls_peer(void **state)
     b.out = (const uint8_t *)"HTTP/1.1 400 Bad Request\r\n\r\n";
     b.out_n = 28;
     must_fail(TO("a.example", .tls = client_tls), ERR_INVALID, "the server does not speak TLS");
-}
-
-static bool was_accepted(void *ctx)
-{
-    (void)ctx;
-    return accepted > 0;
 }
 
 static void cancelling_is_possible_at_every_stage(void **state)

@@ -250,6 +250,20 @@ static void an_end_waits_for_room(void **state)
     }
 }
 
+/* An end that is asked for during the handshake does not break it. */
+static void an_end_waits_for_the_handshake(void **state)
+{
+    (void)state;
+    open_pair(true);
+    net_shutdown_write(a.s);
+    nt_run_until(nt_flag, &b.ended);
+    assert_true(a.ready && b.ready);
+    assert_false(a.failed || b.failed);
+    give(&b, "bye", 3);
+    nt_run_ms(5);
+    assert_got(&a, "bye", 3);
+}
+
 static bool b_is_over(void *ctx)
 {
     (void)ctx;
@@ -441,6 +455,7 @@ int main(void)
         T(a_reader_that_rests_stops_the_writer),
         T(one_side_may_end_first),
         T(an_end_waits_for_room),
+        T(an_end_waits_for_the_handshake),
         T(the_end_of_clear_text_is_an_end),
         T(a_tls_end_behind_bytes),
         T(a_cut_is_not_an_end_of_tls),
