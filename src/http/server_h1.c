@@ -172,7 +172,7 @@ static bool is_hungry(const struct http_conn *c)
     const struct h1_side *h = c->h1;
     const struct http_exchange *ex = h->ex;
 
-    if (c->over || h->closing || h->tunnel)
+    if (c->over || c->sniffing || h->closing || h->tunnel)
         return false;
     if (!ex)
         return h->mid_request || h1_queued(h) < HTTP_OUT_HIGH;

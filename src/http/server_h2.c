@@ -206,8 +206,9 @@ static void on_end(void *ctx, int32_t id)
         ex->eof = true;
         tunnel_eof(ex);
     } else {
+        if (ex->answer == ANSWER_WHOLE) /* nothing is left to drop; the answer may still wait */
+            http_wait_put(&c->srv->waits, WAIT_STALL, &ex->stall);
         http_exchange_end(ex);
-        http_wait_off(&ex->stall);
     }
 }
 
