@@ -378,6 +378,52 @@ static void killed_at_any_moment(void **state)
     munmap(k, sizeof(*k));
 }
 
+/* All records, a stream and a blob are gone, and so is the process: nothing of theirs comes back. */
+static int vanish(struct bed *b)
+{
+    struct spool_stream st = {0}, gone = {0};
+    struct spool_record r[3] = {{0}};
+    struct spool_txn *t;
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "A");
+    bed_stream(b, &gone, "B");
+    r[2].blob = spool_blob_id(b->s);
+    for (i = 0; i < 3; i++)
+        if (bed_record(b, &st, &r[i], VIEW_LIT("x")) != ERR_NONE)
+            return 1;
+    t = spool_txn_new();
+    for (i = 0; i < 3; i++)
+        spool_txn_delete(t, r[i].id);
+    spool_txn_stream_drop(t, &gone);
+    if (bed_commit(b, t) != ERR_NONE)
+        return 1;
+    return st.id == 1 && r[2].id == 3 && r[2].blob == 1 ? 0 : 2;
+}
+
+static void what_is_gone_is_not_counted_again(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {.id = 1}, other = {0};
+    struct spool_record r = {0};
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0)
+        _exit(vanish(b));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    bed_open(b);
+    assert_int_equal(bed_record(b, &st, &r, VIEW_LIT("x")), ERR_NONE);
+    assert_int_equal(r.number, 3);
+    assert_true(r.id > 3);
+    bed_stream(b, &other, "C");
+    assert_true(other.id > 2);
+    assert_true(spool_blob_id(b->s) > 1);
+}
+
 /* A start that is killed right after a killed run, again and again. */
 static void killed_while_it_starts(void **state)
 {
@@ -458,6 +504,7 @@ int main(int argc, char **argv)
 #define T(f) cmocka_unit_test_setup_teardown(f, bed_setup, bed_teardown)
     const struct CMUnitTest tests[] = {
         T(killed_at_any_moment),
+        T(what_is_gone_is_not_counted_again),
         T(killed_while_it_starts),
 #ifdef ENABLE_FAULT_POINTS
         T(killed_at_named_points),
