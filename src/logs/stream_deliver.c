@@ -19,11 +19,13 @@ static bool wants_settling(const struct life *l)
     return l->ended && !list_empty(&l->stuck) && !l->blob_good;
 }
 
+/* While a mark is under way nothing more is sent: what a crash makes arrive twice is one batch then, and it is the first
+ * that is sent after the restart, so that it can be counted. */
 static enum op_kind next_for_lines(const struct stream *s)
 {
     const struct life *l = stream_head(s);
 
-    if (!l)
+    if (!l || s->own_commits)
         return OP_NONE;
     if (s->lanes[LANE_LINES].check)
         return OP_CHECK;

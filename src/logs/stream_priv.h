@@ -81,6 +81,7 @@ struct stream {
     bool singly;               /* send one record at a time until this batch is through */
     size_t singly_left;
     unsigned commits;          /* under way */
+    unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
     bool forgetting, forgotten;
     int64_t last_call;         /* monotonic */
