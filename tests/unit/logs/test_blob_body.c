@@ -1,6 +1,7 @@
 /* The body of a blob: whole and in pieces, from the spool and from memory, again, and damaged. */
 #include "logs/blob_body.h"
 
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -60,10 +61,13 @@ static int teardown(void **state)
     return system(command);
 }
 
+static sem_t commits;
+
 static void stored(void *ctx, const struct err *e)
 {
     str_fini(ctx);
     free(ctx);
+    sem_post(&commits);
 }
 
 /* A blob of n bytes in the spool, in pieces of at most `piece`. */
@@ -87,6 +91,8 @@ static void store(struct bed *b, size_t n, size_t piece)
         spool_submit(b->spool, t, stored, frame);
         at += len;
     }
+    for (i = 0; i < b->r.pieces; i++)
+        sem_wait(&commits);
 }
 
 static void ready(void *ctx)
@@ -275,8 +281,11 @@ static void test_damage(void **state)
 
     store(b, 600 * 1000, BLOB_PIECE_MAX);
     b->r.pieces++;
+    assert_fails(b, ERR_INVALID, BLOB_WHOLE_MAX);
+    b->r.blob_size++;
     assert_fails(b, ERR_NOTFOUND, 0);
     assert_fails(b, ERR_NOTFOUND, BLOB_WHOLE_MAX);
+    b->r.blob_size--;
     b->r.pieces -= 2;
     assert_fails(b, ERR_INVALID, 0);
     assert_fails(b, ERR_INVALID, BLOB_WHOLE_MAX);
@@ -326,5 +335,6 @@ int main(void)
         TEST(test_memory_is_bounded),
     };
 
+    sem_init(&commits, 0, 0);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
