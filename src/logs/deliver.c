@@ -138,7 +138,7 @@ void delivery_answered(struct delivery *d, const char *call, const struct fetch_
     delivery_released(d, call, r);
     learn_hub(sh, r);
     if (r->outcome == FETCH_ANSWERED && r->status >= 200 && r->status < 300)
-        cred_proven(sh->logs->creds, d->cred, now);
+        shard_cred_proven(sh, d->cred);
     if (r->outcome != FETCH_ANSWERED) {
         static struct log_rate rate;
         uint64_t left_out;

@@ -49,6 +49,7 @@ struct record {
     int64_t pos_min, pos_max;
     struct str text;         /* the array's inside, until memory is short; then read from the spool */
     uint32_t size;           /* of that text */
+    bool unproven;           /* counts as of a credential that upstream has never taken */
 
     /* blob */
     uint64_t blob_size;

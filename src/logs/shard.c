@@ -269,6 +269,8 @@ static void env_release(struct stream_env *env, struct record *r)
     struct shard *sh = container_of(env, struct shard, env);
 
     atomic_fetch_sub(&sh->logs->memory_used, r->text.cap);
+    if (r->unproven)
+        atomic_fetch_sub(&sh->logs->unproven_used, r->size);
     record_free(r);
 }
 
@@ -383,6 +385,17 @@ void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, con
     stream_result(s, lane, r, shard_now(sh));
     barrier_check(sh);
     shard_wake(sh);
+}
+
+void shard_cred_proven(struct shard *sh, uint32_t cred)
+{
+    struct spool_txn *t;
+
+    if (!cred_proven(sh->logs->creds, cred, ev_now_ns(sh->loop)))
+        return;
+    t = spool_txn_new();
+    cred_store(sh->logs->creds, cred, t);
+    spool_submit(sh->logs->spool, t, NULL, NULL);
 }
 
 /* --- time --------------------------------------------------------------------------------- */
