@@ -46,6 +46,7 @@ struct logs_settings *settings_from_config(const struct config *c)
         .backoff_ns = 250 * NS_PER_MS,
         .backoff_max_ns = 30 * NS_PER_SEC,
         .close_retry_ns = 8 * NS_PER_SEC,
+        .batch_delay_ns = c->batch_delay_ms * NS_PER_MS,
         .batch_lines = (uint64_t)c->batch_lines,
         .batch_bytes = c->batch_bytes,
         .snapshot_lines = 5000,             /* HP §1.5 */
@@ -55,5 +56,6 @@ struct logs_settings *settings_from_config(const struct config *c)
     s->blob_max = c->limit_blob;
     s->memory = c->memory_limit;
     s->timeout_ms = (unsigned)c->upstream_timeout_ms;
+    s->gzip = true;
     return s;
 }

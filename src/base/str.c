@@ -25,6 +25,7 @@ void str_reserve(struct str *s, size_t more)
         cap *= 2;
     s->p = xrealloc(s->p, cap);
     s->cap = cap;
+    s->p[s->n] = '\0';
 }
 
 void str_add(struct str *s, const void *p, size_t n)

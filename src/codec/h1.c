@@ -323,22 +323,33 @@ static int parse_field(struct h1_parser *p, struct view line, struct h1_field *f
 
 /* ---- head ---- */
 
-/* RFC 9112 §6.3 and §9.3, where one meaning only is left. */
-static int check_head(struct h1_parser *p, const struct seen *seen, struct err *e)
+/* RFC 9112 §6.3: one meaning only is left, or none. */
+static int check_framing(struct h1_parser *p, struct err *e)
 {
-    struct h1_head *h = &p->head;
-    bool request = p->kind == H1_REQUEST;
+    const struct h1_head *h = &p->head;
 
     if (h->chunked && h->content_length >= 0)
         return refuse(p, e, 400, "both Content-Length and Transfer-Encoding");
     if (h->chunked && h->minor == 0)
         return refuse(p, e, 400, "Transfer-Encoding in HTTP/1.0");
-    if (request && h->minor == 1 && !seen->host)
-        return refuse(p, e, 400, "no Host");
-    if (request && view_is(h->method, "CONNECT") && (h->chunked || h->content_length > 0))
-        return refuse(p, e, 400, "CONNECT with a body");
-    if (!request && h->chunked && (h->status < 200 || h->status == 204))
+    if (p->kind == H1_REQUEST) {
+        if (view_is(h->method, "CONNECT") && (h->chunked || h->content_length > 0))
+            return refuse(p, e, 400, "CONNECT with a body");
+    } else if (h->chunked && (h->status < 200 || h->status == 204)) {
         return refuse(p, e, 400, "Transfer-Encoding in an answer without a body");
+    }
+    return 0;
+}
+
+/* RFC 9112 §3.2 and §9.3, RFC 9110 §7.8 and §10.1.1. */
+static int check_head(struct h1_parser *p, const struct seen *seen, struct err *e)
+{
+    struct h1_head *h = &p->head;
+
+    if (check_framing(p, e) != 0)
+        return -1;
+    if (p->kind == H1_REQUEST && h->minor == 1 && !seen->host)
+        return refuse(p, e, 400, "no Host");
     if (seen->expect_other)
         return refuse(p, e, 417, "Expect is not 100-continue");
     h->expect_continue = h->expect_continue && h->minor == 1;

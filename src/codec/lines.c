@@ -171,10 +171,7 @@ static const char *scan_number(struct scan *s, const char *p)
 {
     if (p < s->end && *p == '-')
         p++;
-    if (p < s->end && *p == '0')
-        p++;
-    else
-        p = scan_digits(s, p);
+    p = p < s->end && *p == '0' ? p + 1 : scan_digits(s, p);
     if (p && p < s->end && *p == '.')
         p = scan_digits(s, p + 1);
     if (p && p < s->end && (*p | 0x20) == 'e') {
@@ -222,64 +219,66 @@ static const char *scan_any_key(struct scan *s, const char *p)
     return skip_space(s, p + 1);
 }
 
-/*
- * Any value, without recursion: `kinds` has a bit for each level that is open, 1 for an object.
- * `depth` levels are open around it already.
- */
+/* The levels that are open around a place: a bit for each in `kinds`, 1 for an object. */
+struct nest {
+    uint64_t kinds;
+    unsigned depth;
+    unsigned base; /* where the value began */
+};
+
+/* `p` is at an opening bracket; returns the place of what may be a value, or of the end. */
+static const char *open_level(struct scan *s, const char *p, struct nest *n)
+{
+    if (n->depth == LINES_MAX_DEPTH) {
+        fail(s, p, "nested too deep");
+        s->code = ERR_LIMIT;
+        return NULL;
+    }
+    n->kinds = n->kinds << 1 | (*p == '{');
+    n->depth++;
+    return skip_space(s, p + 1);
+}
+
+static bool at_end(const struct scan *s, const char *p, const struct nest *n)
+{
+    return p < s->end && *p == (n->kinds & 1 ? '}' : ']');
+}
+
+/* Behind a value: close what ends here. Returns the place of a comma, or of the end of it all. */
+static const char *close_levels(struct scan *s, const char *p, struct nest *n)
+{
+    while (n->depth > n->base) {
+        p = skip_space(s, p);
+        if (p < s->end && *p == ',')
+            break;
+        if (!at_end(s, p, n))
+            return fail(s, p, "a comma or the end of a list was expected");
+        p++;
+        n->depth--;
+        n->kinds >>= 1;
+    }
+    return p;
+}
+
+/* Any value, without recursion; `depth` levels are open around it already. */
 static const char *scan_value(struct scan *s, const char *p, unsigned depth)
 {
-    uint64_t kinds = 0;
-    unsigned base = depth;
+    struct nest n = {.depth = depth, .base = depth};
 
     for (;;) {
-        /* At a value. */
-        if (p < s->end && (*p == '{' || *p == '[')) {
-            bool object = *p == '{';
+        bool opened = p < s->end && (*p == '{' || *p == '[');
 
-            if (depth == LINES_MAX_DEPTH) {
-                fail(s, p, "nested too deep");
-                s->code = ERR_LIMIT;
-                return NULL;
-            }
+        p = opened ? open_level(s, p, &n) : scan_scalar(s, p);
+        if (p && (!opened || at_end(s, p, &n))) {
+            p = close_levels(s, p, &n);
+            if (!p || n.depth == n.base)
+                return p;
             p = skip_space(s, p + 1);
-            depth++;
-            kinds = kinds << 1 | object;
-            if (p < s->end && *p == (object ? '}' : ']')) {
-                p++;
-                depth--;
-                kinds >>= 1;
-            } else if (object) {
-                p = scan_any_key(s, p);
-                if (!p)
-                    return NULL;
-                continue;
-            } else {
-                continue;
-            }
-        } else {
-            p = scan_scalar(s, p);
-            if (!p)
-                return NULL;
         }
-        /* Behind a value: close what ends here. */
-        while (depth > base) {
-            p = skip_space(s, p);
-            if (p < s->end && *p == ',')
-                break;
-            if (p >= s->end || *p != (kinds & 1 ? '}' : ']'))
-                return fail(s, p, "a comma or the end of a list was expected");
-            p++;
-            depth--;
-            kinds >>= 1;
-        }
-        if (depth == base)
-            return p;
-        p = skip_space(s, p + 1);
-        if (kinds & 1) {
+        if (p && (n.kinds & 1))
             p = scan_any_key(s, p);
-            if (!p)
-                return NULL;
-        }
+        if (!p)
+            return NULL;
     }
 }
 

@@ -154,7 +154,7 @@ static int take_piece(struct blob_body *b, const struct spool_read *read)
     if (zframe_unpack(str_view(&read->data), BLOB_PIECE_MAX, to, &b->err) < 0)
         return err_prefix(&b->err, "piece %u of an upload", (unsigned)read->seq);
     b->got += to->n - before;
-    if (b->got > b->size || (b->next == b->pieces && b->got != b->size) || to->n == before)
+    if (b->got > b->size || (b->got == b->size) != (b->next == b->pieces) || to->n == before)
         return err_set(&b->err, ERR_INVALID, "an upload in the spool has not the size it should");
     return 0;
 }

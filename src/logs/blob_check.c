@@ -1,6 +1,7 @@
 #include "logs/blob_check.h"
 
 #include "codec/zcodec.h"
+#include "logs/link.h"
 #include "logs/logs_priv.h"
 
 enum {

@@ -123,7 +123,7 @@ static void env_answer(struct stream_env *env, struct call *call, bool ok)
 
 struct shard_commit {
     struct ev_task task;
-    struct list link; /* shard.later */
+    struct list link; /* shard.unsaved */
     struct shard *sh;
     struct commit *c;
     struct err err;
@@ -214,8 +214,10 @@ static void stream_remove(struct shard *sh, struct stream *s)
 {
     int lane;
 
-    for (lane = 0; lane < LANE_COUNT; lane++)
+    for (lane = 0; lane < LANE_COUNT; lane++) {
         list_remove(&s->place.ready[lane]);
+        heap_remove(&sh->later[lane], &s->place.later[lane]);
+    }
     hmap_remove(&sh->streams, &s->place.node);
     stream_free(s);
 }
@@ -237,7 +239,7 @@ static void commit_run(struct ev_task *task)
                       LF_ERR(&sc->err), LF_UINT("suppressed", left_out));
     }
     if (!sc->ok && !sc->c->call && !sh->stopping) {
-        list_append(&sh->later, &sc->link);
+        list_append(&sh->unsaved, &sc->link);
         return;
     }
     stream_committed(s, sc->c, sc->ok || !sc->c->call, shard_now(sh));
@@ -253,7 +255,7 @@ static void repeat_commits(struct shard *sh)
     struct list *it, *tmp;
 
     list_init(&again);
-    list_move_all(&again, &sh->later);
+    list_move_all(&again, &sh->unsaved);
     list_each (it, tmp, &again) {
         list_remove(it);
         commit_submit(list_entry(it, struct shard_commit, link));
@@ -289,6 +291,7 @@ static void env_wake(struct stream_env *env, struct stream *s)
     int lane;
 
     for (lane = 0; lane < LANE_COUNT; lane++) {
+        heap_remove(&sh->later[lane], &s->place.later[lane]);
         if (list_empty(&s->place.ready[lane]))
             list_append(&sh->ready[lane], &s->place.ready[lane]);
     }
@@ -304,60 +307,72 @@ static void send_one(struct shard *sh, struct stream *s, enum stream_lane lane)
     deliver_start(sh, s, &op);
 }
 
-/* Streams take turns: each that is ready sends one request and goes to the end of the queue. Returns the earliest time
- * at which one of those that must wait may be asked again. */
+/* Those whose time has come join the queue. Returns when the next one's comes. */
+static int64_t take_due(struct shard *sh, enum stream_lane lane, int64_t now)
+{
+    struct heap_node *n;
+
+    while ((n = heap_first(&sh->later[lane])) != NULL && n->key <= now) {
+        struct stream *s = container_of(n, struct stream, place.later[lane]);
+
+        heap_remove(&sh->later[lane], n);
+        list_append(&sh->ready[lane], &s->place.ready[lane]);
+    }
+    return n ? n->key : INT64_MAX;
+}
+
+/* Streams take turns: each that is ready sends one request and goes to the end of the queue when it has more. Returns the
+ * time at which the host may be asked again, if it was what stopped us. */
 static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_now now)
 {
-    int64_t earliest = INT64_MAX;
-
     while (!list_empty(&sh->ready[lane])) {
         struct list *it = sh->ready[lane].next;
         struct stream *s = container_of(it, struct stream, place.ready[lane]);
         int64_t at = stream_ready(s, lane, now);
         int64_t host;
 
+        if (at == 0) {
+            host = limiter_ready(&sh->harness, now.mono);
+            if (host)
+                return host;
+        }
         list_remove(it);
-        if (at == INT64_MAX)
-            continue; /* it wakes us when it has something */
-        if (at > 0) {
-            list_append(&sh->waiting[lane], it);
-            earliest = TR_MIN(earliest, at);
-            continue;
-        }
-        host = limiter_ready(&sh->harness, now.mono);
-        if (host) {
-            list_prepend(&sh->ready[lane], it);
-            earliest = TR_MIN(earliest, host);
-            break;
-        }
-        send_one(sh, s, lane);
+        if (at == 0)
+            send_one(sh, s, lane);
+        else if (at != INT64_MAX) /* otherwise it wakes us when it has something */
+            heap_insert(&sh->later[lane], &s->place.later[lane], at);
     }
-    return earliest;
+    return INT64_MAX;
+}
+
+static void arm_retry(struct shard *sh, int64_t at, int64_t now)
+{
+    if (at >= sh->retry_at)
+        return;
+    sh->retry_at = at;
+    ev_timer_arm(sh->retry, TR_MAX((at - now) / NS_PER_MS, 1));
 }
 
 static void pump_run(struct ev_task *task)
 {
     struct shard *sh = container_of(task, struct shard, pump);
     struct stream_now now = shard_now(sh);
-    int64_t earliest;
+    static const enum stream_lane order[] = {LANE_BLOBS, LANE_LINES}; /* blobs ahead of backlog */
+    size_t i;
 
     sh->pumping = false;
-    earliest = pump_lane(sh, LANE_BLOBS, now);
-    earliest = TR_MIN(earliest, pump_lane(sh, LANE_LINES, now));
-    if (earliest < sh->retry_at) {
-        sh->retry_at = earliest;
-        ev_timer_arm(sh->retry, TR_MAX((earliest - now.mono) / NS_PER_MS, 1));
+    for (i = 0; i < ARRAY_LEN(order); i++) {
+        take_due(sh, order[i], now.mono);
+        arm_retry(sh, pump_lane(sh, order[i], now), now.mono);
+        arm_retry(sh, take_due(sh, order[i], now.mono), now.mono);
     }
 }
 
 static void retry_due(void *ctx)
 {
     struct shard *sh = ctx;
-    int lane;
 
     sh->retry_at = INT64_MAX;
-    for (lane = 0; lane < LANE_COUNT; lane++)
-        list_move_all(&sh->ready[lane], &sh->waiting[lane]);
     shard_wake(sh);
 }
 
@@ -385,7 +400,7 @@ static void sweep_due(void *ctx)
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     barrier_check(sh);
-    ev_timer_arm(sh->sweep, list_empty(&sh->later) ? SWEEP_MS : REPEAT_MS);
+    ev_timer_arm(sh->sweep, list_empty(&sh->unsaved) ? SWEEP_MS : REPEAT_MS);
 }
 
 /* --- notes -------------------------------------------------------------------------------- */
@@ -449,13 +464,11 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     };
     shard_configure(sh, settings);
     sh->retry_at = INT64_MAX;
-    for (lane = 0; lane < LANE_COUNT; lane++) {
+    for (lane = 0; lane < LANE_COUNT; lane++)
         list_init(&sh->ready[lane]);
-        list_init(&sh->waiting[lane]);
-    }
     list_init(&sh->stores);
     list_init(&sh->barriers);
-    list_init(&sh->later);
+    list_init(&sh->unsaved);
     limiter_init(&sh->harness);
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);
@@ -527,6 +540,8 @@ void shard_free(struct shard **shp)
     barrier_free_all(sh);
     store_free_all(sh);
     hmap_fini(&sh->streams);
+    heap_fini(&sh->later[LANE_LINES]);
+    heap_fini(&sh->later[LANE_BLOBS]);
     ev_timer_free(&sh->retry);
     ev_timer_free(&sh->sweep);
     if (sh->stop)

@@ -6,6 +6,7 @@
 #define TR_LOGS_SHARD_H
 
 #include <stdatomic.h>
+#include "base/heap.h"
 #include "base/hmap.h"
 #include "base/list.h"
 #include "ev/loop.h"
@@ -25,8 +26,8 @@ struct shard {
     struct rng rng;
     struct hmap streams;
     struct list ready[LANE_COUNT]; /* struct stream.place.ready: ask these */
-    struct list waiting[LANE_COUNT]; /* the same, of streams that may not be asked before retry_at */
-    int64_t retry_at;
+    struct heap later[LANE_COUNT]; /* struct stream.place.later: ask these when their time has come */
+    int64_t retry_at;              /* when the timer fires */
     struct limiter harness;
     struct list stores;            /* struct store_host: a limiter for each object store */
     struct ev_timer *retry;        /* the earliest time something may be tried again */
@@ -35,7 +36,7 @@ struct shard {
     bool pumping;
     struct list barriers;          /* closes that wait for streams of this shard */
     size_t deliveries;             /* under way */
-    struct list later;             /* commits to be repeated */
+    struct list unsaved;           /* struct shard_commit: to be repeated */
     bool hub;                      /* upstream is a tailrace */
     int64_t zstd_connections[64];  /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;

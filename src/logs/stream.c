@@ -79,6 +79,7 @@ void commit_send(struct commit *c)
         s->dirty = false;
     }
     s->commits++;
+    s->own_commits += !c->call;
     s->env->commit(s->env, c);
 }
 
@@ -146,6 +147,7 @@ void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream
     ASSERT(s->commits > 0);
     ASSERT(ok || c->call); /* what no client waits for is repeated until it succeeds */
     s->commits--;
+    s->own_commits -= !c->call;
     list_each (it, tmp, &c->records) {
         struct record *r = list_entry(it, struct record, commit_link);
 
@@ -312,8 +314,9 @@ static void prepare_close(struct stream *s, struct life *l)
     struct commit *c;
 
     if (!l->close || l->close->state == RECORD_COMMITTING || l->closing || !list_empty(&l->lines) ||
-        life_blobs_waiting(s, l) || l->open == OPEN_PENDING || s->lanes[LANE_LINES].busy)
-        return;
+        life_blobs_waiting(s, l) || l->open == OPEN_PENDING || s->lanes[LANE_LINES].busy ||
+        s->own_commits)
+        return; /* not while marks are under way: one that fails is repeated later, after the closing mark */
     if (l->close->covers && l->barrier != BARRIER_PASSED) {
         if (l->barrier == BARRIER_NEEDED) {
             l->barrier = BARRIER_ASKED;

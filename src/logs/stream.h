@@ -42,6 +42,7 @@ struct stream_rules {
     int64_t backoff_ns;    /* first step of the retry delay; doubled each time, full jitter */
     int64_t backoff_max_ns;
     int64_t close_retry_ns; /* between closes that are answered "not found" */
+    int64_t batch_delay_ns; /* from one delivery of lines to the next of the same stream; 200 ms at most */
     uint64_t batch_lines;  /* most lines and bytes of one delivery */
     uint64_t batch_bytes;
     uint64_t snapshot_lines; /* upstream keeps so many for a snapshot (HP §1.5) */

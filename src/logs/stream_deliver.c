@@ -19,11 +19,13 @@ static bool wants_settling(const struct life *l)
     return l->ended && !list_empty(&l->stuck) && !l->blob_good;
 }
 
+/* While a mark is under way nothing more is sent: what a crash makes arrive twice is one batch then, and it is the first
+ * that is sent after the restart, so that it can be counted. */
 static enum op_kind next_for_lines(const struct stream *s)
 {
     const struct life *l = stream_head(s);
 
-    if (!l)
+    if (!l || s->own_commits)
         return OP_NONE;
     if (s->lanes[LANE_LINES].check)
         return OP_CHECK;
@@ -58,6 +60,31 @@ static enum op_kind next_op(const struct stream *s, enum stream_lane lane)
     return lane == LANE_LINES ? next_for_lines(s) : next_for_blobs(s);
 }
 
+static bool fills_batch(const struct life *l, const struct stream_rules *rules)
+{
+    const struct list *it;
+    uint64_t lines = 0, bytes = 0;
+
+    for (it = l->lines.next; it != &l->lines; it = it->next) {
+        const struct record *r = list_entry(it, struct record, link);
+
+        lines += r->row.lines;
+        bytes += r->size;
+        if (lines >= rules->batch_lines || bytes >= rules->batch_bytes)
+            return true;
+    }
+    return false;
+}
+
+/* Lines of a quiet stream go at once; those of a busy one gather for a moment, but never once its end is known. */
+static int64_t gather_until(const struct stream *s, const struct life *l, int64_t now)
+{
+    if (l->next_lines <= now || s->n_batch || l->closed_wall || l->blob_good ||
+        fills_batch(l, s->env->rules))
+        return 0;
+    return l->next_lines;
+}
+
 int64_t stream_ready(struct stream *s, enum stream_lane lane, struct stream_now now)
 {
     const struct lane *l = &s->lanes[lane];
@@ -71,6 +98,9 @@ int64_t stream_ready(struct stream *s, enum stream_lane lane, struct stream_now 
         return INT64_MAX;
     if (kind == OP_SETTLE && s->lanes[LANE_BLOBS].busy)
         return INT64_MAX;
+    if (kind == OP_LINES)
+        at = TR_MAX(at, gather_until(s, stream_head(s), now.mono));
+    s->asked = now.mono;
     return at > now.mono ? at : 0;
 }
 
@@ -132,6 +162,7 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
     switch (op->kind) {
     case OP_LINES:
         fill_batch(s, l);
+        l->next_lines = s->asked + s->env->rules->batch_delay_ns;
         op->again = s->batch_again;
         break;
     case OP_SETTLE:

@@ -3,6 +3,7 @@
 #ifndef TR_LOGS_STREAM_PRIV_H
 #define TR_LOGS_STREAM_PRIV_H
 
+#include "base/heap.h"
 #include "logs/stream.h"
 
 enum open_state {
@@ -37,6 +38,7 @@ struct life {
     unsigned absent;        /* "not found" in a row, to lines */
     unsigned close_absent;  /* ... and to the close */
     uint64_t n_delivered;   /* lines */
+    int64_t next_lines;     /* monotonic: lines of a busy stream gather until then */
 };
 
 struct lane {
@@ -79,15 +81,18 @@ struct stream {
     bool singly;               /* send one record at a time until this batch is through */
     size_t singly_left;
     unsigned commits;          /* under way */
+    unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
     bool forgetting, forgotten;
     int64_t last_call;         /* monotonic */
+    int64_t asked;             /* monotonic: when stream_ready last said "now" */
     bool recovered_first;      /* first batch after a restart: may have been in flight */
 
     /* for the environment: linkage in its tables; the machine does not touch these */
     struct stream_place {
         struct hnode node;
         struct list ready[LANE_COUNT];
+        struct heap_node later[LANE_COUNT];
         void *owner;
     } place;
 };

@@ -1,10 +1,8 @@
 #include "logs/upload.h"
 
-#include <jansson.h>
 #include "base/bug.h"
-#include "base/xmem.h"
 #include "codec/url.h"
-#include "crypto/digest.h"
+#include "logs/link.h"
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
 #include "rt/log.h"
@@ -118,44 +116,10 @@ static void post(struct upload *u)
 
 /* --- links ---------------------------------------------------------------------------------- */
 
-static bool link_is_clean(struct view link)
-{
-    struct url url;
-    size_t i;
-
-    for (i = 0; i < link.n; i++) {
-        if (link.p[i] <= ' ' || link.p[i] == 0x7f) /* also bytes past ASCII, which are negative */
-            return false;
-    }
-    return link.n <= UPLOAD_LINK_MAX && url_parse(link, &url, NULL) == 0;
-}
-
-int link_of_answer(struct view body, struct str *out)
-{
-    json_t *json = json_loadb(body.p ? body.p : "", body.n, 0, NULL);
-    const char *text = json_string_value(json_object_get(json, "link"));
-    int rc = -1;
-
-    if (text && link_is_clean(view_str(text))) {
-        str_adds(out, text);
-        rc = 0;
-    }
-    json_decref(json);
-    return rc;
-}
-
-static bool same_place(struct view a, struct view b)
-{
-    struct url x, y;
-
-    return url_parse(a, &x, NULL) == 0 && url_parse(b, &y, NULL) == 0 && x.https == y.https &&
-           x.port == y.port && view_ieq(x.host, y.host);
-}
-
 /* A hub's ticket is followed as the hub itself is reached; so is a link back to the log service. */
 static bool leads_home(const struct delivery *d, struct view link)
 {
-    return d->sh->hub || same_place(link, view_str(d->settings->base));
+    return d->sh->hub || link_same_place(link, view_str(d->settings->base));
 }
 
 static void slot_free(struct store_wait *w);
@@ -282,51 +246,6 @@ void link_answered(struct upload *u, const char *call, const struct fetch_result
     }
 }
 
-static struct view trim(struct view v)
-{
-    while (v.n && *v.p == ' ')
-        v = view_from(v, 1);
-    while (v.n && v.p[v.n - 1] == ' ')
-        v.n--;
-    return v;
-}
-
-/* The value of `name` in "crc32c=AAAAAA==,md5=...", decoded. */
-static bool hash_named(struct view field, const char *name, size_t n, struct str *out)
-{
-    while (field.n) {
-        const char *comma = memchr(field.p, ',', field.n);
-        size_t len = comma ? (size_t)(comma - field.p) : field.n;
-        struct view one = trim(view_of(field.p, len));
-        const char *eq = one.n ? memchr(one.p, '=', one.n) : NULL;
-
-        field = view_from(field, comma ? len + 1 : len);
-        if (!eq || !view_ieq(view_of(one.p, (size_t)(eq - one.p)), view_str(name)))
-            continue;
-        str_clear(out);
-        if (base64_decode(view_from(one, (size_t)(eq - one.p) + 1), out) == 0 && out->n == n)
-            return true;
-    }
-    return false;
-}
-
-bool goog_hash_agrees(struct view field, uint32_t crc, struct view whole)
-{
-    const uint8_t ours[4] = {(uint8_t)(crc >> 24), (uint8_t)(crc >> 16), (uint8_t)(crc >> 8),
-                             (uint8_t)crc};
-    struct str theirs = STR_INIT;
-    uint8_t sum[16];
-    bool agrees = true;
-
-    if (hash_named(field, "crc32c", sizeof(ours), &theirs))
-        agrees = memcmp(theirs.p, ours, sizeof(ours)) == 0;
-    else if (whole.p && hash_named(field, "md5", sizeof(sum), &theirs) &&
-             md5(whole.p, whole.n, sum) == 0)
-        agrees = memcmp(theirs.p, sum, sizeof(sum)) == 0;
-    str_fini(&theirs);
-    return agrees;
-}
-
 static void check_hash(struct upload *u, const struct fetch_result *r, struct op_result *out)
 {
     struct view whole = VIEW_NONE;
@@ -340,21 +259,6 @@ static void check_hash(struct upload *u, const struct fetch_result *r, struct op
     log_event(LOG_WARN, "delivery",
               "the object store says it stored other bytes than were sent; the upload is repeated",
               LF_VIEW("account", u->d->s->account_v), LF_VIEW("key", u->d->s->key_v));
-}
-
-/* An expired or otherwise unwelcome link: S3 and GCS say 403, or 400 with ExpiredToken. */
-static bool is_link_trouble(const struct fetch_result *r)
-{
-    static const char word[] = "expired";
-    size_t i, n = sizeof(word) - 1;
-
-    if (r->outcome != FETCH_ANSWERED || (r->status != 403 && r->status != 400))
-        return false;
-    for (i = 0; i + n <= r->body.n; i++) {
-        if (strncasecmp(r->body.p + i, word, n) == 0)
-            return true;
-    }
-    return r->status == 403;
 }
 
 /* The store knows nothing of our credential, and a link is ours to renew: none of its answers is a
@@ -380,7 +284,7 @@ static void put_done(void *ctx, const struct fetch_result *r)
     struct op_result out = delivery_outcome(r);
 
     link_answered(u, "put_object", r);
-    if (is_link_trouble(r) && !u->renewed) {
+    if (r->outcome == FETCH_ANSWERED && link_is_refused(r->status, r->body) && !u->renewed) {
         u->renewed = true;
         fetch_link(u);
         return;

@@ -16,7 +16,6 @@
 #include "logs/store.h"
 
 enum {
-    UPLOAD_LINK_MAX = 16 * 1024, /* a signed link is some 500 bytes; what is larger is no link */
     UPLOAD_PLAIN_MAX = 64 * 1024, /* larger bodies go over HTTP/1.1 (architecture.md, libcurl) */
     UPLOAD_STALL_MS = 30 * 1000,
     UPLOAD_LEAST_BPMS = 32,      /* bytes a millisecond below which an upload is given up in the end */
@@ -63,12 +62,5 @@ void upload_fini(struct upload *u);
  * absence of credentials. `done` gets o->ctx and begins with link_answered. */
 void link_request(struct upload *u, struct fetch_opts *o, struct view link, fetch_done_fn done);
 void link_answered(struct upload *u, const char *call, const struct fetch_result *r);
-
-/* The `link` of a JSON answer (HP §1.9), appended to `out`. -1: none that could be followed. */
-int link_of_answer(struct view body, struct str *out) TR_MUST_USE;
-
-/* Does an x-goog-hash agree with the bytes? Where `crc` is named it decides; otherwise md5, if the
- * body is at hand (`whole`, or .p NULL). True also when nothing can be compared. */
-bool goog_hash_agrees(struct view field, uint32_t crc, struct view whole);
 
 #endif

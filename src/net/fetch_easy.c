@@ -19,6 +19,26 @@
             BUG("curl refuses " #option);                                                          \
     } while (0)
 
+/*
+ * HTTP/2 in clear. libcurl 7.88 cannot reuse a connection when it is told to speak HTTP/2 by prior
+ * knowledge: it begins HTTP/2 within HTTP/2. It can when it is told "HTTP/2 over TLS only", but
+ * would then open new connections for HTTP/1.1. So one request leads, with prior knowledge on a
+ * fresh connection, and the others follow on it and may open none.
+ */
+bool fetch_led_h2c(const struct fetch_host *host)
+{
+    unsigned version = curl_version_info(CURLVERSION_NOW)->version_num;
+
+    return !host->https && host->peer->http == FETCH_HTTP_2 && version >= 0x075800 &&
+           version < 0x080000;
+}
+
+static void led_h2c_found(struct fetch *f)
+{
+    f->host->h2c_up = true;
+    f->host->h2c_epochs++;
+}
+
 /* ---- sending */
 
 static size_t read_view(struct fetch *f, char *p, size_t room)
@@ -77,6 +97,8 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
     if (f->o.connection_ok && !f->o.connection_ok(f->o.ctx, local_port))
         return CURL_PREREQFUNC_ABORT;
     f->sent = true;
+    if (f->lead)
+        led_h2c_found(f);
     f->stall_ns = ev_now_ns(f->pool->loop);
     f->r.connection = local_port;
     if (f->host->name && f->easy->pin && f->easy->pin_change == f->host->name->changes)
@@ -85,6 +107,14 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
 }
 
 /* ---- connecting */
+
+/* It is not there any more: somebody has to lead again, unless somebody has already. */
+static void led_h2c_lost(struct fetch *f)
+{
+    f->lost = true;
+    if (f->epoch == f->host->h2c_epochs)
+        f->host->h2c_up = false;
+}
 
 static curl_socket_t on_open(void *ctx, curlsocktype purpose, struct curl_sockaddr *to)
 {
@@ -95,6 +125,12 @@ static curl_socket_t on_open(void *ctx, curlsocktype purpose, struct curl_sockad
 
     if (purpose != CURLSOCKTYPE_IPCXN || f->dropped)
         return CURL_SOCKET_BAD;
+    if (f->host->h2c && f->way == WAY_SHARED && !f->lead) { /* it would speak HTTP/1.1 */
+        if (!f->sent)
+            led_h2c_lost(f);
+        f->again = f->sent;
+        return CURL_SOCKET_BAD;
+    }
     if (f->sent) { /* only to send it again */
         f->again = true;
         return CURL_SOCKET_BAD;
@@ -366,8 +402,11 @@ static long version_of(const struct fetch *f)
 
     if (f->o.http_1_1 || host->peer->http == FETCH_HTTP_1_1)
         return CURL_HTTP_VERSION_1_1;
+    if (host->peer->http == FETCH_HTTP_2 && !host->https)
+        return !host->h2c || f->lead || f->o.fresh ? CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE
+                                                   : CURL_HTTP_VERSION_2TLS;
     if (host->peer->http == FETCH_HTTP_2)
-        return host->https ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
+        return CURL_HTTP_VERSION_2TLS;
     return f->way == WAY_SHARED ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
 }
 
@@ -375,6 +414,7 @@ static long version_of(const struct fetch *f)
 static void set_connection(struct fetch_easy *e, const struct fetch *f)
 {
     long version = version_of(f);
+    bool fresh = f->o.fresh || f->lead;
     bool forbid = f->o.fresh && version != CURL_HTTP_VERSION_1_1;
 
     if (version != e->version) {
@@ -382,9 +422,9 @@ static void set_connection(struct fetch_easy *e, const struct fetch *f)
         EASY_SET(e->h, CURLOPT_PIPEWAIT, f->way == WAY_SHARED ? 1L : 0L);
         e->version = version;
     }
-    if (f->o.fresh != e->fresh) {
-        EASY_SET(e->h, CURLOPT_FRESH_CONNECT, f->o.fresh ? 1L : 0L);
-        e->fresh = f->o.fresh;
+    if (fresh != e->fresh) {
+        EASY_SET(e->h, CURLOPT_FRESH_CONNECT, fresh ? 1L : 0L);
+        e->fresh = fresh;
     }
     if (forbid != e->forbid) {
         EASY_SET(e->h, CURLOPT_FORBID_REUSE, forbid ? 1L : 0L);
@@ -436,6 +476,8 @@ int fetch_easy_start(struct fetch_easy *e, struct fetch *f, struct err *err)
 
     ASSERT(!e->f);
     e->errbuf[0] = '\0';
+    f->lead = f->host->h2c && f->way == WAY_SHARED && !f->host->h2c_up;
+    f->epoch = f->host->h2c_epochs;
     set_connection(e, f);
     set_method(e->h, f);
     set_target(e->h, f);

@@ -251,6 +251,7 @@ static struct fetch_host *host_new(struct fetch_pool *p, const struct fetch_peer
     host->peer = peer;
     host->https = https;
     host->url = xstrdup(url);
+    host->h2c = fetch_led_h2c(host);
     for (int w = 0; w < WAYS; w++)
         list_init(&host->queue[w]);
     list_init(&host->idle);
@@ -313,6 +314,8 @@ static unsigned slots(const struct fetch_host *host, enum fetch_way way)
 
     if (way == WAY_SINGLE)
         return max ? max : FETCH_SINGLE_MAX;
+    if (host->h2c)
+        return host->h2c_up ? FETCH_STREAMS_MAX : 1;
     if (host->speaks == SPEAKS_UNKNOWN && host->peer->http == FETCH_HTTP_AUTO)
         return 2 * (max ? max : FETCH_SHARED_MAX); /* the first ones find out */
     return (max ? max : FETCH_SHARED_MAX) * FETCH_STREAMS_MAX;
@@ -392,6 +395,17 @@ void fetch_host_take(struct fetch *f)
     list_append(&f->pool->queued, &f->link);
     list_append(&f->host->queue[f->way], &f->wait);
     fetch_host_pump(f->host);
+}
+
+void fetch_host_requeue(struct fetch *f)
+{
+    ASSERT(!f->sent);
+    fetch_easy_stop(f);
+    f->lost = false;
+    f->state = FETCH_S_QUEUED;
+    list_remove(&f->link);
+    list_append(&f->pool->queued, &f->link);
+    list_prepend(&f->host->queue[f->way], &f->wait);
 }
 
 void fetch_host_release(struct fetch_host *host)

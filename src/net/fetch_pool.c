@@ -196,6 +196,10 @@ static void multi_read_ended(struct fetch_multi *m)
             fetch_free(f);
             continue;
         }
+        if (f->lost && !f->sent) {
+            fetch_host_requeue(f);
+            continue;
+        }
         fetch_outcome_set(f, msg->data.result);
         fetch_host_learn(f->host, f);
         fetch_finish(f);

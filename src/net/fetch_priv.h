@@ -120,6 +120,9 @@ struct fetch_host {
     unsigned users; /* fetches queued or running */
     enum fetch_speaks speaks;
     int64_t learned_ns;
+    bool h2c;            /* led_h2c of fetch_easy.c applies */
+    bool h2c_up;         /* there is a connection to follow on */
+    unsigned h2c_epochs; /* times that one came up */
     struct list idle; /* easies */
     unsigned n_idle;
 };
@@ -161,6 +164,9 @@ struct fetch {
     int64_t body_sent; /* of `read` */
     bool has_body;
     bool sent;      /* curl has begun to send: from here on it may have been executed */
+    bool lead;      /* opens the connection that others follow on (led_h2c) */
+    bool lost;      /* there was none to follow on */
+    unsigned epoch; /* of the host's at the start */
     bool again;     /* curl wanted to send it a second time */
     bool paused;
     bool resume;    /* fetch_resume from within curl */
@@ -195,6 +201,7 @@ void fetch_pool_pump(struct fetch_pool *p);
 /* fetch_host.c: queues, names and slots. */
 void fetch_host_take(struct fetch *f);   /* find or make its host and queue it, or fail it */
 void fetch_host_pump(struct fetch_host *host);
+void fetch_host_requeue(struct fetch *f); /* back to the head of its queue; nothing was sent */
 void fetch_host_release(struct fetch_host *host);
 void fetch_host_learn(struct fetch_host *host, const struct fetch *f);
 void fetch_host_free_all(struct fetch_pool *p);
@@ -203,6 +210,7 @@ void fetch_host_free_all(struct fetch_pool *p);
 void fetch_outcome_set(struct fetch *f, CURLcode code);
 
 /* fetch_easy.c: one request on one curl handle. */
+bool fetch_led_h2c(const struct fetch_host *host);
 struct fetch_easy *fetch_easy_new(struct fetch_host *host);
 void fetch_easy_free(struct fetch_easy *e);
 int fetch_easy_start(struct fetch_easy *e, struct fetch *f, struct err *err);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <openssl/pem.h>
@@ -579,6 +580,12 @@ struct program *program_start(const char *const *argv, uint16_t port)
 
     p->pid = fork();
     if (p->pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(null, STDIN_FILENO);
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
         execvp(argv[0], (char *const *)(uintptr_t)argv);
         _exit(127);
     }

@@ -106,6 +106,21 @@ void bed_wait(int *n, int want)
         fail_msg("waited for %d, there were %d", want, seen);
 }
 
+int bed_wait_change(int *n)
+{
+    struct timespec until;
+    int rc = 0, seen;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += BED_WAIT_S;
+    pthread_mutex_lock(&lock);
+    while (*n == 0 && rc == 0)
+        rc = pthread_cond_timedwait(&changed, &lock, &until);
+    seen = *n;
+    pthread_mutex_unlock(&lock);
+    return seen;
+}
+
 void bed_count(void *ctx, const struct err *err)
 {
     bed_add(ctx, err ? 1001 : 1);

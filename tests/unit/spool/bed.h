@@ -32,6 +32,7 @@ enum err_code bed_commit(struct bed *b, struct spool_txn *t);
 
 /* Wait until `*n` (changed under bed_signal's lock) is `want`, for at most BED_WAIT_S. */
 void bed_wait(int *n, int want);
+int bed_wait_change(int *n); /* until it is not 0; what it is then */
 void bed_add(int *n, int by);
 
 /* A spool_done_fn that adds 1 to the int at `ctx`, and 1000 if there was an error. */

@@ -216,14 +216,9 @@ static void run_history(struct bed *b, struct spool_stream *st, int64_t at, bool
     fail_next(b, at, SQLITE_IOERR_WRITE, stays);
     for (i = 0; i < 12; i++)
         spool_submit(b->s, insertion(st, &r[i]), bed_count, &done[i]);
-    for (i = 0; i < 12; i++) {
-        int64_t until = clock_mono_ns() + BED_WAIT_S * NS_PER_SEC;
-
-        while (__atomic_load_n(&done[i], __ATOMIC_ACQUIRE) == 0 && clock_mono_ns() < until)
-            sched_yield();
-        if (done[i] == 1)
+    for (i = 0; i < 12; i++)
+        if (bed_wait_change(&done[i]) == 1)
             assert_int_equal(r[i].number, dense++);
-    }
     fail_next(b, 0, 0, false);
     for (i = 0; i < 12; i++)
         if (done[i] == 1)

@@ -163,7 +163,7 @@ struct moment {
 static struct bed *bed;
 static struct rng rng;
 static struct moment now, crashes[CRASHES];
-static int n_crashes;
+static _Atomic int n_crashes;
 static int done;
 static struct spool_record records[RECORDS];
 
@@ -201,7 +201,8 @@ static void maybe_crash(void)
 
     if (n_crashes == CRASHES || rng_below(&rng, 4) != 0)
         return;
-    *m = now;
+    m->inserted = now.inserted; /* this thread's */
+    m->deleted = now.deleted;
     m->insert_sent = __atomic_load_n(&now.insert_sent, __ATOMIC_ACQUIRE);
     m->delete_sent = __atomic_load_n(&now.delete_sent, __ATOMIC_ACQUIRE);
     snprintf(m->dir, sizeof(m->dir), "%.200s/crash%d", bed->root, n_crashes);
@@ -341,7 +342,8 @@ static void lose_power(struct bed *b, enum spool_sync sync, uint64_t seed)
 
     bed = b;
     memset(&now, 0, sizeof(now));
-    n_crashes = done = 0;
+    n_crashes = 0;
+    done = 0;
     rng_seed(&rng, seed);
     b->opts.sync = sync;
     b->opts.limit = 1 << 20; /* checkpoints often */

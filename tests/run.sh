@@ -1,0 +1,203 @@
+#!/bin/bash
+# Installs what is missing (Debian packages, as root), builds, and runs every test there is.
+#
+#   tests/run.sh [--quick] [--no-install] [--build DIR]
+#
+#   --quick       plain build, `make check` and the integration tests only
+#   --no-install  leave packages alone
+#   --build DIR   where to build (default: build/tests in the source tree)
+#
+# OUTAGE_SECONDS and KILLS say how long the long checks run (60 and 8). The last line is
+# `N passed, N failed`; the exit status is 0 only when nothing failed. Output of each step is in DIR/log.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+TOP=$PWD
+BUILD=$TOP/build/tests
+QUICK= INSTALL=1
+OUTAGE_SECONDS=${OUTAGE_SECONDS:-60}
+KILLS=${KILLS:-8}
+PYTHON=${PYTHON:-/usr/bin/python3}
+JOBS=$(nproc)
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) QUICK=1 ;;
+    --no-install) INSTALL= ;;
+    --build) [ $# -gt 1 ] || { echo "$0: --build needs a directory" >&2; exit 2; }
+        shift; mkdir -p "$1" && BUILD=$(cd "$1" && pwd) || exit 2 ;;
+    -h|--help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "$0: unknown option $1" >&2; exit 2 ;;
+    esac
+    shift
+done
+
+export PYTHONDONTWRITEBYTECODE=1
+unset MAKEFLAGS MFLAGS TAILRACE
+LOG=$BUILD/log
+rm -rf "$LOG"
+mkdir -p "$LOG"
+PASSED=0 FAILED=0 BEGUN=$SECONDS
+
+say() { printf '%4ds  %s\n' $((SECONDS - BEGUN)) "$*"; }
+
+count() {   # count NAME PASSED FAILED
+    PASSED=$((PASSED + $2))
+    FAILED=$((FAILED + $3))
+    say "$1: $2 passed, $3 failed"
+}
+
+show() {    # show NAME [LINES]: the end of a step's output
+    echo "--- last lines of $LOG/$1.log"
+    tail -n "${2:-60}" "$LOG/$1.log" | cut -c1-400
+    echo "---"
+}
+
+quietly() { # quietly NAME LIMIT COMMAND...: its output into the log; status of the command
+    local name=$1 limit=$2
+    shift 2
+    timeout --kill-after=20 "$limit" "$@" >"$LOG/$name.log" 2>&1 </dev/null
+}
+
+must() {    # must NAME LIMIT COMMAND...: a step that is no test; one that fails counts as a failure
+    say "$1 ..."
+    quietly "$@" && return 0
+    show "$1"
+    count "$1" 0 1
+    return 1
+}
+
+finish() {
+    say "all done; logs in $LOG"
+    echo "$PASSED passed, $FAILED failed"
+    [ "$FAILED" = 0 ] && [ "$PASSED" -gt 0 ]
+    exit
+}
+
+# --- the kinds of tests ---------------------------------------------------------------------------
+
+# Sums up what `make check` left: a cmocka program counts with its tests, anything else as one.
+make_check() { # make_check NAME BUILDDIR LIMIT [MAKE ARGUMENTS]
+    local name=$1 dir=$2 limit=$3 status trs log result ok bad passed=0 failed=0
+    shift 3
+    say "$name ..."
+    find "$dir" -name '*.trs' -delete
+    quietly "$name" "$limit" make -C "$dir" -k -j"$JOBS" check "$@"
+    status=$?
+    while IFS= read -r trs; do
+        log=${trs%.trs}.log
+        result=$(sed -n 's/^:test-result: *//p' "$trs" | head -n 1)
+        ok=$(sum_of 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log")
+        bad=$(sum_of 's/^ *\([0-9]*\) FAILED TEST.*/\1/p' "$log")
+        case $result in
+        PASS*|XFAIL*) [ "$ok" -gt 0 ] || ok=1 ;;
+        SKIP*) ok=0 bad=0 ;;
+        *)  [ "$bad" -gt 0 ] || bad=1
+            echo "--- $result: $log"; tail -n 60 "$log" | cut -c1-400; echo "---" ;;
+        esac
+        passed=$((passed + ok)) failed=$((failed + bad))
+    done < <(find "$dir" -name '*.trs' | sort)
+    if [ $status != 0 ] && [ "$failed" = 0 ]; then
+        show "$name"
+        failed=1
+    fi
+    count "$name" "$passed" "$failed"
+}
+
+sum_of() { sed -n "$1" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
+
+pytest_totals() { # pytest_totals LOGFILE STATUS -> "PASSED FAILED"
+    local line passed failed errors
+    line=$(grep -E '^(=+ )?[0-9]+ (passed|failed|error|skipped|xfailed).* in [0-9.]+s' "$1" | tail -n 1)
+    passed=$(grep -oE '[0-9]+ (passed|xfailed)' <<<"$line" | awk '{ n += $1 } END { print n + 0 }')
+    failed=$(grep -oE '[0-9]+ (failed|xpassed)' <<<"$line" | awk '{ n += $1 } END { print n + 0 }')
+    errors=$(grep -oE '[0-9]+ errors?' <<<"$line" | awk '{ n += $1 } END { print n + 0 }')
+    failed=$((failed + errors))
+    # An exit status that no counted failure explains (a crash, a time limit, nothing collected) is a failure.
+    [ "$2" = 0 ] || [ "$failed" -gt 0 ] || failed=1
+    echo "$passed $failed"
+}
+
+run_pytest() { # run_pytest NAME LIMIT BINARY ARGUMENTS...
+    local name=$1 limit=$2 binary=$3 status totals
+    shift 3
+    say "$name ..."
+    TAILRACE=$binary quietly "$name" "$limit" "$PYTHON" -m pytest -q -p no:cacheprovider -n "$JOBS" \
+        --dist loadfile "$@"
+    status=$?
+    totals=$(pytest_totals "$LOG/$name.log" $status)
+    [ $status = 0 ] || show "$name" 150
+    count "$name" $totals
+}
+
+# A check of its own behind a make target: one test, or as many as its last line `N passed, N failed` says.
+named_check() { # named_check TARGET LIMIT [MAKE ARGUMENTS]
+    local target=$1 limit=$2 status last
+    shift 2
+    if ! make -C "$BUILD/plain" -n "$target" >/dev/null 2>&1; then
+        say "$target: no such target here, skipped"
+        return 0
+    fi
+    say "$target ..."
+    quietly "$target" "$limit" make -C "$BUILD/plain" --no-print-directory "$target" "$@"
+    status=$?
+    last=$(grep -v '^make' "$LOG/$target.log" | tail -n 1)
+    say "$target: $last"
+    [ $status = 0 ] || show "$target" 100
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        local passed=${BASH_REMATCH[1]} failed=${BASH_REMATCH[2]}
+        [ $status = 0 ] || [ "$failed" -gt 0 ] || failed=1
+        count "$target" "$passed" "$failed"
+    elif [ $status = 0 ]; then
+        count "$target" 1 0
+    else
+        count "$target" 0 1
+    fi
+}
+
+build() { # build NAME CONFIGURE-ARGUMENTS...: configures and builds everything, tests included
+    local name=$1
+    shift
+    rm -rf "${BUILD:?}/$name"
+    mkdir -p "$BUILD/$name"
+    must "configure-$name" 300 env -C "$BUILD/$name" "$TOP/configure" "$@" || return 1
+    must "build-$name" 1200 make -C "$BUILD/$name" -j"$JOBS" all
+}
+
+# --- the run ----------------------------------------------------------------------------------------
+
+if [ -n "$INSTALL" ]; then
+    must packages 1200 tests/deps.sh install test || finish
+fi
+must autogen 300 ./autogen.sh || finish
+
+build plain --prefix=/usr --sysconfdir=/etc --enable-werror --enable-fault-points CFLAGS="-O2 -g" || finish
+make_check check "$BUILD/plain" 900
+rm -rf "$BUILD/root"
+must install 120 make -C "$BUILD/plain" install DESTDIR="$BUILD/root" || finish
+INSTALLED=$BUILD/root/usr/sbin/tailrace
+run_pytest standin 600 "$INSTALLED" tests/standin
+run_pytest integration 1500 "$INSTALLED" tests/integration
+[ -z "$QUICK" ] || finish
+
+# Reports of the sanitizers reach a gateway's log, where the tests look for them.
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=0:second_deadlock_stack=1:history_size=4
+if build asan --prefix=/usr --enable-werror --enable-fault-points --with-sanitizer=address,undefined CFLAGS="-O1 -g"; then
+    make_check check-asan "$BUILD/asan" 1200
+    run_pytest integration-asan 2400 "$BUILD/asan/tailrace" tests/integration
+fi
+if build tsan --prefix=/usr --enable-werror --enable-fault-points --with-sanitizer=thread CFLAGS="-O1 -g"; then
+    # Only what has threads.
+    TSAN_TESTS=$(cd "$TOP" && for t in tests/unit/{rt,ev,spool,net,http}/test_*.c; do echo "${t%.c}"; done)
+    make_check check-tsan "$BUILD/tsan" 900 TESTS="$(echo $TSAN_TESTS)"
+    run_pytest integration-tsan 900 "$BUILD/tsan/tailrace" tests/integration/test_first.py
+fi
+
+named_check check-outage 600 SECONDS="$OUTAGE_SECONDS"
+named_check check-crash 900 KILLS="$KILLS"
+named_check check-break 1800
+if must distcheck 1800 make -C "$BUILD/plain" -j"$JOBS" distcheck; then
+    count distcheck 1 0
+fi
+finish
