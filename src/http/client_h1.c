@@ -356,7 +356,9 @@ static bool wants_read(const struct client_conn *cc)
         return false;
     if (!cc->call)
         return true; /* idle: to see it closed */
-    return !buf_len(&cc->in) && cc->unconsumed < CLIENT_WINDOW;
+    if (cc->tunnel && buf_len(&cc->in))
+        return false;
+    return cc->unconsumed < CLIENT_WINDOW; /* what else is kept is a line that is not whole */
 }
 
 void client_conn_settle(struct client_conn *cc)
