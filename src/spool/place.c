@@ -242,8 +242,8 @@ void place_reserve(struct spool *s)
 
 bool place_give_reserve(struct spool *s)
 {
-    bool had = s->reserve_there && unlink(s->reserve_path) == 0;
-
+    /* Also one of an earlier process, when there is no room to start. */
     s->reserve_there = false;
-    return had;
+    s->reserve_tried_ns = clock_mono_ns();
+    return unlink(s->reserve_path) == 0;
 }
