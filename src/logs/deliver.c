@@ -133,7 +133,6 @@ void delivery_released(struct delivery *d, const char *call, const struct fetch_
 void delivery_answered(struct delivery *d, const char *call, const struct fetch_result *r)
 {
     struct shard *sh = d->sh;
-    int64_t now = ev_now_ns(sh->loop);
 
     delivery_released(d, call, r);
     learn_hub(sh, r);
