@@ -201,7 +201,7 @@ static int run(struct zdecoder *d, struct progress *p, size_t max, struct str *o
 int zdecoder_feed(struct zdecoder *d, struct view in, size_t max_piece, struct str *out,
                   struct err *e)
 {
-    struct progress p = {.in = in};
+    struct progress p = {.in = in.n ? in : VIEW_LIT("")};
     bool kept = buf_len(&d->rest) > 0;
     int r;
 
