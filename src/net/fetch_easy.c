@@ -41,23 +41,12 @@ static void led_h2c_found(struct fetch *f)
 
 /* ---- sending */
 
-static size_t read_view(struct fetch *f, char *p, size_t room)
-{
-    size_t n = TR_MIN(room, f->o.body.n - f->body_off);
-
-    memcpy(p, f->o.body.p + f->body_off, n);
-    f->body_off += n;
-    return n;
-}
-
 static size_t on_read(char *p, size_t size, size_t count, void *ctx)
 {
     struct fetch *f = ((struct fetch_easy *)ctx)->f;
     size_t room = size * count;
     long n;
 
-    if (!f->o.read)
-        return read_view(f, p, room);
     if (f->o.length >= 0)
         room = (size_t)TR_MIN((int64_t)room, f->o.length - f->body_sent);
     if (room == 0)
@@ -437,19 +426,26 @@ static void set_connection(struct fetch_easy *e, const struct fetch *f)
     }
 }
 
+/*
+ * A body in memory goes by POSTFIELDS, whatever the method: over HTTP/1.1 it then leaves in one
+ * write with the head, which is a quarter of the CPU of a small request.
+ */
 static void set_method(CURL *h, const struct fetch *f)
 {
-    bool bodyless = !f->has_body &&
-                    (strcmp(f->method, "GET") == 0 || strcmp(f->method, "DELETE") == 0);
-    curl_off_t length = f->o.read ? f->o.length : (curl_off_t)f->o.body.n;
+    bool bodyless = f->o.body.n == 0 && strcmp(f->method, "POST") != 0 &&
+                    strcmp(f->method, "PUT") != 0;
 
-    if (strcmp(f->method, "HEAD") == 0) {
+    if (f->o.read) {
+        EASY_SET(h, CURLOPT_UPLOAD, 1L);
+        EASY_SET(h, CURLOPT_INFILESIZE_LARGE, (curl_off_t)f->o.length);
+    } else if (strcmp(f->method, "HEAD") == 0) {
         EASY_SET(h, CURLOPT_NOBODY, 1L);
     } else if (bodyless) {
         EASY_SET(h, CURLOPT_HTTPGET, 1L);
-    } else { /* a POST without body too: it then has a Content-Length of 0 */
-        EASY_SET(h, CURLOPT_UPLOAD, 1L);
-        EASY_SET(h, CURLOPT_INFILESIZE_LARGE, length);
+    } else { /* empty too: it then has a Content-Length of 0 */
+        EASY_SET(h, CURLOPT_POST, 1L);
+        EASY_SET(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)f->o.body.n);
+        EASY_SET(h, CURLOPT_POSTFIELDS, f->o.body.n ? f->o.body.p : "");
     }
     EASY_SET(h, CURLOPT_CUSTOMREQUEST, f->method);
 }
@@ -514,6 +510,7 @@ void fetch_easy_stop(struct fetch *f)
         return;
     }
     EASY_SET(e->h, CURLOPT_HTTPHEADER, NULL);
+    EASY_SET(e->h, CURLOPT_POSTFIELDS, NULL);
     EASY_SET(e->h, CURLOPT_RESOLVE, NULL);
     curl_slist_free_all(e->pin);
     e->pin = NULL;

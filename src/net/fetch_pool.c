@@ -8,7 +8,7 @@
 #include "base/xmem.h"
 #include <pthread.h>
 
-enum { PUMP_ROUNDS = 16 }; /* then the rest of the loop gets its turn */
+enum { PUMP_ROUNDS = 2 }; /* then the rest of the loop gets its turn: answers may come as fast as we ask */
 
 /* ---- descriptors */
 
@@ -263,9 +263,11 @@ static bool pump_is_idle(const struct fetch_pool *p)
 
 void fetch_pool_pump(struct fetch_pool *p)
 {
+    bool idle = false;
+
     ASSERT(!p->working && p->in_curl == 0);
     p->working = true;
-    for (int round = 0; round < PUMP_ROUNDS; round++) {
+    for (int round = 0; round < PUMP_ROUNDS && !idle; round++) {
         pump_dropped(p);
         for (int w = 0; w < WAYS; w++)
             multi_read_ended(&p->multi[w]);
@@ -273,13 +275,12 @@ void fetch_pool_pump(struct fetch_pool *p)
         pump_incoming(p);
         pump_queued(p);
         pump_resumed(p);
-        if (pump_is_idle(p))
-            break;
-        for (int w = 0; w < WAYS; w++)
+        idle = pump_is_idle(p);
+        for (int w = 0; w < WAYS && !idle; w++)
             fetch_multi_run(&p->multi[w]);
     }
     p->working = false;
-    if (!pump_is_idle(p))
+    if (!idle)
         fetch_pool_post(p);
     if (p->active && !ev_timer_armed(p->sweep))
         ev_timer_arm(p->sweep, FETCH_SWEEP_MS);

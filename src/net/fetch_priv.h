@@ -160,9 +160,7 @@ struct fetch {
     int64_t started_ns;
     int64_t deadline_ns;
     /* sending */
-    size_t body_off;
     int64_t body_sent; /* of `read` */
-    bool has_body;
     bool sent;      /* curl has begun to send: from here on it may have been executed */
     bool lead;      /* opens the connection that others follow on (led_h2c) */
     bool lost;      /* there was none to follow on */

@@ -240,6 +240,36 @@ static void test_chunked(void **state)
     server_free(s);
 }
 
+/* One handle serves all kinds of bodies in turn; nothing of one shows in the next. */
+static void test_kinds_of_bodies_in_turn(void **state)
+{
+    struct server *s = server_new(serve_204);
+    struct call c;
+
+    for (int i = 0; i < 24; i++) {
+        struct source src = {.left = 2000, .piece = 700};
+        bool reads = i % 4 < 2;
+
+        memset(s->last_body, 0, sizeof(s->last_body));
+        if (reads) {
+            call_start(&src.c, upload(&src, s->port, i % 4 ? 2000 : -1));
+            call_wait(&src.c);
+            expect(&src.c, FETCH_ANSWERED, 204);
+        } else {
+            run(&c, i % 4 == 2 ? get(s->port) : put(s->port, i % 8 == 3 ? "" : "[\"x\"]"));
+            expect(&c, FETCH_ANSWERED, 204);
+        }
+        assert_int_equal(strstr(s->last, "chunked") != NULL, i % 4 == 0);
+        assert_int_equal(strstr(s->last, "Content-Length: 2000\r\n") != NULL, i % 4 == 1);
+        assert_int_equal(strstr(s->last, "Content-Length: 0\r\n") != NULL, i % 8 == 3);
+        assert_int_equal(strstr(s->last, "Content-Length: 5\r\n") != NULL, i % 8 == 7);
+        assert_int_equal(strncmp(s->last, "GET", 3) == 0, i % 4 == 2);
+        assert_null(strstr(s->last, "Content-Type"));
+    }
+    assert_int_equal(atomic_load(&s->accepted), 1);
+    server_free(s);
+}
+
 static bool has_paused(void *ctx)
 {
     return ((struct source *)ctx)->pauses > 0;
@@ -1093,6 +1123,7 @@ int main(void)
         T(test_bodyless),
         T(test_malformed),
         T(test_chunked),
+        T(test_kinds_of_bodies_in_turn),
         T(test_pause_and_resume),
         T(test_body_given_up),
         T(test_answer_in_pieces),
