@@ -293,7 +293,6 @@ bool life_blobs_waiting(const struct stream *s, const struct life *l)
 void batch_clear(struct stream *s)
 {
     s->n_batch = 0;
-    s->batch_again = false;
 }
 
 static void wake_if_ready(struct stream *s, struct stream_now now)

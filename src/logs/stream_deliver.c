@@ -87,10 +87,17 @@ static void batch_add(struct stream *s, struct record *r)
     s->batch[s->n_batch++] = r;
 }
 
+bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes, const struct record *r)
+{
+    const struct stream_rules *rules = s->env->rules;
+
+    return n == 0 || (!s->singly_left && lines + r->row.lines <= rules->batch_lines &&
+                      bytes + r->size <= rules->batch_bytes);
+}
+
 /* A batch that failed is sent again as it was: what may arrive twice is then that batch only. */
 static void fill_batch(struct stream *s, struct life *l)
 {
-    const struct stream_rules *rules = s->env->rules;
     struct record *r;
     uint64_t lines = 0, bytes = 0;
 
@@ -98,17 +105,12 @@ static void fill_batch(struct stream *s, struct life *l)
         return;
     for (r = first_waiting(l); r && r->state != RECORD_COMMITTING;
          r = list_next(&l->lines, r, struct record, link)) {
-        if (s->n_batch && (lines + r->row.lines > rules->batch_lines ||
-                           bytes + r->size > rules->batch_bytes || s->singly_left))
+        if (!batch_takes(s, s->n_batch, lines, bytes, r))
             break;
         lines += r->row.lines;
         bytes += r->size;
         r->state = RECORD_SENDING;
         batch_add(s, r);
-    }
-    if (s->recovered_first) {
-        s->recovered_first = false; /* it may have been under way when we stopped */
-        s->batch_again = true;
     }
 }
 
@@ -134,7 +136,6 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
     switch (op->kind) {
     case OP_LINES:
         fill_batch(s, l);
-        op->again = s->batch_again;
         break;
     case OP_SETTLE:
         fill_settling(s, l);
@@ -152,8 +153,10 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
     if (op->kind == OP_LINES || op->kind == OP_SETTLE) {
         op->records = s->batch;
         op->n_records = s->n_batch;
-        for (i = 0; i < s->n_batch; i++)
+        for (i = 0; i < s->n_batch; i++) {
             op->lines += s->batch[i]->row.lines;
+            op->again |= s->batch[i]->maybe_sent;
+        }
     }
 }
 
@@ -322,14 +325,23 @@ static void lines_refused(struct stream *s)
     went_well(&s->lanes[LANE_LINES]);
 }
 
+/* The batch may be stored now. What of it may have been stored before is there twice, and counted. */
 static void count_resent(struct stream *s)
 {
-    struct commit *c = commit_new(s);
+    int64_t lines = 0;
     size_t i;
 
-    for (i = 0; i < s->n_batch; i++)
-        c->ledger[LEDGER_LINES_RESENT] += (int64_t)s->batch[i]->row.lines;
-    commit_send(c);
+    for (i = 0; i < s->n_batch; i++) {
+        if (s->batch[i]->maybe_sent)
+            lines += (int64_t)s->batch[i]->row.lines;
+        s->batch[i]->maybe_sent = true;
+    }
+    if (lines) {
+        struct commit *c = commit_new(s);
+
+        c->ledger[LEDGER_LINES_RESENT] = lines;
+        commit_send(c);
+    }
 }
 
 static void lines_result(struct stream *s, struct life *l, const struct op_result *r,
@@ -337,10 +349,8 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
 {
     struct lane *lane = &s->lanes[LANE_LINES];
 
-    if (s->batch_again && r->outcome != OUT_NOT_SENT) {
-        s->batch_again = false;
+    if (r->outcome == OUT_OK || r->outcome == OUT_UNKNOWN || r->outcome == OUT_PARTIAL)
         count_resent(s);
-    }
     switch (r->outcome) {
     case OUT_OK:
         lines_delivered(s, l);
@@ -360,7 +370,6 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
         break;
     case OUT_UNKNOWN:
     case OUT_PARTIAL:
-        s->batch_again = true;
         back_off(s, lane, r, now.mono);
         break;
     default:

@@ -75,15 +75,12 @@ struct stream {
     int64_t held_until;        /* credential refused; monotonic */
     struct record **batch;     /* SENDING lines, or stuck ones being settled */
     size_t n_batch, cap_batch;
-    bool batch_again;          /* it may have been sent before */
-    bool singly;               /* send one record at a time until this batch is through */
-    size_t singly_left;
+    size_t singly_left;        /* so many records are sent one by one */
     unsigned commits;          /* under way */
     unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
     bool forgetting, forgotten;
     int64_t last_call;         /* monotonic */
-    bool recovered_first;      /* first batch after a restart: may have been in flight */
 
     /* for the environment: linkage in its tables; the machine does not touch these */
     struct stream_place {
@@ -115,5 +112,7 @@ struct recent *recent_find(struct stream *s, struct body_hash h);
 void recent_clear(struct stream *s);
 void recent_settle(struct stream *s, const struct record *r, bool durable);
 void batch_clear(struct stream *s);
+/* Would `r` still go into a batch that has so much? */
+bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes, const struct record *r);
 
 #endif

@@ -200,12 +200,27 @@ static void stick_ended(struct life *l)
     }
 }
 
+/* The first batch may have been under way when we stopped, and no other (next_for_lines). */
+static void mark_first_batch(struct stream *s)
+{
+    struct life *l = stream_head(s);
+    struct record *r = l ? list_first(&l->lines, struct record, link) : NULL;
+    uint64_t lines = 0, bytes = 0;
+    size_t n = 0;
+
+    for (; r && batch_takes(s, n, lines, bytes, r); n++) {
+        lines += r->row.lines;
+        bytes += r->size;
+        r->maybe_sent = true;
+        r = list_next(&l->lines, r, struct record, link);
+    }
+}
+
 void stream_recovered(struct stream *s, struct stream_now now)
 {
     struct list *it, *tmp;
 
     s->last_call = now.mono;
-    s->recovered_first = true;
     list_each (it, tmp, &s->lives) {
         struct life *l = list_entry(it, struct life, link);
 
@@ -213,5 +228,6 @@ void stream_recovered(struct stream *s, struct stream_now now)
         if (l->closed_wall && !l->close && !l->ended)
             l->ended = true; /* its close is gone from the spool: it was sent */
     }
+    mark_first_batch(s);
     stream_tidy(s, now);
 }
