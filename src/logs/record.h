@@ -54,6 +54,7 @@ struct record {
     /* blob */
     uint64_t blob_size;
     bool by_link;            /* the client uploaded through a link (HP §1.9), not by POST /blob */
+    bool log;                /* begins as a line does */
     bool compressed;         /* looks compressed already */
     struct str piece;        /* its last piece, when not in the spool yet */
     uint32_t pieces;

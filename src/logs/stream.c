@@ -220,16 +220,52 @@ struct life *stream_life(const struct stream *s, uint64_t id)
 /* The blob has all lines, and the close will take the display away: live lines need not go any more. */
 bool life_superseding(const struct life *l)
 {
-    if (!l->blob_stored || l->broken)
+    if (!l->blob_below)
         return false;
-    return l->ended || (l->closed_wall && !l->close_snapshot);
+    return l->ended || (l->close && l->close->state != RECORD_COMMITTING && !l->close_snapshot);
 }
 
-static bool in_request(const struct stream *s, const struct record *r)
+bool life_has_blob(const struct stream *s, const struct life *l)
+{
+    const struct list *it;
+
+    for (it = s->blobs.next; it != &s->blobs; it = it->next) {
+        if (list_entry(it, struct record, link)->life == l->id)
+            return true;
+    }
+    return l->blob_below != 0;
+}
+
+/* The stored blob has what was accepted before it, or was on the way when its upload began; not what came later. */
+static bool in_blob(const struct life *l, const struct record *r)
+{
+    return r->row.number < l->blob_below || (r->start_ns && r->start_ns < l->blob_start);
+}
+
+/* Need it not go any more, and can it leave now? */
+static bool may_supersede(const struct stream *s, const struct life *l, const struct record *r)
 {
     const struct lane *lane = &s->lanes[LANE_LINES];
 
-    return lane->busy && (r->state == RECORD_SENDING || lane->op == OP_SETTLE);
+    if (lane->busy && (r->state == RECORD_SENDING || lane->op == OP_SETTLE))
+        return false; /* in a request */
+    return r->state != RECORD_COMMITTING && in_blob(l, r);
+}
+
+/* A batch that waits for its next try has lost records: what is left of it forms a new one. */
+static void batch_drop_gone(struct stream *s, struct life *l)
+{
+    struct list *it, *tmp;
+
+    if (s->lanes[LANE_LINES].busy)
+        return;
+    list_each (it, tmp, &l->lines) {
+        struct record *r = list_entry(it, struct record, link);
+
+        if (r->state == RECORD_SENDING)
+            r->state = RECORD_WAITING;
+    }
+    batch_clear(s);
 }
 
 uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
@@ -237,37 +273,37 @@ uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
     struct list *lists[] = {&l->lines, &l->stuck};
     struct list *it, *tmp;
     uint64_t lines = 0;
-    size_t i;
+    size_t i, before = c->n_gone;
 
     for (i = 0; i < ARRAY_LEN(lists); i++) {
         list_each (it, tmp, lists[i]) {
             struct record *r = list_entry(it, struct record, link);
 
-            if (r->state == RECORD_COMMITTING || in_request(s, r))
+            if (!may_supersede(s, l, r))
                 continue;
             list_remove(&r->link);
             lines += r->row.lines;
             commit_gone(c, r);
         }
     }
-    if (lines && !s->lanes[LANE_LINES].busy)
-        batch_clear(s);
+    if (c->n_gone > before)
+        batch_drop_gone(s, l);
     c->ledger[LEDGER_LINES_SPOOLED] -= (int64_t)lines;
     c->ledger[LEDGER_LINES_SUPERSEDED] += (int64_t)lines;
     return lines;
 }
 
-static bool has_durable_lines(const struct stream *s, const struct life *l)
+static bool any_to_supersede(const struct stream *s, const struct life *l)
 {
+    const struct list *lists[] = {&l->lines, &l->stuck};
     const struct list *it;
+    size_t i;
 
-    if (!list_empty(&l->stuck))
-        return true;
-    for (it = l->lines.next; it != &l->lines; it = it->next) {
-        const struct record *r = list_entry(it, struct record, link);
-
-        if (r->state != RECORD_COMMITTING && !in_request(s, r))
-            return true;
+    for (i = 0; i < ARRAY_LEN(lists); i++) {
+        for (it = lists[i]->next; it != lists[i]; it = it->next) {
+            if (may_supersede(s, l, list_entry(it, struct record, link)))
+                return true;
+        }
     }
     return false;
 }
@@ -276,7 +312,7 @@ static void life_supersede(struct stream *s, struct life *l)
 {
     struct commit *c;
 
-    if (!has_durable_lines(s, l))
+    if (!any_to_supersede(s, l))
         return;
     c = commit_new(s);
     life_supersede_into(s, l, c);

@@ -288,7 +288,10 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
         take_late(s, call);
         return;
     }
-    l->lines_seen = true;
+    if (!l->lines_seen) {
+        l->lines_seen = true;
+        stream_mark_dirty(s);
+    }
     c = commit_new(s);
     list_each (it, tmp, &call->records) {
         struct record *r = list_entry(it, struct record, link);
@@ -314,10 +317,24 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
 
 /* --- blobs -------------------------------------------------------------------------------- */
 
-/* An upload that cannot be the whole log: the second try of a client that had sent part of its buffer (HP §2.6, §9.2). */
-static bool broken_retry(const struct call *call, const struct life *l)
+/* An upload that cannot be the whole log: the second try of a client that had sent part of its buffer (HP §2.6, §9.2).
+ * Lines need not have been seen for that: a short step may upload its log without ever having flushed (HP §2.2). */
+static bool broken_retry(const struct stream *s, const struct call *call, const struct life *l)
 {
-    return l && l->lines_seen && (call->empty || !call->begins_line);
+    const struct list *it;
+    bool full, log;
+
+    if (!l || (!call->empty && call->begins_line))
+        return false;
+    full = l->lines_seen || l->blob_full;
+    log = l->lines_seen || l->blob_log;
+    for (it = s->blobs.next; it != &s->blobs; it = it->next) {
+        const struct record *r = list_entry(it, struct record, link);
+
+        full |= r->life == l->id && r->blob_size > 0;
+        log |= r->life == l->id && r->log;
+    }
+    return call->empty ? full : log;
 }
 
 static void take_broken(struct stream *s, struct call *call, struct life *l)
@@ -326,7 +343,7 @@ static void take_broken(struct stream *s, struct call *call, struct life *l)
     struct commit *c = commit_new(s);
 
     s->env->note(s->env, s, NOTE_BROKEN_BLOB, 0);
-    if (!l->blob_good && !l->closing) {
+    if (!l->broken) {
         l->broken = true;
         stream_mark_dirty(s);
     }
@@ -345,7 +362,7 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     struct recent *seen;
     struct commit *c;
 
-    if (broken_retry(call, l)) {
+    if (broken_retry(s, call, l)) {
         take_broken(s, call, l);
         return;
     }
@@ -366,9 +383,8 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     r->state = RECORD_COMMITTING;
     if (r->hashed)
         recent_add(s, r->hash, r);
-    l->blob_good = true;
-    l->broken = false;
-    stream_mark_dirty(s);
+    r->start_ns = call->start_ns;
+    r->log = call->begins_line;
     record_encode(r);
     list_append(&s->blobs, &r->link);
     list_append(&c->records, &r->commit_link);

@@ -14,9 +14,9 @@ static struct record *first_waiting(const struct life *l)
 }
 
 /* Lines that upstream would not take, at the end of their life, when no blob has them. */
-static bool wants_settling(const struct life *l)
+static bool wants_settling(const struct stream *s, const struct life *l)
 {
-    return l->ended && !list_empty(&l->stuck) && !l->blob_good;
+    return l->ended && !list_empty(&l->stuck) && !life_blobs_waiting(s, l);
 }
 
 /* While a mark is under way nothing more is sent: what a crash makes arrive twice is one batch then, and it is the first
@@ -35,7 +35,7 @@ static enum op_kind next_for_lines(const struct stream *s)
         return OP_LINES;
     if (l->closing_durable && !l->ended)
         return OP_CLOSE;
-    if (wants_settling(l))
+    if (wants_settling(s, l))
         return OP_SETTLE;
     return OP_NONE;
 }
@@ -142,7 +142,7 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
         break;
     case OP_CLOSE:
         op->close = l->close;
-        op->snapshot = l->broken && !l->close_snapshot;
+        op->snapshot = l->broken && !l->close_snapshot && !l->close->covers && !life_has_blob(s, l);
         break;
     case OP_BLOB:
         op->blob = list_first(&s->blobs, struct record, link);
@@ -383,8 +383,11 @@ static void close_over(struct stream *s, struct life *l)
     struct commit *c = commit_new(s);
 
     went_well(&s->lanes[LANE_LINES]);
-    if (l->n_delivered > s->env->rules->snapshot_lines && (l->close_snapshot || l->broken))
+    if (l->n_delivered > s->env->rules->snapshot_lines &&
+        (l->close_snapshot || (l->broken && !life_has_blob(s, l))))
         note(s, NOTE_TRUNCATED, l->n_delivered - s->env->rules->snapshot_lines);
+    if (l->close_snapshot)
+        l->blob_below = 0; /* the stream's own end took the blob's place: it has only what was delivered */
     commit_gone(c, l->close);
     l->close = NULL;
     l->ended = true;
@@ -465,16 +468,16 @@ static void blob_over(struct stream *s, bool stored)
         note(s, NOTE_DEAD, 0);
     }
     if (l && stored) {
-        l->blob_stored = true;
-    } else if (l && !l->blob_stored && !life_blobs_waiting(s, l)) {
-        l->blob_good = false;
-        l->broken = l->lines_seen && !l->closing;
+        l->blob_below = TR_MAX(l->blob_below, r->row.number + 1);
+        l->blob_start = TR_MAX(l->blob_start, r->start_ns);
+        l->blob_full |= r->blob_size > 0;
+        l->blob_log |= r->log;
+        if (life_superseding(l))
+            life_supersede_into(s, l, c); /* in the very transaction that marks the blob stored */
+    } else if (l) {
+        l->broken |= l->lines_seen;
     }
     stream_mark_dirty(s);
-    if (l && life_superseding(l)) {
-        /* in the very transaction that marks the blob stored */
-        life_supersede_into(s, l, c);
-    }
     commit_send(c);
 }
 

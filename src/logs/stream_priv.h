@@ -30,9 +30,11 @@ struct life {
     bool done;              /* nothing of it is left to do */
     bool reopened;          /* the open was sent once more after "not found" */
     bool lines_seen;
-    bool blob_good;         /* a whole blob was accepted */
-    bool blob_stored;
-    bool broken;            /* close with snapshot: the client's blob never came whole */
+    uint64_t blob_below;    /* lines with lower numbers are in a blob that was stored; 0: none was */
+    int64_t blob_start;     /* monotonic: when that upload began; 0: before a restart */
+    bool blob_full;         /* one that was stored was not empty, */
+    bool blob_log;          /* ... and began as a line does */
+    bool broken;            /* an upload came broken, or was refused: close with snapshot unless a whole one is here */
     bool close_snapshot;    /* the client's own close asks for a snapshot */
     unsigned absent;        /* "not found" in a row, to lines */
     unsigned close_absent;  /* ... and to the close */
@@ -103,6 +105,8 @@ struct life *stream_last(const struct stream *s);
 struct life *stream_head(const struct stream *s); /* the oldest that is not done, or NULL */
 struct life *stream_life(const struct stream *s, uint64_t id);
 bool life_superseding(const struct life *l);
+/* Is a whole blob of it stored, or on the way? */
+bool life_has_blob(const struct stream *s, const struct life *l);
 /* Lines that need not go any more leave with `c`; returns how many. */
 uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c);
 void life_queue_lines(struct life *l, struct record *r); /* at the end, but ahead of r->ahead others */

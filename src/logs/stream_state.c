@@ -13,8 +13,8 @@ enum {
     LIFE_DONE = 1 << 2,
     LIFE_REOPENED = 1 << 3,
     LIFE_LINES_SEEN = 1 << 4,
-    LIFE_BLOB_GOOD = 1 << 5,
-    LIFE_BLOB_STORED = 1 << 6,
+    LIFE_BLOB_FULL = 1 << 5,
+    LIFE_BLOB_LOG = 1 << 6,
     LIFE_BROKEN = 1 << 7,
     LIFE_CLOSE_SNAPSHOT = 1 << 8,
 };
@@ -23,8 +23,8 @@ static uint32_t life_flags(const struct life *l)
 {
     return (l->closing ? LIFE_CLOSING : 0) | (l->ended ? LIFE_ENDED : 0) |
            (l->done ? LIFE_DONE : 0) | (l->reopened ? LIFE_REOPENED : 0) |
-           (l->lines_seen ? LIFE_LINES_SEEN : 0) | (l->blob_good ? LIFE_BLOB_GOOD : 0) |
-           (l->blob_stored ? LIFE_BLOB_STORED : 0) | (l->broken ? LIFE_BROKEN : 0) |
+           (l->lines_seen ? LIFE_LINES_SEEN : 0) | (l->blob_full ? LIFE_BLOB_FULL : 0) |
+           (l->blob_log ? LIFE_BLOB_LOG : 0) | (l->broken ? LIFE_BROKEN : 0) |
            (l->close_snapshot ? LIFE_CLOSE_SNAPSHOT : 0);
 }
 
@@ -37,6 +37,7 @@ static void life_encode(const struct life *l, struct str *out)
     wire_put_u64(out, (uint64_t)l->since_wall);
     wire_put_u64(out, (uint64_t)l->closed_wall);
     wire_put_u64(out, l->n_delivered);
+    wire_put_u64(out, l->blob_below);
 }
 
 void stream_encode(const struct stream *s, struct str *out)
@@ -84,13 +85,14 @@ static void life_decode(struct stream *s, struct wire *w)
     l->since_wall = (int64_t)wire_u64(w);
     l->closed_wall = (int64_t)wire_u64(w);
     l->n_delivered = wire_u64(w);
+    l->blob_below = wire_u64(w);
     l->closing = l->closing_durable = (flags & LIFE_CLOSING) != 0;
     l->ended = (flags & LIFE_ENDED) != 0;
     l->done = (flags & LIFE_DONE) != 0;
     l->reopened = (flags & LIFE_REOPENED) != 0;
     l->lines_seen = (flags & LIFE_LINES_SEEN) != 0;
-    l->blob_good = (flags & LIFE_BLOB_GOOD) != 0;
-    l->blob_stored = (flags & LIFE_BLOB_STORED) != 0;
+    l->blob_full = (flags & LIFE_BLOB_FULL) != 0;
+    l->blob_log = (flags & LIFE_BLOB_LOG) != 0;
     l->broken = (flags & LIFE_BROKEN) != 0;
     l->close_snapshot = (flags & LIFE_CLOSE_SNAPSHOT) != 0;
     list_append(&s->lives, &l->link);
@@ -161,7 +163,7 @@ static void recover_lines(struct life *l, struct record *r)
 
 void stream_recover_record(struct stream *s, struct record *r)
 {
-    struct life *l = r->kind == RECORD_BLOB ? stream_life(s, r->life) : life_of_record(s, r);
+    struct life *l = r->kind == RECORD_BLOB ? NULL : life_of_record(s, r);
 
     r->state = RECORD_WAITING;
     if (r->hashed)
@@ -172,8 +174,6 @@ void stream_recover_record(struct stream *s, struct record *r)
         break;
     case RECORD_BLOB:
         list_append(&s->blobs, &r->link);
-        if (l)
-            l->blob_good = true;
         break;
     case RECORD_CLOSE:
         l->close = r;
