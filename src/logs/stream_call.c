@@ -105,13 +105,14 @@ static bool replayed(struct stream *s, struct call *call, struct commit *ledger)
 
 /* --- open --------------------------------------------------------------------------------- */
 
+/* The lives that are not over. */
 static size_t count_lives(const struct stream *s)
 {
     const struct list *it;
     size_t n = 0;
 
     for (it = s->lives.next; it != &s->lives; it = it->next)
-        n++;
+        n += !list_entry(it, struct life, link)->done;
     return n;
 }
 
@@ -130,9 +131,14 @@ static struct life *resumed(struct stream *s)
 static void call_open(struct stream *s, struct call *call, struct stream_now now)
 {
     struct life *l = resumed(s);
+    struct commit *c = commit_new(s);
 
     if (l && !l->closed_wall) {
         s->env->note(s->env, s, NOTE_JOINED, 0);
+        if (l->open == OPEN_NONE && !l->durable)
+            l->open = OPEN_PENDING; /* what came before it has failed, or is not through yet */
+        c->open_life = l->id;
+        l->opens++;
     } else if (l && l->closed_wall &&
                (now.wall - l->closed_wall < s->env->rules->hold_ns ||
                 count_lives(s) >= STREAM_MAX_LIVES)) {
@@ -141,9 +147,12 @@ static void call_open(struct stream *s, struct call *call, struct stream_now now
         stream_mark_dirty(s);
     } else {
         s->held = false;
-        life_new(s, OPEN_PENDING, now);
+        l = life_new(s, OPEN_PENDING, now);
+        c->open_life = l->id;
+        l->opens++;
     }
-    answer_in_order(s, call);
+    c->call = call;
+    commit_send(c);
 }
 
 /* --- lines -------------------------------------------------------------------------------- */
@@ -157,7 +166,9 @@ static struct life *life_for_lines(struct stream *s, struct stream_now now)
         return l;
     if (s->held && count_lives(s) < STREAM_MAX_LIVES) {
         s->held = false;
-        return life_new(s, OPEN_PENDING, now);
+        l = life_new(s, OPEN_PENDING, now);
+        l->open_acked = true;
+        return l;
     }
     if (!l)
         return life_new(s, OPEN_NONE, now);
@@ -432,6 +443,7 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now)
     s->last_call = now.mono;
     if (s->forgetting) {
         s->forgetting = false; /* its row is on the way out: store it again */
+        s->forget->forget = false; /* ... and should it have to be asked for again, not any more */
         stream_mark_dirty(s);
     }
     if (call->cred)

@@ -29,8 +29,8 @@ static enum op_kind next_for_lines(const struct stream *s)
         return OP_NONE;
     if (s->lanes[LANE_LINES].check)
         return OP_CHECK;
-    if (l->open == OPEN_PENDING)
-        return OP_OPEN;
+    if (l->open == OPEN_PENDING) /* only once the spool says that it may have been sent */
+        return l->open_acked && l->id <= s->stored_life ? OP_OPEN : OP_NONE;
     if (!l->ended && first_waiting(l))
         return OP_LINES;
     if (l->closing_durable && !l->ended)

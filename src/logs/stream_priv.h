@@ -28,6 +28,9 @@ struct life {
     bool closing_durable;
     bool ended;             /* the close is over, or the life ended by itself */
     bool done;              /* nothing of it is left to do */
+    bool open_acked;        /* a client was told that it is open, or is held to have been */
+    unsigned opens;         /* commits of such calls under way */
+    bool durable;           /* something of it is in the spool besides its name */
     bool reopened;          /* the open was sent once more after "not found" */
     bool lines_seen;
     uint64_t blob_below;    /* lines with lower numbers are in a blob that was stored; 0: none was */
@@ -81,6 +84,9 @@ struct stream {
     unsigned commits;          /* under way */
     unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
+    unsigned unsure_states;    /* commits under way that store it and may fail: the next must store it too */
+    uint64_t stored_life;      /* the newest life that the stored state names */
+    struct commit *forget;     /* under way */
     bool forgetting, forgotten;
     int64_t last_call;         /* monotonic */
 

@@ -95,6 +95,7 @@ static void life_decode(struct stream *s, struct wire *w)
     l->blob_log = (flags & LIFE_BLOB_LOG) != 0;
     l->broken = (flags & LIFE_BROKEN) != 0;
     l->close_snapshot = (flags & LIFE_CLOSE_SNAPSHOT) != 0;
+    l->open_acked = l->durable = true;
     list_append(&s->lives, &l->link);
 }
 
@@ -114,6 +115,8 @@ int stream_decode(struct stream *s, const struct spool_stream_row *row)
     n = wire_u32(&w);
     for (i = 0; i < n && i < STATE_MAX_LIVES && !w.failed; i++)
         life_decode(s, &w);
+    if (stream_last(s))
+        s->stored_life = stream_last(s)->id;
     n = wire_u8(&w);
     for (i = 0; i < n && !w.failed; i++) {
         struct edge_mark m;
@@ -226,7 +229,7 @@ void stream_recovered(struct stream *s, struct stream_now now)
 
         stick_ended(l);
         if (l->closed_wall && !l->close && !l->ended)
-            l->ended = true; /* its close is gone from the spool: it was sent */
+            l->closed_wall = 0; /* stored along with something else; the close itself failed */
     }
     mark_first_batch(s);
     stream_tidy(s, now);
