@@ -347,8 +347,10 @@ uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
             commit_gone(c, r);
         }
     }
-    if (c->n_gone > before)
+    if (c->n_gone > before) {
         batch_drop_gone(s, l);
+        stream_mark_dirty(s);
+    }
     c->ledger[LEDGER_LINES_SPOOLED] -= (int64_t)lines;
     c->ledger[LEDGER_LINES_SUPERSEDED] += (int64_t)lines;
     return lines;

@@ -293,8 +293,11 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
         list_remove(&rec->link);
         list_append(&l->stuck, &rec->link);
     }
+    s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
     batch_clear(s);
     l->absent = STREAM_ABSENT_TRIES - 1; /* what follows is offered once; a 204 resets */
+    stream_mark_dirty(s);
+    stream_save(s); /* before anything else is sent: they must not go after what comes behind them, or after the close */
     note(s, now.wall - l->since_wall > s->env->rules->expiry_ns ? NOTE_EXPIRED : NOTE_ABSENT, lines);
 }
 
@@ -306,6 +309,7 @@ static void lines_dead(struct stream *s)
     c->ledger[LEDGER_LINES_DEAD] = -c->ledger[LEDGER_LINES_SPOOLED];
     note(s, NOTE_DEAD, (uint64_t)c->ledger[LEDGER_LINES_DEAD]);
     went_well(&s->lanes[LANE_LINES]);
+    stream_mark_dirty(s);
     commit_send(c);
 }
 
@@ -435,6 +439,7 @@ static void settle_result(struct stream *s, const struct op_result *r, int64_t n
         went_well(lane);
         c = batch_gone(s);
         c->ledger[LEDGER_LINES_SETTLED] = -c->ledger[LEDGER_LINES_SPOOLED];
+        stream_mark_dirty(s);
         commit_send(c);
         return;
     case OUT_REJECTED:

@@ -21,6 +21,7 @@ struct life {
     int64_t since_wall;     /* its first call */
     struct list lines;      /* struct record: COMMITTING, WAITING, SENDING, in delivery order */
     struct list stuck;      /* struct record: RECORD_STUCK */
+    unsigned were_stuck;    /* during recovery: so many of the first records are */
     struct record *close;   /* NULL: none accepted */
     int64_t closed_wall;    /* when the close was accepted; 0: it was not */
     enum barrier_state barrier;

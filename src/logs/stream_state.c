@@ -28,6 +28,16 @@ static uint32_t life_flags(const struct life *l)
            (l->close_snapshot ? LIFE_CLOSE_SNAPSHOT : 0);
 }
 
+static uint32_t count_stuck(const struct life *l)
+{
+    const struct list *it;
+    uint32_t n = 0;
+
+    for (it = l->stuck.next; it != &l->stuck; it = it->next)
+        n++;
+    return n;
+}
+
 static void life_encode(const struct life *l, struct str *out)
 {
     wire_put_u64(out, l->id);
@@ -38,6 +48,7 @@ static void life_encode(const struct life *l, struct str *out)
     wire_put_u64(out, (uint64_t)l->closed_wall);
     wire_put_u64(out, l->n_delivered);
     wire_put_u64(out, l->blob_below);
+    wire_put_u32(out, count_stuck(l));
 }
 
 void stream_encode(const struct stream *s, struct str *out)
@@ -86,6 +97,7 @@ static void life_decode(struct stream *s, struct wire *w)
     l->closed_wall = (int64_t)wire_u64(w);
     l->n_delivered = wire_u64(w);
     l->blob_below = wire_u64(w);
+    l->were_stuck = wire_u32(w);
     l->closing = l->closing_durable = (flags & LIFE_CLOSING) != 0;
     l->ended = (flags & LIFE_ENDED) != 0;
     l->done = (flags & LIFE_DONE) != 0;
@@ -187,16 +199,19 @@ void stream_recover_record(struct stream *s, struct record *r)
     }
 }
 
-/* Lines of a life that has ended are there to be settled. */
-static void stick_ended(struct life *l)
+/* Lines that upstream would not take go on waiting for the end, and those of a life that has ended are there to be settled. */
+static void stick(struct life *l)
 {
     struct list *it, *tmp;
 
-    if (!l->ended)
-        return;
+    if (l->were_stuck)
+        l->absent = STREAM_ABSENT_TRIES - 1;
     list_each (it, tmp, &l->lines) {
         struct record *r = list_entry(it, struct record, link);
 
+        if (!l->ended && !l->were_stuck)
+            return;
+        l->were_stuck -= l->were_stuck > 0;
         r->state = RECORD_STUCK;
         list_remove(it);
         list_append(&l->stuck, it);
@@ -227,7 +242,7 @@ void stream_recovered(struct stream *s, struct stream_now now)
     list_each (it, tmp, &s->lives) {
         struct life *l = list_entry(it, struct life, link);
 
-        stick_ended(l);
+        stick(l);
         if (l->closed_wall && !l->close && !l->ended)
             l->closed_wall = 0; /* stored along with something else; the close itself failed */
     }
