@@ -5,7 +5,7 @@
 #include "base/xmem.h"
 
 enum { META_VERSION = 1 };
-enum { META_HASHED = 1, META_BY_LINK = 2, META_COMPRESSED = 4, META_SNAPSHOT = 8, META_COVERS = 16 };
+enum { META_HASHED = 1, META_BY_LINK = 2, META_COMPRESSED = 4, META_SNAPSHOT = 8, META_COVERS = 16, META_LOG = 32 };
 
 struct record *record_new(enum record_kind kind)
 {
@@ -38,7 +38,7 @@ void record_encode(struct record *r)
 {
     unsigned flags = (r->hashed ? META_HASHED : 0) | (r->by_link ? META_BY_LINK : 0) |
                      (r->compressed ? META_COMPRESSED : 0) | (r->snapshot ? META_SNAPSHOT : 0) |
-                     (r->covers ? META_COVERS : 0);
+                     (r->covers ? META_COVERS : 0) | (r->log ? META_LOG : 0);
     struct str *m = &r->meta;
 
     str_clear(m);
@@ -75,6 +75,7 @@ int record_decode(struct record *r, struct view meta)
     r->compressed = (flags & META_COMPRESSED) != 0;
     r->snapshot = (flags & META_SNAPSHOT) != 0;
     r->covers = (flags & META_COVERS) != 0;
+    r->log = (flags & META_LOG) != 0;
     r->life = wire_u64(&w);
     r->cred = wire_u32(&w);
     r->ahead = (uint16_t)wire_u32(&w);

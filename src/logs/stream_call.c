@@ -105,13 +105,14 @@ static bool replayed(struct stream *s, struct call *call, struct commit *ledger)
 
 /* --- open --------------------------------------------------------------------------------- */
 
+/* The lives that are not over. */
 static size_t count_lives(const struct stream *s)
 {
     const struct list *it;
     size_t n = 0;
 
     for (it = s->lives.next; it != &s->lives; it = it->next)
-        n++;
+        n += !list_entry(it, struct life, link)->done;
     return n;
 }
 
@@ -130,9 +131,14 @@ static struct life *resumed(struct stream *s)
 static void call_open(struct stream *s, struct call *call, struct stream_now now)
 {
     struct life *l = resumed(s);
+    struct commit *c = commit_new(s);
 
     if (l && !l->closed_wall) {
         s->env->note(s->env, s, NOTE_JOINED, 0);
+        if (l->open == OPEN_NONE && !l->durable)
+            l->open = OPEN_PENDING; /* what came before it has failed, or is not through yet */
+        c->open_life = l->id;
+        l->opens++;
     } else if (l && l->closed_wall &&
                (now.wall - l->closed_wall < s->env->rules->hold_ns ||
                 count_lives(s) >= STREAM_MAX_LIVES)) {
@@ -141,9 +147,12 @@ static void call_open(struct stream *s, struct call *call, struct stream_now now
         stream_mark_dirty(s);
     } else {
         s->held = false;
-        life_new(s, OPEN_PENDING, now);
+        l = life_new(s, OPEN_PENDING, now);
+        c->open_life = l->id;
+        l->opens++;
     }
-    answer_in_order(s, call);
+    c->call = call;
+    commit_send(c);
 }
 
 /* --- lines -------------------------------------------------------------------------------- */
@@ -157,7 +166,9 @@ static struct life *life_for_lines(struct stream *s, struct stream_now now)
         return l;
     if (s->held && count_lives(s) < STREAM_MAX_LIVES) {
         s->held = false;
-        return life_new(s, OPEN_PENDING, now);
+        l = life_new(s, OPEN_PENDING, now);
+        l->open_acked = true;
+        return l;
     }
     if (!l)
         return life_new(s, OPEN_NONE, now);
@@ -288,7 +299,10 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
         take_late(s, call);
         return;
     }
-    l->lines_seen = true;
+    if (!l->lines_seen) {
+        l->lines_seen = true;
+        stream_mark_dirty(s);
+    }
     c = commit_new(s);
     list_each (it, tmp, &call->records) {
         struct record *r = list_entry(it, struct record, link);
@@ -314,10 +328,24 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
 
 /* --- blobs -------------------------------------------------------------------------------- */
 
-/* An upload that cannot be the whole log: the second try of a client that had sent part of its buffer (HP §2.6, §9.2). */
-static bool broken_retry(const struct call *call, const struct life *l)
+/* An upload that cannot be the whole log: the second try of a client that had sent part of its buffer (HP §2.6, §9.2).
+ * Lines need not have been seen for that: a short step may upload its log without ever having flushed (HP §2.2). */
+static bool broken_retry(const struct stream *s, const struct call *call, const struct life *l)
 {
-    return l && l->lines_seen && (call->empty || !call->begins_line);
+    const struct list *it;
+    bool full, log;
+
+    if (!l || (!call->empty && call->begins_line))
+        return false;
+    full = l->lines_seen || l->blob_full;
+    log = l->lines_seen || l->blob_log;
+    for (it = s->blobs.next; it != &s->blobs; it = it->next) {
+        const struct record *r = list_entry(it, struct record, link);
+
+        full |= r->life == l->id && r->blob_size > 0;
+        log |= r->life == l->id && r->log;
+    }
+    return call->empty ? full : log;
 }
 
 static void take_broken(struct stream *s, struct call *call, struct life *l)
@@ -326,7 +354,7 @@ static void take_broken(struct stream *s, struct call *call, struct life *l)
     struct commit *c = commit_new(s);
 
     s->env->note(s->env, s, NOTE_BROKEN_BLOB, 0);
-    if (!l->blob_good && !l->closing) {
+    if (!l->broken) {
         l->broken = true;
         stream_mark_dirty(s);
     }
@@ -345,7 +373,7 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     struct recent *seen;
     struct commit *c;
 
-    if (broken_retry(call, l)) {
+    if (broken_retry(s, call, l)) {
         take_broken(s, call, l);
         return;
     }
@@ -366,9 +394,8 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     r->state = RECORD_COMMITTING;
     if (r->hashed)
         recent_add(s, r->hash, r);
-    l->blob_good = true;
-    l->broken = false;
-    stream_mark_dirty(s);
+    r->start_ns = call->start_ns;
+    r->log = call->begins_line;
     record_encode(r);
     list_append(&s->blobs, &r->link);
     list_append(&c->records, &r->commit_link);
@@ -416,6 +443,7 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now)
     s->last_call = now.mono;
     if (s->forgetting) {
         s->forgetting = false; /* its row is on the way out: store it again */
+        s->forget->forget = false; /* ... and should it have to be asked for again, not any more */
         stream_mark_dirty(s);
     }
     if (call->cred)
