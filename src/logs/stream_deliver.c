@@ -79,7 +79,7 @@ static bool fills_batch(const struct life *l, const struct stream_rules *rules)
 /* Lines of a quiet stream go at once; those of a busy one gather for a moment, but never once its end is known. */
 static int64_t gather_until(const struct stream *s, const struct life *l, int64_t now)
 {
-    if (l->next_lines <= now || s->n_batch || l->closed_wall || l->blob_good ||
+    if (l->next_lines <= now || s->n_batch || l->closed_wall || l->blob_log ||
         fills_batch(l, s->env->rules))
         return 0;
     return l->next_lines;
