@@ -11,14 +11,17 @@ static bool rest_is_small(const struct http_exchange *ex)
            (uint64_t)ex->req.content_length - ex->received <= HTTP_REST_KEEP;
 }
 
-/* Does another request follow this answer? Decided as late as the head is written. */
-static bool may_keep(const struct http_exchange *ex)
+/*
+ * Does another request follow this answer? Decided as late as the head is written. `refuses`: the
+ * handler wants no more of a body that is still coming.
+ */
+static bool may_keep(const struct http_exchange *ex, bool refuses)
 {
     const struct h1_side *h = ex->conn->h1;
 
     if (!ex->keep || ex->conn->srv->draining || h->closing)
         return false;
-    return !h->mid_request || !ex->req.has_body || rest_is_small(ex);
+    return !refuses || !h->mid_request || !ex->req.has_body || rest_is_small(ex);
 }
 
 static void add_number(struct str *out, const char *name, uint64_t value)
@@ -56,12 +59,13 @@ static void add_fields(struct http_conn *c, int status, const struct h1_field *f
 static void add_head(struct http_exchange *ex, int status, const struct h1_field *f, size_t n,
                      int64_t length)
 {
+    bool refuses = status >= 400 || ex->answer == ANSWER_NONE; /* NONE: it is http_reply's */
     struct str *out = &ex->conn->h1->out;
     bool head_request = view_is(ex->req.method, "HEAD");
 
     add_fields(ex->conn, status, f, n);
     ex->bodiless = head_request || http_status_bodiless(status);
-    ex->keep = may_keep(ex);
+    ex->keep = may_keep(ex, refuses);
     ex->left = ex->bodiless ? 0 : length;
     if (http_status_bodiless(status)) {
         /* neither field */
@@ -92,7 +96,7 @@ static void answer_whole(struct http_exchange *ex)
     http_wait_off(&ex->body);
     h->ex = NULL;
     list_append(&h->unsent, &ex->link);
-    if (!ex->keep || !may_keep(ex)) {
+    if (!may_keep(ex, true)) {
         h->closing = true;
         h->clean = h->clean || (!h->mid_request && !buf_len(&h->in) && !ex->conn->srv->draining);
     }
@@ -183,12 +187,12 @@ void http_h1_finish(struct http_exchange *ex)
     answer_whole(ex);
 }
 
-void http_h1_switch(struct http_exchange *ex, int status, const struct h1_field *f, size_t n)
+static void add_switch_head(struct http_exchange *ex, int status, const struct h1_field *f,
+                            size_t n)
 {
     struct h1_side *h = ex->conn->h1;
     struct view to = http_field(ex->req.fields, ex->req.n_fields, "upgrade");
 
-    ASSERT(h->ex == ex);
     add_fields(ex->conn, status, f, n);
     if (status == 101) {
         if (!http_field(f, n, "upgrade").p && to.p)
@@ -196,9 +200,42 @@ void http_h1_switch(struct http_exchange *ex, int status, const struct h1_field 
         str_adds(&h->out, "Connection: upgrade\r\n");
     }
     h1_write_end(&h->out);
+}
+
+void http_h1_switch(struct http_exchange *ex, int status, const struct h1_field *f, size_t n)
+{
+    struct h1_side *h = ex->conn->h1;
+
+    ASSERT(h->ex == ex);
+    add_switch_head(ex, status, f, n);
     h->tunnel = true;
     h->mid_request = false;
     http_conn_dirty(ex->conn);
+}
+
+struct net_stream *http_h1_detach(struct http_exchange *ex, int status, const struct h1_field *f,
+                                  size_t n, struct buf *early)
+{
+    struct http_conn *c = ex->conn;
+    struct h1_side *h = c->h1;
+    struct view behind = h->rest.p ? h->rest : buf_view(&h->in);
+    struct net_stream *s = c->s;
+
+    ASSERT(h->ex == ex);
+    http_h1_flush(c); /* answers before it */
+    if (h1_queued(h) || c->over || h->eof)
+        return NULL;
+    add_switch_head(ex, status, f, n);
+    http_h1_flush(c);
+    if (h1_queued(h) || c->over) { /* a hundred bytes do not fit an empty buffer: it is broken */
+        http_conn_fail(c, true);
+        return NULL;
+    }
+    buf_add(early, behind.p, behind.n);
+    http_conn_want_read(c, false);
+    c->s = NULL;
+    http_conn_fail(c, false);
+    return s;
 }
 
 void http_h1_continue(struct http_exchange *ex)

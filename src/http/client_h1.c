@@ -1,4 +1,5 @@
-/* One connection of the client: the request out, the answer in, and raw bytes both ways after a 101. */
+/* One connection of the client: the request out, the answer in, and raw bytes both ways after a
+ * 101. */
 #include "http/client_priv.h"
 
 #include "base/bug.h"
@@ -89,7 +90,8 @@ static void protocol_error(struct client_conn *cc, const char *why)
     client_call_failed(cc, &e);
 }
 
-/* `clean`: nothing came behind the answer, which would be taken for the answer to the next request. */
+/* `clean`: nothing came behind the answer, which would be taken for the answer to the next
+ * request. */
 static void answer_end(struct client_conn *cc, bool clean)
 {
     struct http_call *call = cc->call;
@@ -279,6 +281,28 @@ static bool read_some(struct client_conn *cc)
 
 /* --- the request --- */
 
+/* Give back or close up what is sent. */
+static void tidy_out(struct client_conn *cc)
+{
+    if (!client_queued(cc)) {
+        cc->out_off = 0;
+        if (cc->call && request_complete(cc) && !cc->tunnel)
+            str_fini(&cc->out);
+        else
+            str_clear(&cc->out);
+    } else if (cc->out_off > CLIENT_SCRATCH && cc->out_off > cc->out.n / 2) {
+        memmove(cc->out.p, cc->out.p + cc->out_off, client_queued(cc));
+        cc->out.n -= cc->out_off;
+        cc->out_off = 0;
+    }
+}
+
+/* A body is going out and nothing was heard yet. */
+static bool sends_body(const struct client_conn *cc)
+{
+    return cc->call && cc->sent && !cc->tunnel && !cc->head_done;
+}
+
 static void flush(struct client_conn *cc)
 {
     bool moved = false;
@@ -286,7 +310,7 @@ static void flush(struct client_conn *cc)
 
     /* An answer may be here before the body is all out, and after a failed write it could not be
      * read any more. */
-    if (cc->call && cc->sent && !cc->tunnel && !cc->head_done && client_queued(cc) && !cc->blocked)
+    if (sends_body(cc) && client_queued(cc) && !cc->blocked)
         read_some(cc);
     while (client_queued(cc) && !cc->blocked && !cc->over) {
         ssize_t n = net_write(cc->s, cc->out.p + cc->out_off, client_queued(cc), &e);
@@ -302,17 +326,7 @@ static void flush(struct client_conn *cc)
             cc->sent = moved = true;
         }
     }
-    if (!client_queued(cc)) {
-        cc->out_off = 0;
-        if (cc->call && request_complete(cc) && !cc->tunnel)
-            str_fini(&cc->out);
-        else
-            str_clear(&cc->out);
-    } else if (cc->out_off > CLIENT_SCRATCH && cc->out_off > cc->out.n / 2) {
-        memmove(cc->out.p, cc->out.p + cc->out_off, client_queued(cc));
-        cc->out.n -= cc->out_off;
-        cc->out_off = 0;
-    }
+    tidy_out(cc);
     if (moved && cc->call && !cc->head_done)
         http_wait_put(&cc->client->waits, CWAIT_HEAD, &cc->wait);
 }

@@ -1,8 +1,9 @@
 /*
- * Inside of the client: what client.c (calls, pool of connections) and client_h1.c (one connection) share.
+ * Inside of the client: what client.c (calls, pool of connections) and client_h1.c (one connection)
+ * share.
  *
- * Callbacks may free their call, so nobody touches a call after one without asking its connection whether it still has
- * one. Connections are freed at the top of their own callbacks only.
+ * Callbacks may free their call, so nobody touches a call after one without asking its connection
+ * whether it still has one. Connections are freed at the top of their own callbacks only.
  */
 #ifndef TR_HTTP_CLIENT_PRIV_H
 #define TR_HTTP_CLIENT_PRIV_H
@@ -19,7 +20,7 @@ enum {
     CLIENT_WINDOW = 256 * 1024, /* of an answer under way: an upstream that outruns the client */
     CLIENT_SCRATCH = 64 * 1024, /* one read */
     CLIENT_DIRECT = 16 * 1024,  /* pieces this large skip the queue if it is empty */
-    CLIENT_INTERIM_MAX = 16,    /* 1xx answers before the final one: an upstream that never answers */
+    CLIENT_INTERIM_MAX = 16,    /* 1xx answers: an upstream that never gives the final one */
     CLIENT_LAST_MS = 10000,     /* to send the end of a tunnel that its owner has left */
     CLIENT_CALL_MAGIC = 0x6863616c,
     CLIENT_CONN_MAGIC = 0x68636c63,

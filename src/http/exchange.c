@@ -259,6 +259,22 @@ void http_switch(struct http_exchange *ex, int status, const struct h1_field *fi
     ex->conn->ops->switch_to(ex, status, fields, n);
 }
 
+struct net_stream *http_detach(struct http_exchange *ex, int status, const struct h1_field *fields,
+                               size_t n, struct buf *early)
+{
+    struct net_stream *s;
+
+    if (is_dead(ex) || !ex->conn->ops->detach)
+        return NULL;
+    ASSERT(ex->answer == ANSWER_NONE && (ex->req.upgrade || ex->connect));
+    s = ex->conn->ops->detach(ex, status, fields, n, early);
+    if (s) {
+        ex->handler = NULL;
+        ex->dead = true;
+    }
+    return s;
+}
+
 void http_abort(struct http_exchange *ex)
 {
     if (is_dead(ex))

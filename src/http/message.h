@@ -10,7 +10,7 @@
 
 struct http_request {
     struct view method;
-    struct view target;    /* origin-form as sent ("/path?query"), or absolute-form, or authority for CONNECT */
+    struct view target;    /* as sent: "/path?query", or a URL; for CONNECT the authority */
     struct view authority; /* Host or :authority */
     const struct h1_field *fields; /* pseudo fields left out */
     size_t n_fields;
@@ -26,10 +26,12 @@ struct http_request {
 
 /* First field of that name, or a view with .p NULL. */
 struct view http_field(const struct h1_field *fields, size_t n, const char *name);
-bool http_field_has_token(const struct h1_field *fields, size_t n, const char *name, const char *token);
+/* Is `token` (case does not matter) in the comma-separated lists of that name's fields? */
+bool http_field_has_token(const struct h1_field *fields, size_t n, const char *name,
+                          const char *token);
 
-/* Fields that belong to one hop only (RFC 9110 §7.6.1) and are not relayed: Connection and what it names, Keep-Alive,
- * Proxy-*, TE, Transfer-Encoding, Upgrade, Trailer handling excepted. */
+/* Fields that belong to one hop only (RFC 9110 §7.6.1) and are not relayed: Connection and what
+ * it names, Keep-Alive, Proxy-*, TE, Transfer-Encoding, Upgrade, Trailer handling excepted. */
 bool http_is_hop_field(const struct h1_field *fields, size_t n, struct view name);
 
 #endif

@@ -1,60 +1,81 @@
 /*
- * The one HTTP server: HTTP/1.1 and HTTP/2, in clear and over TLS, for logs, relays and admin alike.
+ * The one HTTP server: HTTP/1.1 and HTTP/2, in clear and over TLS, for logs, relays and admin
+ * alike.
  *
- * An *exchange* is one request and its answer. A *service* is asked to take each exchange when its head is complete; it
- * binds a handler and answers through the functions below. A body is pulled: pieces come to on_body, and no more than a window's worth come until
- * http_consumed says they are done with. Everything happens in the loop's thread. After on_gone the exchange is
- * freed and must not be touched. An answered exchange (http_finish called and sent) also ends with on_gone.
+ * An *exchange* is one request and its answer. A *service* is asked to take each exchange when its
+ * head is complete; it binds a handler and answers through the functions below. A body is pulled:
+ * pieces come to on_body, and no more than a window's worth come until http_consumed says they are
+ * done with. Everything happens in the loop's thread. After on_gone the exchange is freed and must
+ * not be touched. An answered exchange (http_finish called and sent) also ends with on_gone.
  */
 #ifndef TR_HTTP_SERVER_H
 #define TR_HTTP_SERVER_H
 
 #include <stdbool.h>
+#include "base/buf.h"
 #include "base/view.h"
 #include "crypto/tls.h"
 #include "ev/loop.h"
 #include "http/message.h"
+#include "net/stream.h"
 
 struct http_exchange;
 struct http_server;
 
 struct http_handler {
+    /* A piece of the body, or raw bytes of a tunnel. Valid during the call. */
     void (*on_body)(void *ctx, struct view piece);
-    void (*on_end)(void *ctx);  /* the request is complete */
-    void (*on_drain)(void *ctx); /* after http_write returned more than HTTP_WRITE_HIGH: room again */
-    /* The exchange is over. `complete`: the whole answer went to the socket; else the client left, a
-     * limit or timeout struck, or the server shuts down. Free what is yours. */
+    /* The request is complete. In a tunnel: the client's half-close; so an upgrade request (but
+     * not CONNECT) that is switched after take has returned gets it twice. */
+    void (*on_end)(void *ctx);
+    /* After http_write returned more than HTTP_WRITE_HIGH: there is room again. */
+    void (*on_drain)(void *ctx);
+    /* The exchange is over. `complete`: the whole answer went to the socket; else the client
+     * left, a limit or timeout struck, or the server shuts down. Free what is yours. */
     void (*on_gone)(void *ctx, bool complete);
 };
 
 struct http_service {
-    /* Take the exchange: call http_bind, or answer at once with http_reply. `req` is valid during the call only:
-     * copy what is needed (http_request_of stays valid until on_gone for h1 and h2: see there). */
+    /* Take the exchange: call http_bind, or answer at once with http_reply. `req` is the same as
+     * http_request_of(ex). */
     void (*take)(void *ctx, struct http_exchange *ex, const struct http_request *req);
     void *ctx;
 };
 
 struct http_server_opts {
-    struct tls_ctx *tls;          /* NULL: in clear; h2 then by prior knowledge */
+    struct tls_ctx *tls;                /* NULL: in clear; h2 then by prior knowledge */
     const struct http_service *service; /* kept by pointer */
-    unsigned head_timeout_ms;     /* first byte to end of head (slow clients); 0: 10 s */
-    unsigned idle_timeout_ms;     /* between requests; 0: 75 s; must stay well above the clients' 1 s flush (HP §9.2) */
-    unsigned body_timeout_ms;     /* without a byte of the body while we want one; 0: 30 s */
-    unsigned write_timeout_ms;    /* without the client taking a byte of the answer; 0: 60 s */
-    unsigned max_connections;     /* for this server object; 0: 10,000. Past it: accepted and closed, counted */
-    /* Fields added to each answer of ours, such as `accept-encoding`; static storage. */
+    unsigned head_timeout_ms;  /* first byte to end of head (slow clients); 0: 10 s */
+    unsigned idle_timeout_ms;  /* between requests; 0: 75 s; far above the clients' 1 s (HP §9.2) */
+    unsigned body_timeout_ms;  /* without a byte of the body while we want one; 0: 30 s */
+    unsigned write_timeout_ms; /* without the client taking a byte of the answer; 0: 60 s */
+    unsigned max_connections;  /* 0: 10,000. Past it they are accepted and closed, and counted */
 };
 
+/* `o` is copied, its TLS context referenced. The server belongs to the loop's thread. */
 struct http_server *http_server_new(struct ev_loop *loop, const struct http_server_opts *o);
+
 /* Give it an accepted descriptor (matches net_accept_fn with the server as ctx). */
 void http_server_accepted(void *server, int fd, const struct net_addr *peer);
-void http_server_set_tls(struct http_server *s, struct tls_ctx *tls); /* for new connections */
-/* Take no more requests: GOAWAY, Connection: close; idle connections are closed now, busy ones after their answers. */
-void http_server_drain(struct http_server *s);
-size_t http_server_connections(const struct http_server *s);
-void http_server_free(struct http_server **s); /* closes what is left; handlers get on_gone(false) */
 
-/* --- for handlers ------------------------------------------------------------------------- */
+void http_server_set_tls(struct http_server *s, struct tls_ctx *tls); /* for new connections */
+
+/* Take no more requests: GOAWAY, Connection: close; idle connections are closed at the end of the
+ * turn, busy ones after their answers. New connections are refused. */
+void http_server_drain(struct http_server *s);
+
+size_t http_server_connections(const struct http_server *s); /* open now, without detached ones */
+
+/* Closes what is left; handlers get on_gone(false). Not from within a handler. */
+void http_server_free(struct http_server **s);
+
+/* --- for handlers -------------------------------------------------------------------------
+ *
+ * None of these calls a handler back before it returns. Once an exchange is broken off, by either
+ * side, they do nothing; only on_gone follows. Connection, Keep-Alive, Content-Length and
+ * Transfer-Encoding among the fields of an answer are left out: they are the server's; Date is
+ * added when it is not there.
+ */
 
 void http_bind(struct http_exchange *ex, const struct http_handler *handler, void *ctx);
 struct ev_loop *http_loop(const struct http_exchange *ex);
@@ -65,21 +86,40 @@ const struct http_request *http_request_of(const struct http_exchange *ex);
 /* n bytes of body given to on_body are done with: more may come. */
 void http_consumed(struct http_exchange *ex, size_t n);
 
-/* Answer with a whole body (copied). Content-Length is added (not for 204/304). May be called before the request's body is
- * complete: the rest is then read and dropped up to a limit (HTTP/1.1) so that the client sees the answer. */
-void http_reply(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n, struct view body);
+/* Answer with a whole body (copied). Content-Length is added (not for 204/304). May be called
+ * before the request's body is complete: the rest is then read and dropped up to a limit so that
+ * the client sees the answer. */
+void http_reply(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n,
+                struct view body);
 
-/* Answer in pieces: head (length -1: unknown), then http_write, then http_finish. */
-void http_reply_start(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n, int64_t length);
+/* Answer in pieces: head (length -1: unknown), then http_write, then http_finish. Never more bytes
+ * than the length says; fewer break the exchange off. What is written to an answer that has no
+ * body (HEAD, 204, 304) is dropped. */
+void http_reply_start(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n,
+                      int64_t length);
 enum { HTTP_WRITE_HIGH = 256 * 1024 };
-size_t http_write(struct http_exchange *ex, struct view piece); /* bytes queued now; flushed at the end of the turn */
+/* Copied; returns the bytes queued now. Flushed at the end of the turn. */
+size_t http_write(struct http_exchange *ex, struct view piece);
 void http_finish(struct http_exchange *ex);
 
-/* 101: the connection becomes a tunnel. on_body then gives raw bytes (http_consumed as before), http_write sends raw
- * bytes, on_end is the client's half-close, http_finish ours. Only if req->upgrade. Also for CONNECT with status 200. */
+/* 101: the connection becomes a tunnel. on_body then gives raw bytes (http_consumed as before),
+ * http_write sends raw bytes, on_end is the client's half-close, http_finish ours. Only if
+ * req->upgrade; an Upgrade field is added when it is not there. Also for CONNECT with status 200.
+ * HTTP/2 (RFC 8441) looks the same. Tunnels have no timeouts but the handler's. */
 void http_switch(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n);
 
-/* Break it off: RST_STREAM (h2), connection reset (h1). on_gone follows, not from within this call. */
+/*
+ * As http_switch, but hand over the connection itself, for those who move bytes by descriptor: the
+ * head is sent, bytes that came behind the request are added to `early`, and the stream, which
+ * wants no reading now, is the caller's, to be bound before the end of this callback. The exchange
+ * is over, without on_gone. NULL: it cannot be had (HTTP/2; the client takes no bytes now or is
+ * gone); http_switch will do what is right.
+ */
+struct net_stream *http_detach(struct http_exchange *ex, int status, const struct h1_field *fields,
+                               size_t n, struct buf *early) TR_MUST_USE;
+
+/* Break it off: RST_STREAM (h2), connection reset (h1). on_gone follows, not from within this
+ * call. */
 void http_abort(struct http_exchange *ex);
 
 #endif

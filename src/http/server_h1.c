@@ -1,8 +1,10 @@
 /*
- * HTTP/1.1 connections of the server: bytes to requests, one at a time, and what happens between them.
+ * HTTP/1.1 connections of the server: bytes to requests, one at a time, and what happens between
+ * them.
  *
- * Bytes are read into the server's scratch memory and parsed there; only what cannot be used yet is copied into the
- * connection's own buffer. The next request is looked at when the answer to the one before is queued whole.
+ * Bytes are read into the server's scratch memory and parsed there; only what cannot be used yet is
+ * copied into the connection's own buffer. The next request is looked at when the answer to the one
+ * before is queued whole.
  */
 #include "http/server_h1.h"
 
@@ -87,7 +89,7 @@ static void h1_gone(struct http_conn *c)
         return;
     while ((ex = list_first(&h->unsent, struct http_exchange, link))) {
         list_remove(&ex->link);
-        http_exchange_gone(ex, false);
+        http_exchange_gone(ex, ex->mark <= h->sent);
         http_exchange_drop(ex);
     }
     exchange_break(c);
@@ -130,7 +132,8 @@ static void request_fill(struct http_exchange *ex, const struct h1_head *head, s
     r->peer = net_peer(ex->conn->s);
 }
 
-static void on_head(struct http_conn *c, struct view text, bool more)
+/* `text`: the head; `rest`: what is behind it already. */
+static void on_head(struct http_conn *c, struct view text, struct view rest)
 {
     struct h1_side *h = c->h1;
     const struct h1_head *head = &h->parser.head;
@@ -144,9 +147,11 @@ static void on_head(struct http_conn *c, struct view text, bool more)
     ex->connect = view_is(ex->req.method, "CONNECT");
     h->ex = ex;
     h->mid_request = true;
+    h->rest = rest;
     http_exchange_take(ex);
+    h->rest = VIEW_NONE;
     if (h->ex == ex && !ex->dead && !ex->continued && ex->answer == ANSWER_NONE) {
-        if (more || !ex->req.has_body)
+        if (rest.n || !ex->req.has_body)
             ex->continued = true; /* it did not wait for us */
         else
             http_h1_continue(ex);
@@ -209,7 +214,7 @@ static size_t take_in(struct http_conn *c, struct view in)
         if (ev == H1_MORE)
             break;
         if (ev == H1_HEAD) {
-            on_head(c, view_of(at.p, used), total < in.n);
+            on_head(c, view_of(at.p, used), view_from(in, total));
         } else if (ev == H1_BODY) {
             if (h->ex)
                 http_exchange_body(h->ex, body);
@@ -498,6 +503,7 @@ const struct http_conn_ops http_h1_ops = {
     .write = http_h1_write,
     .finish = http_h1_finish,
     .switch_to = http_h1_switch,
+    .detach = http_h1_detach,
     .abort = h1_abort,
     .body_late = h1_body_late,
     .stall_late = h1_stall_late,

@@ -1,4 +1,5 @@
-/* Inside of the HTTP/1.1 side: what its input half (server_h1.c) and its output half (answer_h1.c) share. */
+/* Inside of the HTTP/1.1 side: what its input half (server_h1.c) and its output half
+ * (answer_h1.c) share. */
 #ifndef TR_HTTP_SERVER_H1_H
 #define TR_HTTP_SERVER_H1_H
 
@@ -13,6 +14,7 @@ struct h1_side {
     uint64_t sent;   /* bytes of output, ever */
     struct http_exchange *ex; /* until its answer is queued whole */
     struct list unsent;       /* exchanges whose answers are queued whole, but not sent */
+    struct view rest;         /* while take is called: what came behind the head */
     int64_t start_ns;         /* first byte of the head that is coming in, or 0 */
     int rd_kind;              /* what conn.rd waits for, or -1 */
     bool mid_request; /* its head was taken, its end not; without an exchange it is dropped */
@@ -28,7 +30,8 @@ static inline size_t h1_queued(const struct h1_side *h)
     return h->out.n - h->out_off;
 }
 
-/* answer_h1.c: the calls of handlers, and one answer of our own, after which the connection closes. */
+/* answer_h1.c: the calls of handlers, and one answer of our own, after which the connection
+ * closes. */
 void http_h1_reply(struct http_exchange *ex, int status, const struct h1_field *f, size_t n,
                    struct view body);
 void http_h1_reply_start(struct http_exchange *ex, int status, const struct h1_field *f, size_t n,
@@ -36,6 +39,8 @@ void http_h1_reply_start(struct http_exchange *ex, int status, const struct h1_f
 size_t http_h1_write(struct http_exchange *ex, struct view piece);
 void http_h1_finish(struct http_exchange *ex);
 void http_h1_switch(struct http_exchange *ex, int status, const struct h1_field *f, size_t n);
+struct net_stream *http_h1_detach(struct http_exchange *ex, int status, const struct h1_field *f,
+                                  size_t n, struct buf *early);
 void http_h1_refuse(struct http_conn *c, int status, const char *why);
 void http_h1_flush(struct http_conn *c);
 void http_h1_continue(struct http_exchange *ex); /* 100 */

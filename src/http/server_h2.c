@@ -1,6 +1,6 @@
 /*
- * HTTP/2 connections of the server, over codec/h2: exchanges for streams. An extended CONNECT (RFC 8441) is shown as the
- * HTTP/1.1 upgrade that it stands for, so that relays need not know.
+ * HTTP/2 connections of the server, over codec/h2: exchanges for streams. An extended CONNECT (RFC
+ * 8441) is shown as the HTTP/1.1 upgrade that it stands for, so that relays need not know.
  */
 #include "codec/h2.h"
 
@@ -13,7 +13,7 @@
 
 enum {
     SETTLE_ROUNDS = 4,
-    EXTRA_FIELDS = 3,           /* we add to a request or an answer */
+    EXTRA_FIELDS = 5,           /* we add to a request or an answer */
     H2_CODE_NO_ERROR = 0x0,     /* RFC 9113 §7 */
     H2_CODE_INTERNAL = 0x2,
     H2_CODE_CANCEL = 0x8,
@@ -75,7 +75,8 @@ static size_t head_text(const struct h2_head *head, size_t extra)
     return n;
 }
 
-/* What an HTTP/1.1 client would have sent along, and the next hop wants: Upgrade and, for WebSocket, a key (RFC 6455 §4.1). */
+/* What an HTTP/1.1 client would have sent along, and the next hop wants: Upgrade and, for
+ * WebSocket, a key (RFC 6455 §4.1). */
 static size_t add_upgrade(struct copier *to, struct h1_field *fields, struct view protocol)
 {
     struct str key = STR_INIT;
@@ -448,7 +449,7 @@ static size_t answer_fields(struct http_exchange *ex, const struct h1_field *f, 
     bool dated = false;
     size_t k = 0;
 
-    ASSERT(n <= H1_MAX_FIELDS);
+    ASSERT(n < H1_MAX_FIELDS + EXTRA_FIELDS - 2);
     for (size_t i = 0; i < n; i++) {
         if (http_is_framing_field(f[i].name))
             continue;

@@ -1,10 +1,10 @@
 /*
- * Inside of the server: what server.c (connections), exchange.c (exchanges, what handlers call) and the two
- * protocols share.
+ * Inside of the server: what server.c (connections), exchange.c (exchanges, what handlers call) and
+ * the two protocols share.
  *
- * Calls that handlers make never call handlers back and never free anything: they change state and put the connection
- * on the server's list of dirty ones, which is settled at the end of the turn. So nothing here has to
- * expect that a connection disappears under a call into a handler.
+ * Calls that handlers make never call handlers back and never free anything: they change state and
+ * put the connection on the server's list of dirty ones, which is settled at the end of the turn.
+ * So nothing here has to expect that a connection disappears under a call into a handler.
  */
 #ifndef TR_HTTP_SERVER_PRIV_H
 #define TR_HTTP_SERVER_PRIV_H
@@ -25,7 +25,7 @@ enum {
     HTTP_OUT_HIGH = HTTP_WRITE_HIGH, /* answers queued before no further request is taken: a
                                         pipeliner that does not read */
     HTTP_DIRECT = 16 * 1024,    /* pieces of an answer this large skip the queue if it is empty */
-    HTTP_REST_KEEP = 64 * 1024, /* rest of a refused body that is worth keeping the connection for */
+    HTTP_REST_KEEP = 64 * 1024, /* rest of a refused body worth keeping the connection for */
     HTTP_DROP_MAX = 256 * 1024, /* bytes read and dropped so that the client sees an early answer */
     HTTP_DROP_MS = 5000,        /* and for how long */
     HTTP_SPARE = 128,           /* freed objects of a kind kept for reuse */
@@ -70,7 +70,7 @@ struct h2_side;
 struct http_conn_ops {
     void (*readable)(struct http_conn *c);
     void (*settle)(struct http_conn *c); /* write, take up what waited, see whether it is over */
-    void (*gone)(struct http_conn *c);   /* the connection is closed: end exchanges, free the side */
+    void (*gone)(struct http_conn *c);   /* it is closed: end exchanges, free the side */
     void (*timeout)(struct http_conn *c, enum http_wait_kind kind); /* HEAD, IDLE */
     /* For exchanges; asserted and filtered by exchange.c. */
     void (*consumed)(struct http_exchange *ex, size_t n);
@@ -81,6 +81,8 @@ struct http_conn_ops {
     size_t (*write)(struct http_exchange *ex, struct view piece);
     void (*finish)(struct http_exchange *ex);
     void (*switch_to)(struct http_exchange *ex, int status, const struct h1_field *f, size_t n);
+    struct net_stream *(*detach)(struct http_exchange *ex, int status, const struct h1_field *f,
+                                 size_t n, struct buf *early); /* or NULL: never */
     void (*abort)(struct http_exchange *ex);
     void (*body_late)(struct http_exchange *ex);  /* WAIT_BODY is over */
     void (*stall_late)(struct http_exchange *ex, enum http_wait_kind kind);

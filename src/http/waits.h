@@ -1,6 +1,7 @@
 /*
- * Timeouts for very many connections: every kind of timeout has one duration, so a queue in the order of arming is in
- * the order of falling due, and arming is a list operation instead of a timer. One timer serves all queues.
+ * Timeouts for very many connections: every kind of timeout has one duration, so a queue in the
+ * order of arming is in the order of falling due, and arming is a list operation instead of a
+ * timer. One timer serves all queues.
  */
 #ifndef TR_HTTP_WAITS_H
 #define TR_HTTP_WAITS_H
@@ -41,7 +42,7 @@ void http_waits_fini(struct http_waits *ws); /* nobody waits any more */
 void http_waits_kind(struct http_waits *ws, unsigned kind, unsigned after_ms, http_wait_fn due);
 
 void http_wait_init(struct http_wait *w);
-void http_wait_put(struct http_waits *ws, unsigned kind, struct http_wait *w); /* (again) from now */
+void http_wait_put(struct http_waits *ws, unsigned kind, struct http_wait *w); /* from now on */
 void http_wait_off(struct http_wait *w);
 bool http_wait_is_on(const struct http_wait *w);
 

@@ -1,5 +1,6 @@
 /*
- * A loop, a server whose handlers note what happens and do what the target says, and raw clients over socket pairs.
+ * A loop, a server whose handlers note what happens and do what the target says, and raw clients
+ * over socket pairs.
  */
 #ifndef TEST_HTTP_RIG_H
 #define TEST_HTTP_RIG_H
@@ -57,8 +58,9 @@ struct raw {
 };
 
 /*
- * Targets: /now answers "hello" at once; /end 204 at the end of the body; /echo streams the body back; /big?N writes N
- * bytes; /early 413 at once; /tunnel switches and echoes; /hold does not consume; anything else waits for the test.
+ * Targets: /now answers "hello" at once; /end 204 at the end of the body; /echo streams the body
+ * back; /big?N writes N bytes; /early 413 at once; /tunnel switches and echoes; /hold does not
+ * consume; anything else waits for the test.
  */
 void rig_open(struct rig *r, const struct http_server_opts *o); /* o may be NULL */
 void rig_close(struct rig *r);

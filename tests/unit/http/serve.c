@@ -1,10 +1,11 @@
 /*
- * A small server over src/http for trying it by hand and for measuring: takes bodies (204), sends bytes, echoes, and is a
- * tunnel's far side.
+ * A small server over src/http for trying it by hand and for measuring: takes bodies (204), sends
+ * bytes, echoes, and is a tunnel's far side.
  *
- *     serve PORT [CERTIFICATE KEY]
+ * serve PORT [CERTIFICATE KEY]
  *
- * PUT, POST: 204. GET /bytes?N: N bytes. POST /echo: the body. Any /early: 413 at once. CONNECT, Upgrade: an echo.
+ * PUT, POST: 204. GET /bytes?N: N bytes. POST /echo: the body. Any /early: 413 at once. CONNECT,
+ * Upgrade: an echo.
  */
 #include <signal.h>
 #include <stdio.h>

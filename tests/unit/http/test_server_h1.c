@@ -75,6 +75,9 @@ static void unknown_length_is_chunked(void **state)
     assert_int_equal(raw_count(&a, "\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"), 1);
     rig_expect_gone(&r, 0);
     assert_true(r.seen[0].complete);
+    assert_int_equal(raw_count(&a, "Connection: close"), 0);
+    raw_send(&a, "GET /now HTTP/1.1\r\nHost: h\r\n\r\n");
+    raw_expect(&r, &a, "hello");
     rig_close(&r);
 }
 
@@ -631,6 +634,69 @@ static void connect_is_a_tunnel(void **state)
     xfree(p);
 }
 
+static struct net_stream *detached;
+static struct buf behind;
+
+static void detach(struct rig *rig, struct seen *s, const struct http_request *req)
+{
+    if (strcmp(s->method, "CONNECT") != 0)
+        return;
+    strcpy(s->target, "/mine");
+    strcpy(s->method, "x");
+    detached = http_detach(s->ex, 200, NULL, 0, &behind);
+    assert_non_null(detached);
+    http_reply(s->ex, 200, NULL, 0, VIEW_NONE); /* it is over: harmless */
+    s->gones = 1;                               /* and has no on_gone */
+}
+
+static void stream_on_readable(void *ctx)
+{
+    char bytes[16];
+    struct err e;
+    ssize_t n = net_read(detached, bytes, sizeof bytes, &e);
+
+    if (n > 0)
+        buf_add(&behind, bytes, (size_t)n);
+    else if (n != NET_AGAIN)
+        net_stream_close(&detached, false);
+}
+
+static bool has_behind(void *ctx)
+{
+    return buf_len(&behind) == *(size_t *)ctx;
+}
+
+static void detach_gives_the_stream(void **state)
+{
+    static const struct net_stream_ops stream_ops = {.on_readable = stream_on_readable};
+    size_t wanted = 10;
+    struct err e;
+
+    rig_open(&r, NULL);
+    rig_connect(&r, &a);
+    r.on_take = detach;
+    raw_send(&a, "GET /now HTTP/1.1\r\nHost: h\r\n\r\nCONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\nearly");
+    rig_expect_seen(&r, 1);
+    while (!detached) /* the answer before it must be out first */
+        rig_turns(&r, 1);
+    net_stream_bind(detached, &stream_ops, NULL);
+    assert_int_equal(buf_len(&behind), 5);
+    raw_expect(&r, &a, "HTTP/1.1 200 OK\r\nDate");
+    while (http_server_connections(r.server))
+        rig_turns(&r, 1);
+    net_want_read(detached, true);
+    raw_send(&a, " late");
+    rig_until(&r, has_behind, &wanted);
+    assert_memory_equal(buf_data(&behind), "early late", 10);
+    assert_int_equal(net_write(detached, "bye", 3, &e), 3);
+    raw_expect(&r, &a, "bye");
+    raw_close(&r, &a);
+    while (detached)
+        rig_turns(&r, 1);
+    buf_fini(&behind);
+    rig_close(&r);
+}
+
 static void refused_connect_keeps_the_connection(void **state)
 {
     rig_open(&r, NULL);
@@ -716,6 +782,7 @@ int main(void)
         cmocka_unit_test(upgrade_echoes_both_ways),
         cmocka_unit_test(tunnel_half_closes_apart),
         cmocka_unit_test(connect_is_a_tunnel),
+        cmocka_unit_test(detach_gives_the_stream),
         cmocka_unit_test(refused_connect_keeps_the_connection),
         cmocka_unit_test(request_is_kept),
     };

@@ -1,4 +1,5 @@
-/* The HTTP/2 side of the server, with nghttp2 as the client, by prior knowledge over socket pairs. */
+/* The HTTP/2 side of the server, with nghttp2 as the client, by prior knowledge over socket
+ * pairs. */
 #include "rig.h"
 
 #include <stdio.h>
