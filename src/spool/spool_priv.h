@@ -159,6 +159,7 @@ struct spool {
     struct hmap streams;
     struct wstream *touched;
     struct id_space record_ids, stream_ids, blob_ids;
+    bool checked;         /* the whole database has been read through at this start */
     bool clean;           /* the database says that row.next of all streams is exact */
     bool reserve_there;
     int64_t reserve_tried_ns;
