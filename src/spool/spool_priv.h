@@ -30,9 +30,9 @@ enum {
     READ_BATCH = 32,            /* reads in one read transaction, which holds the log back */
     READ_BATCH_BYTES = 4 << 20,
     CHECKPOINT_FRAMES = 1000,   /* SQLite's own default; with more, commits stall for longer */
-    /* A reader that stays for long, as a shell left open, keeps the log from starting over. At so many
-     * times its usual size readers are waited for, for LOG_WAIT_MS; at four times that nothing more
-     * is let in. */
+    /* A reader that stays for long, as a shell left open, keeps the log from starting over. At so
+     * many times its usual size readers are waited for, for LOG_WAIT_MS; at four times that nothing
+     * more is let in. */
     LOG_LONG = 16,
     LOG_WAIT_MS = 20,
     FRAME_BYTES = SPOOL_PAGE + 24,
@@ -120,7 +120,8 @@ struct wstream {
     uint64_t saved;    /* `next` in the stream's row */
     uint64_t undo_next, undo_saved;
     struct wstream *touched_next;
-    struct spool_stream *owner; /* of one that the group at hand has inserted */
+    struct spool_stream *owner; /* of one that the group inserted or deleted, and what it was */
+    struct spool_stream owner_was;
     bool touched;      /* in the group's list: what follows can be taken back */
     bool fresh;        /* inserted by the group */
     bool dropped;      /* deleted by the group */
@@ -158,6 +159,7 @@ struct spool {
     struct hmap streams;
     struct wstream *touched;
     struct id_space record_ids, stream_ids, blob_ids;
+    bool checked;         /* the whole database has been read through at this start */
     bool clean;           /* the database says that row.next of all streams is exact */
     bool reserve_there;
     int64_t reserve_tried_ns;

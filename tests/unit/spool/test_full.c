@@ -1,4 +1,4 @@
-/* Full and failing disks: what fails, what still works, and that nothing in memory is left behind. */
+/* Full and failing disks: what fails, what still works, and that memory follows the disk. */
 #include "bed.h"
 
 #include <fcntl.h>
@@ -46,7 +46,8 @@ static struct spool_txn *deletion(int64_t id)
 }
 
 /* Insert until it fails; the number that succeeded. */
-static int insert_until_full(struct bed *b, struct spool_stream *st, struct spool_record *r, int max)
+static int insert_until_full(struct bed *b, struct spool_stream *st, struct spool_record *r,
+                             int max)
 {
     int n;
 
@@ -121,7 +122,7 @@ static void one_that_is_too_large_fails_alone(void **state)
     xfree(huge);
 }
 
-/* A stream whose insertion fails is not there; later ones that name it fail too, until one inserts it. */
+/* A stream whose insertion fails is not there; what names it fails too, until one inserts it. */
 static void a_stream_that_failed_can_come_later(void **state)
 {
     struct bed *b = *state;
@@ -152,7 +153,7 @@ static void a_stream_that_failed_can_come_later(void **state)
     xfree(huge);
 }
 
-/* --- a disk that fails --------------------------------------------------------------------------------- */
+/* --- a disk that fails ------------------------------------------------------------------- */
 
 static void fail_next(struct bed *b, int64_t at, int code, bool stays)
 {
@@ -335,9 +336,9 @@ static void a_reader_that_stays_does_not_fill_the_disk(void **state)
     xfree(r);
 }
 
-/* --- really full -------------------------------------------------------------------------------------------- */
+/* --- really full ------------------------------------------------------------------------- */
 
-/* Fill the file system that holds the spool, see that inserts fail and deletes work, go on after. */
+/* Fill the file system that holds the spool: inserts fail, deletes work; go on after. */
 static int full_disk_story(struct bed *b, bool other_fills)
 {
     struct spool_record *r = xcalloc(MANY, sizeof(*r)), after = {0};
