@@ -73,6 +73,19 @@ static int on_seek(void *ctx, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_FAIL;
 }
 
+/* A number that a later connection from the same port does not share. */
+static int64_t connection_id(struct fetch *f, int local_port)
+{
+    struct fetch_pool *p = f->pool;
+    long connects = 0;
+
+    ASSERT(local_port >= 0 && local_port <= UINT16_MAX);
+    curl_easy_getinfo(f->easy->h, CURLINFO_NUM_CONNECTS, &connects);
+    if (connects > 0)
+        p->conns[local_port] = ++p->n_conns;
+    return p->conns[local_port];
+}
+
 static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, int local_port)
 {
     struct fetch *f = ((struct fetch_easy *)ctx)->f;
@@ -83,13 +96,15 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
         f->again = true;
         return CURL_PREREQFUNC_ABORT;
     }
-    if (f->o.connection_ok && !f->o.connection_ok(f->o.ctx, local_port))
+    f->r.connection = connection_id(f, local_port);
+    if (f->o.connection_ok && !f->o.connection_ok(f->o.ctx, f->r.connection)) {
+        f->unfit = true;
         return CURL_PREREQFUNC_ABORT;
+    }
     f->sent = true;
     if (f->lead)
         led_h2c_found(f);
     f->stall_ns = ev_now_ns(f->pool->loop);
-    f->r.connection = local_port;
     if (f->host->name && f->easy->pin && f->easy->pin_change == f->host->name->changes)
         f->host->name->pinned = true;
     return CURL_PREREQFUNC_OK;
@@ -296,7 +311,7 @@ static void set_tls(CURL *h, const struct fetch_peer *peer)
         EASY_SET(h, CURLOPT_CAINFO, peer->ca);
         EASY_SET(h, CURLOPT_PROXY_CAINFO, peer->ca);
     }
-    if (peer->ca || system_ca) { /* curl caches a bundle it has read, but only without a directory */
+    if (peer->ca || system_ca) { /* curl caches a bundle, but only without a directory */
         EASY_SET(h, CURLOPT_CAPATH, NULL);
         EASY_SET(h, CURLOPT_PROXY_CAPATH, NULL);
     }

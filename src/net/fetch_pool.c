@@ -8,7 +8,8 @@
 #include "base/xmem.h"
 #include <pthread.h>
 
-enum { PUMP_ROUNDS = 2 }; /* then the rest of the loop gets its turn: answers may come as fast as we ask */
+/* Then the rest of the loop gets its turn: answers may come as fast as we ask. */
+enum { PUMP_ROUNDS = 2 };
 
 /* ---- descriptors */
 
@@ -400,6 +401,7 @@ struct fetch_pool *fetch_pool_new(struct ev_loop *loop, const struct fetch_pool_
     list_init(&p->running);
     list_init(&p->dropped);
     list_init(&p->failed);
+    p->conns = xcalloc(UINT16_MAX + 1, sizeof(uint32_t));
     p->task.run = on_task;
     p->sweep = ev_timer_new(loop, on_sweep, p);
     p->share = curl_share_init();
@@ -439,6 +441,7 @@ void fetch_pool_free(struct fetch_pool **pp)
     for (size_t fd = 0; fd < p->n_socks; fd++)
         fetch_sock_drop(p, (int)fd);
     xfree(p->socks);
+    xfree(p->conns);
     ev_timer_free(&p->sweep);
     OBJ_FINI(p);
     p->freed = true;

@@ -915,6 +915,41 @@ static void test_reuse_and_fresh(void **state)
     server_free(s);
 }
 
+static bool only_even(void *ctx, int64_t connection)
+{
+    int64_t *asked = ((struct call *)ctx)->user;
+
+    *asked = connection;
+    return connection % 2 == 0;
+}
+
+static void test_connection_ok(void **state)
+{
+    struct server *s = server_new(serve_204);
+    struct fetch_opts o = put(s->port, "[]");
+    struct call c;
+    int64_t asked = -1, first;
+
+    run(&c, o);
+    first = c.connection;
+    o.connection_ok = only_even;
+    for (int i = 0; i < 2; i++) {
+        int before = atomic_load(&s->requests);
+        bool fit;
+
+        memset(&c, 0, sizeof(c));
+        c.user = &asked;
+        call_start(&c, o);
+        call_wait(&c);
+        fit = asked % 2 == 0;
+        expect(&c, fit ? FETCH_ANSWERED : FETCH_NOT_SENT, fit ? 204 : 0);
+        assert_int_equal(atomic_load(&s->requests), before + fit);
+        assert_int_equal(asked, i == 0 ? first : first + first % 2);
+        assert_int_equal(c.connection, asked);
+    }
+    server_free(s);
+}
+
 static void test_idle_limit(void **state)
 {
     struct server *s = server_new(serve_204);
@@ -1143,6 +1178,7 @@ int main(void)
         T(test_pool_free_while_running),
         T(test_connection_caps),
         T(test_reuse_and_fresh),
+        T(test_connection_ok),
         T(test_idle_limit),
         T(test_learns_http_1_1),
         T(test_names_are_pinned),
