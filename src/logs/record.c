@@ -53,6 +53,8 @@ void record_encode(struct record *r)
     }
     if (r->kind == RECORD_LINES) {
         wire_put_u32(m, r->size);
+        wire_put_u64(m, (uint64_t)r->pos_min);
+        wire_put_u64(m, (uint64_t)r->pos_max);
     } else if (r->kind == RECORD_BLOB) {
         wire_put_u64(m, r->blob_size);
         wire_put_u32(m, r->pieces);
@@ -85,6 +87,8 @@ int record_decode(struct record *r, struct view meta)
     }
     if (r->kind == RECORD_LINES) {
         r->size = wire_u32(&w);
+        r->pos_min = (int64_t)wire_u64(&w);
+        r->pos_max = (int64_t)wire_u64(&w);
     } else if (r->kind == RECORD_BLOB) {
         r->blob_size = wire_u64(&w);
         r->pieces = wire_u32(&w);

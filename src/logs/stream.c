@@ -160,13 +160,13 @@ static void take_back_life(struct stream *s)
 {
     struct life *l = stream_last(s);
 
-    if (!l || l->durable || l->opens)
+    if (!l)
         return;
     if (life_empty(s, l)) {
         s->held |= l->open_acked;
         life_free(l);
         stream_mark_dirty(s);
-    } else if (!l->open_acked && l->open == OPEN_PENDING) {
+    } else if (!l->open_acked && !l->opens && l->open == OPEN_PENDING) {
         l->open = OPEN_NONE;
         stream_mark_dirty(s);
     }
@@ -434,7 +434,7 @@ static void drop_done(struct stream *s)
 {
     struct life *l = list_first(&s->lives, struct life, link);
 
-    while (l && l->done && l != stream_last(s)) {
+    while (l && l->done && l != stream_last(s) && !s->own_commits) {
         struct life *next = list_next(&s->lives, l, struct life, link);
 
         if (next->id > s->stored_life || !next->durable)

@@ -214,8 +214,11 @@ void life_queue_lines(struct life *l, struct record *r)
     struct list *at = &l->lines;
     unsigned n;
 
-    for (n = r->ahead; n > 0 && at->prev != &l->lines; n--)
+    for (n = r->ahead; n > 0 && at->prev != &l->lines; n--) {
+        if (list_entry(at->prev, struct record, link)->pos_min <= r->pos_max)
+            break; /* after a restart: one that it went ahead of has failed */
         at = at->prev;
+    }
     list_insert_before(at, &r->link);
 }
 

@@ -234,6 +234,16 @@ static void mark_first_batch(struct stream *s)
     }
 }
 
+/* Its close is over; the commit that was to take it out of the spool was being repeated when another stored the state. */
+static void close_gone(struct stream *s, struct life *l)
+{
+    struct commit *c = commit_new(s);
+
+    commit_gone(c, l->close);
+    l->close = NULL;
+    commit_send(c);
+}
+
 void stream_recovered(struct stream *s, struct stream_now now)
 {
     struct list *it, *tmp;
@@ -243,9 +253,11 @@ void stream_recovered(struct stream *s, struct stream_now now)
         struct life *l = list_entry(it, struct life, link);
 
         stick(l);
+        if (l->ended && l->close)
+            close_gone(s, l);
         if (l->closed_wall && !l->close && !l->ended)
             l->closed_wall = 0; /* stored along with something else; the close itself failed */
     }
-    mark_first_batch(s);
     stream_tidy(s, now);
+    mark_first_batch(s);
 }

@@ -192,7 +192,7 @@ static void add_oracle(struct mix *m, const struct world *w)
     add_bytes(m, w->may_swap, sizeof(w->may_swap));
     add_bytes(m, w->life_of, sizeof(w->life_of));
     add_bytes(m, w->lives, w->n_lives * sizeof(w->lives[0]));
-    add(m, w->resent_most * 2 + (uint64_t)w->crashed + (w->dups << 20) + (w->dups_uncounted << 40));
+    add(m, w->resent_most * 2 + (uint64_t)w->crashed + ((uint64_t)w->idled << 60) + (w->dups << 20) + (w->dups_uncounted << 40));
 }
 
 uint64_t world_hash(const struct world *w)
