@@ -51,9 +51,46 @@ static void life_encode(const struct life *l, struct str *out)
     wire_put_u32(out, count_stuck(l));
 }
 
+static void edges_encode(const struct stream *s, struct str *out)
+{
+    const struct edge_mark *m;
+    uint8_t n = 0;
+
+    for (m = s->edges; m < s->edges + STREAM_EDGES; m++)
+        n += m->edge != 0;
+    wire_put_u8(out, n);
+    for (m = s->edges; m < s->edges + STREAM_EDGES; m++) {
+        if (!m->edge)
+            continue;
+        wire_put_u64(out, m->edge);
+        wire_put_u64(out, m->life);
+        wire_put_u64(out, m->last);
+        wire_put_u64(out, m->seen);
+    }
+}
+
+/* The newest bodies that are durable. One whose commit is under way may fail, and must not be taken for a repetition then;
+ * if it does not, its record is in the spool and says so itself. */
+static void recent_encode(const struct stream *s, struct str *out)
+{
+    struct body_hash kept[STREAM_RECENT_KEPT];
+    unsigned i, n = 0;
+
+    for (i = 1; i <= s->n_recent && n < STREAM_RECENT_KEPT; i++) {
+        const struct recent *r = &s->recent[(s->recent_at + s->cap_recent - i) % s->cap_recent];
+
+        if (!r->record)
+            kept[n++] = r->hash;
+    }
+    wire_put_u8(out, (uint8_t)n);
+    while (n--) {
+        wire_put_u64(out, kept[n].lo);
+        wire_put_u64(out, kept[n].hi);
+    }
+}
+
 void stream_encode(const struct stream *s, struct str *out)
 {
-    unsigned i, n = TR_MIN(s->n_recent, (unsigned)STREAM_RECENT_KEPT);
     const struct list *it;
     uint32_t lives = 0;
 
@@ -67,20 +104,8 @@ void stream_encode(const struct stream *s, struct str *out)
     wire_put_u32(out, lives);
     for (it = s->lives.next; it != &s->lives; it = it->next)
         life_encode(list_entry(it, struct life, link), out);
-    wire_put_u8(out, STREAM_EDGES);
-    for (i = 0; i < STREAM_EDGES; i++) {
-        wire_put_u64(out, s->edges[i].edge);
-        wire_put_u64(out, s->edges[i].life);
-        wire_put_u64(out, s->edges[i].last);
-        wire_put_u64(out, s->edges[i].seen);
-    }
-    wire_put_u8(out, (uint8_t)n);
-    for (i = 0; i < n; i++) {
-        unsigned at = (s->recent_at + s->cap_recent - n + i) % s->cap_recent;
-
-        wire_put_u64(out, s->recent[at].hash.lo);
-        wire_put_u64(out, s->recent[at].hash.hi);
-    }
+    edges_encode(s, out);
+    recent_encode(s, out);
 }
 
 static void life_decode(struct stream *s, struct wire *w)
@@ -181,8 +206,11 @@ void stream_recover_record(struct stream *s, struct record *r)
     struct life *l = r->kind == RECORD_BLOB ? NULL : life_of_record(s, r);
 
     r->state = RECORD_WAITING;
-    if (r->hashed)
-        recent_add(s, r->hash, NULL);
+    if (r->hashed && stream_last(s) && r->life == stream_last(s)->id)
+        recent_add(s, r->hash, NULL); /* a body is a repetition within its generation only */
+    s->marks_dirty = true;
+    if (r->edge)
+        edge_accepted(s, r->edge, r->edge_life, r->edge_number);
     switch (r->kind) {
     case RECORD_LINES:
         recover_lines(l, r);

@@ -675,6 +675,8 @@ static void drop_machine(struct world *w, int i)
         drop_waiters(&l->stuck);
     }
     s->commits = 0;
+    while (!list_empty(&s->edge_calls))
+        list_remove(s->edge_calls.next);
     stream_free(s);
     w->s[i] = NULL;
     w->barrier[i] = NULL;
