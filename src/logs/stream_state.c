@@ -227,8 +227,9 @@ void stream_recover_record(struct stream *s, struct record *r)
     }
 }
 
-/* Lines that upstream would not take go on waiting for the end, and those of a life that has ended are there to be settled. */
-static void stick(struct life *l)
+/* Whoever calls from now on calls after these were answered. Lines that upstream would not take go on waiting for the end,
+ * and those of a life that has ended are there to be settled. */
+static void take_up_lines(struct life *l, int64_t now)
 {
     struct list *it, *tmp;
 
@@ -237,8 +238,9 @@ static void stick(struct life *l)
     list_each (it, tmp, &l->lines) {
         struct record *r = list_entry(it, struct record, link);
 
+        r->acked_ns = now;
         if (!l->ended && !l->were_stuck)
-            return;
+            continue;
         l->were_stuck -= l->were_stuck > 0;
         r->state = RECORD_STUCK;
         list_remove(it);
@@ -280,7 +282,7 @@ void stream_recovered(struct stream *s, struct stream_now now)
     list_each (it, tmp, &s->lives) {
         struct life *l = list_entry(it, struct life, link);
 
-        stick(l);
+        take_up_lines(l, now.mono);
         if (l->ended && l->close)
             close_gone(s, l);
         if (l->closed_wall && !l->close && !l->ended)
