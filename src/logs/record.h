@@ -48,6 +48,7 @@ struct record {
 
     /* lines */
     int64_t pos_min, pos_max;
+    uint64_t edge, edge_life, edge_number; /* its place in an edge's account, edge 0: from a client */
     struct str text;         /* the array's inside, until memory is short; then read from the spool */
     uint32_t size;           /* of that text */
     bool unproven;           /* counts as of a credential that upstream has never taken */

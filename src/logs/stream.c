@@ -16,6 +16,7 @@ struct stream *stream_new(struct stream_env *env, struct view account, struct vi
     s->key_v = view_of(s->key, key.n);
     list_init(&s->lives);
     list_init(&s->blobs);
+    list_init(&s->edge_calls);
     for (i = 0; i < LANE_COUNT; i++)
         list_init(&s->place.ready[i]);
     return s;
@@ -74,13 +75,13 @@ void commit_send(struct commit *c)
 {
     struct stream *s = c->stream;
 
-    if ((s->dirty || s->unsure_states) && !c->forget) {
+    if ((s->dirty || s->unsure_states || (s->marks_dirty && c->n_gone)) && !c->forget) {
         c->state = true;
-        s->dirty = false;
+        s->dirty = s->marks_dirty = false;
     }
     if (c->state) {
         c->newest_life = stream_last(s) ? stream_last(s)->id : 0;
-        s->unsure_states += c->call != NULL;
+        s->unsure_states++;
     }
     s->commits++;
     s->own_commits += !c->call;
@@ -160,13 +161,13 @@ static void take_back_life(struct stream *s)
 {
     struct life *l = stream_last(s);
 
-    if (!l || l->durable || l->opens)
+    if (!l)
         return;
     if (life_empty(s, l)) {
         s->held |= l->open_acked;
         life_free(l);
         stream_mark_dirty(s);
-    } else if (!l->open_acked && l->open == OPEN_PENDING) {
+    } else if (!l->open_acked && !l->opens && l->open == OPEN_PENDING) {
         l->open = OPEN_NONE;
         stream_mark_dirty(s);
     }
@@ -187,11 +188,23 @@ static void state_committed(struct stream *s, const struct commit *c, bool ok)
 {
     if (!c->state)
         return;
-    s->unsure_states -= c->call != NULL;
+    s->unsure_states--;
     if (ok)
         s->stored_life = TR_MAX(s->stored_life, c->newest_life);
     else
-        stream_mark_dirty(s);
+        s->dirty = s->marks_dirty = true;
+}
+
+/* An edge's call: what it brought is known from now on, or may come again. */
+static void edge_committed(struct stream *s, struct call *call, bool ok)
+{
+    size_t i;
+
+    if (!call || !call->edge)
+        return;
+    list_remove(&call->link);
+    for (i = 0; ok && i < call->n_parts; i++)
+        edge_accepted(s, call->edge, call->edge_life, call->parts[i].number);
 }
 
 static void records_committed(struct stream *s, struct commit *c, bool ok, struct stream_now now)
@@ -216,6 +229,7 @@ void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream
     s->commits--;
     s->own_commits -= !c->call;
     records_committed(s, c, ok, now);
+    edge_committed(s, c->call, ok);
     open_committed(s, c, ok);
     state_committed(s, c, ok);
     if (!ok)
@@ -434,7 +448,7 @@ static void drop_done(struct stream *s)
 {
     struct life *l = list_first(&s->lives, struct life, link);
 
-    while (l && l->done && l != stream_last(s)) {
+    while (l && l->done && l != stream_last(s) && !s->own_commits) {
         struct life *next = list_next(&s->lives, l, struct life, link);
 
         if (next->id > s->stored_life || !next->durable)

@@ -52,6 +52,7 @@ void recent_settle(struct stream *s, const struct record *r, bool durable)
         if (s->recent[i].record != r)
             continue;
         s->recent[i].record = NULL;
+        s->marks_dirty = true;
         if (!durable)
             s->recent[i].hash = (struct body_hash){0, 0};
     }
@@ -214,55 +215,58 @@ void life_queue_lines(struct life *l, struct record *r)
     struct list *at = &l->lines;
     unsigned n;
 
-    for (n = r->ahead; n > 0 && at->prev != &l->lines; n--)
+    for (n = r->ahead; n > 0 && at->prev != &l->lines; n--) {
+        if (list_entry(at->prev, struct record, link)->pos_min <= r->pos_max)
+            break; /* after a restart: one that it went ahead of has failed */
         at = at->prev;
+    }
     list_insert_before(at, &r->link);
 }
 
-static struct edge_mark *edge_find(struct stream *s, const struct call *call)
+static struct edge_mark *edge_find(struct stream *s, uint64_t edge)
 {
     struct edge_mark *m = s->edges;
     size_t i;
 
     for (i = 0; i < STREAM_EDGES; i++) {
-        if (s->edges[i].edge == call->edge)
+        if (s->edges[i].edge == edge)
             return &s->edges[i];
         if (s->edges[i].life < m->life)
             m = &s->edges[i]; /* the one not heard of for longest */
     }
-    *m = (struct edge_mark){.edge = call->edge};
+    *m = (struct edge_mark){.edge = edge};
     return m;
 }
 
-/* Has the edge's record been accepted before? Remembers it as accepted. */
-static bool edge_seen(struct edge_mark *m, uint64_t life, uint64_t number)
+/* Has the edge's record been accepted before? One that is far behind the newest has. */
+static bool edge_seen(const struct edge_mark *m, uint64_t life, uint64_t number)
 {
-    uint64_t bit;
-
-    if (life != m->life) {
-        *m = (struct edge_mark){m->edge, life, number, 1};
+    if (life != m->life || number > m->last)
         return false;
-    }
-    if (number > m->last) {
+    return m->last - number >= 64 || (m->seen & (1ULL << (m->last - number)));
+}
+
+void edge_accepted(struct stream *s, uint64_t edge, uint64_t life, uint64_t number)
+{
+    struct edge_mark *m = edge_find(s, edge);
+
+    s->marks_dirty = true;
+    if (life != m->life) {
+        *m = (struct edge_mark){edge, life, number, 1};
+    } else if (number > m->last) {
         uint64_t step = number - m->last;
 
         m->seen = (step < 64 ? m->seen << step : 0) | 1;
         m->last = number;
-        return false;
+    } else if (m->last - number < 64) {
+        m->seen |= 1ULL << (m->last - number);
     }
-    if (m->last - number >= 64)
-        return true;
-    bit = 1ULL << (m->last - number);
-    if (m->seen & bit)
-        return true;
-    m->seen |= bit;
-    return false;
 }
 
 /* Drop what the edge sent before and we have; its answer was lost. */
 static void drop_repeated_parts(struct stream *s, struct call *call)
 {
-    struct edge_mark *m = edge_find(s, call);
+    const struct edge_mark *m = edge_find(s, call->edge);
     struct list *it, *tmp;
     size_t i = 0;
 
@@ -270,14 +274,43 @@ static void drop_repeated_parts(struct stream *s, struct call *call)
         struct record *r = list_entry(it, struct record, link);
 
         ASSERT(i < call->n_parts);
-        if (edge_seen(m, call->edge_life, call->parts[i++].number)) {
+        r->edge = call->edge;
+        r->edge_life = call->edge_life;
+        r->edge_number = call->parts[i++].number;
+        if (edge_seen(m, r->edge_life, r->edge_number)) {
             call->lines -= r->row.lines;
             list_remove(it);
             s->env->note(s->env, s, NOTE_REPLAYED, r->row.lines);
             s->env->release(s->env, r);
         }
     }
-    stream_mark_dirty(s);
+}
+
+static bool edge_is_busy(const struct stream *s, const struct call *call)
+{
+    const struct list *it;
+
+    for (it = s->edge_calls.next; it != &s->edge_calls; it = it->next) {
+        if (list_entry(it, struct call, link)->edge == call->edge)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A delivery from an edge. False if it is taken care of: an edge sends one at a time, so this one repeats one whose answer it
+ * did not wait for, and whether that is durable will be known in a moment. "Not now" is the only true answer.
+ */
+static bool edge_may_call(struct stream *s, struct call *call)
+{
+    if (edge_is_busy(s, call)) {
+        release_records(s, call);
+        s->env->answer(s->env, call, false);
+        return false;
+    }
+    drop_repeated_parts(s, call);
+    list_append(&s->edge_calls, &call->link);
+    return true;
 }
 
 static void call_lines(struct stream *s, struct call *call, struct stream_now now)
@@ -286,8 +319,8 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
     struct life *l;
     struct list *it, *tmp;
 
-    if (call->edge)
-        drop_repeated_parts(s, call);
+    if (call->edge && !edge_may_call(s, call))
+        return;
     if (list_empty(&call->records)) {
         answer_in_order(s, call);
         return;

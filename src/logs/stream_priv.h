@@ -78,7 +78,9 @@ struct stream {
     bool held;                 /* an open after the close, waiting for lines */
     struct recent *recent;     /* a ring; grows to STREAM_RECENT */
     unsigned n_recent, cap_recent, recent_at;
-    struct edge_mark edges[STREAM_EDGES];
+    struct edge_mark edges[STREAM_EDGES]; /* what is durable */
+    struct list edge_calls;    /* struct call.link: from edges, their commits under way */
+    bool marks_dirty;          /* what is known of repeats is ahead of the stored state: it goes with the next records */
     struct lane lanes[LANE_COUNT];
     int64_t held_until;        /* credential refused; monotonic */
     struct record **batch;     /* SENDING lines, or stuck ones being settled */
@@ -87,7 +89,7 @@ struct stream {
     unsigned commits;          /* under way */
     unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
-    unsigned unsure_states;    /* commits under way that store it and may fail: the next must store it too */
+    unsigned unsure_states;    /* commits under way that store it and may fail, or be repeated later: the next stores it too */
     uint64_t stored_life;      /* the newest life that the stored state names */
     struct commit *forget;     /* under way */
     bool forgetting, forgotten;
@@ -126,6 +128,7 @@ void recent_add(struct stream *s, struct body_hash h, struct record *r);
 struct recent *recent_find(struct stream *s, struct body_hash h);
 void recent_clear(struct stream *s);
 void recent_settle(struct stream *s, const struct record *r, bool durable);
+void edge_accepted(struct stream *s, uint64_t edge, uint64_t life, uint64_t number);
 void batch_clear(struct stream *s);
 /* Would `r` still go into a batch that has so much? */
 bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes, const struct record *r);

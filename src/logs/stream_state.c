@@ -51,9 +51,46 @@ static void life_encode(const struct life *l, struct str *out)
     wire_put_u32(out, count_stuck(l));
 }
 
+static void edges_encode(const struct stream *s, struct str *out)
+{
+    const struct edge_mark *m;
+    uint8_t n = 0;
+
+    for (m = s->edges; m < s->edges + STREAM_EDGES; m++)
+        n += m->edge != 0;
+    wire_put_u8(out, n);
+    for (m = s->edges; m < s->edges + STREAM_EDGES; m++) {
+        if (!m->edge)
+            continue;
+        wire_put_u64(out, m->edge);
+        wire_put_u64(out, m->life);
+        wire_put_u64(out, m->last);
+        wire_put_u64(out, m->seen);
+    }
+}
+
+/* The newest bodies that are durable. One whose commit is under way may fail, and must not be taken for a repetition then;
+ * if it does not, its record is in the spool and says so itself. */
+static void recent_encode(const struct stream *s, struct str *out)
+{
+    struct body_hash kept[STREAM_RECENT_KEPT];
+    unsigned i, n = 0;
+
+    for (i = 1; i <= s->n_recent && n < STREAM_RECENT_KEPT; i++) {
+        const struct recent *r = &s->recent[(s->recent_at + s->cap_recent - i) % s->cap_recent];
+
+        if (!r->record)
+            kept[n++] = r->hash;
+    }
+    wire_put_u8(out, (uint8_t)n);
+    while (n--) {
+        wire_put_u64(out, kept[n].lo);
+        wire_put_u64(out, kept[n].hi);
+    }
+}
+
 void stream_encode(const struct stream *s, struct str *out)
 {
-    unsigned i, n = TR_MIN(s->n_recent, (unsigned)STREAM_RECENT_KEPT);
     const struct list *it;
     uint32_t lives = 0;
 
@@ -67,20 +104,8 @@ void stream_encode(const struct stream *s, struct str *out)
     wire_put_u32(out, lives);
     for (it = s->lives.next; it != &s->lives; it = it->next)
         life_encode(list_entry(it, struct life, link), out);
-    wire_put_u8(out, STREAM_EDGES);
-    for (i = 0; i < STREAM_EDGES; i++) {
-        wire_put_u64(out, s->edges[i].edge);
-        wire_put_u64(out, s->edges[i].life);
-        wire_put_u64(out, s->edges[i].last);
-        wire_put_u64(out, s->edges[i].seen);
-    }
-    wire_put_u8(out, (uint8_t)n);
-    for (i = 0; i < n; i++) {
-        unsigned at = (s->recent_at + s->cap_recent - n + i) % s->cap_recent;
-
-        wire_put_u64(out, s->recent[at].hash.lo);
-        wire_put_u64(out, s->recent[at].hash.hi);
-    }
+    edges_encode(s, out);
+    recent_encode(s, out);
 }
 
 static void life_decode(struct stream *s, struct wire *w)
@@ -181,8 +206,11 @@ void stream_recover_record(struct stream *s, struct record *r)
     struct life *l = r->kind == RECORD_BLOB ? NULL : life_of_record(s, r);
 
     r->state = RECORD_WAITING;
-    if (r->hashed)
-        recent_add(s, r->hash, NULL);
+    if (r->hashed && stream_last(s) && r->life == stream_last(s)->id)
+        recent_add(s, r->hash, NULL); /* a body is a repetition within its generation only */
+    s->marks_dirty = true;
+    if (r->edge)
+        edge_accepted(s, r->edge, r->edge_life, r->edge_number);
     switch (r->kind) {
     case RECORD_LINES:
         recover_lines(l, r);
@@ -199,8 +227,9 @@ void stream_recover_record(struct stream *s, struct record *r)
     }
 }
 
-/* Lines that upstream would not take go on waiting for the end, and those of a life that has ended are there to be settled. */
-static void stick(struct life *l)
+/* Whoever calls from now on calls after these were answered. Lines that upstream would not take go on waiting for the end,
+ * and those of a life that has ended are there to be settled. */
+static void take_up_lines(struct life *l, int64_t now)
 {
     struct list *it, *tmp;
 
@@ -209,8 +238,9 @@ static void stick(struct life *l)
     list_each (it, tmp, &l->lines) {
         struct record *r = list_entry(it, struct record, link);
 
+        r->acked_ns = now;
         if (!l->ended && !l->were_stuck)
-            return;
+            continue;
         l->were_stuck -= l->were_stuck > 0;
         r->state = RECORD_STUCK;
         list_remove(it);
@@ -234,6 +264,16 @@ static void mark_first_batch(struct stream *s)
     }
 }
 
+/* Its close is over; the commit that was to take it out of the spool was being repeated when another stored the state. */
+static void close_gone(struct stream *s, struct life *l)
+{
+    struct commit *c = commit_new(s);
+
+    commit_gone(c, l->close);
+    l->close = NULL;
+    commit_send(c);
+}
+
 void stream_recovered(struct stream *s, struct stream_now now)
 {
     struct list *it, *tmp;
@@ -242,10 +282,12 @@ void stream_recovered(struct stream *s, struct stream_now now)
     list_each (it, tmp, &s->lives) {
         struct life *l = list_entry(it, struct life, link);
 
-        stick(l);
+        take_up_lines(l, now.mono);
+        if (l->ended && l->close)
+            close_gone(s, l);
         if (l->closed_wall && !l->close && !l->ended)
             l->closed_wall = 0; /* stored along with something else; the close itself failed */
     }
-    mark_first_batch(s);
     stream_tidy(s, now);
+    mark_first_batch(s);
 }

@@ -59,14 +59,18 @@ static void pending_fill(struct world *w, struct pending *p)
 
     str_clear(&p->row.state);
     p->row.n_lives = 0;
+    p->row.closing = 0;
     p->forget = p->c->forget;
     if (!p->c->state && w->store.streams[p->stream].exists)
         return;
     p->row.exists = true;
     stream_encode(s, &p->row.state);
     list_each (it, tmp, &s->lives) {
+        const struct life *l = list_entry(it, struct life, link);
+
         ASSERT(p->row.n_lives < W_LIVES);
-        p->row.lives[p->row.n_lives++] = list_entry(it, struct life, link)->id;
+        p->row.closing |= (unsigned)l->closing << p->row.n_lives;
+        p->row.lives[p->row.n_lives++] = l->id;
     }
 }
 
@@ -368,6 +372,8 @@ static void store_record(struct world *w, const struct pending *p, struct record
         }
         break;
     case RECORD_BLOB:
+        RULE(w, (to->text[0] && to->text[0] != '~') || !f->lines,
+             "an empty or headless blob is taken although lines were accepted");
         f->wholes++;
         break;
     case RECORD_CLOSE:
@@ -449,6 +455,7 @@ static void store_row(struct world *w, struct pending *p)
 {
     struct stored_stream *to = &w->store.streams[p->stream];
     uint64_t next = to->next;
+    unsigned i;
 
     if (!p->row.exists)
         return;
@@ -457,6 +464,8 @@ static void store_row(struct world *w, struct pending *p)
     to->next = next;
     to->state = STR_INIT;
     str_addv(&to->state, str_view(&p->row.state));
+    for (i = 0; i < to->n_lives; i++)
+        facts_of(w, p->stream, to->lives[i])->closing_durable |= (to->closing >> i) & 1;
 }
 
 static void store_apply(struct world *w, struct pending *p)
@@ -479,8 +488,6 @@ static void store_apply(struct world *w, struct pending *p)
     if (c->call && c->ledger[LEDGER_BLOBS_BROKEN] &&
         !close_due(w, p->stream, stream_last(c->stream)->id))
         facts_of(w, p->stream, stream_last(c->stream)->id)->broken = true;
-    if (c->closing)
-        facts_of(w, p->stream, stream_head(c->stream)->id)->closing_durable = true;
     if (p->forget) {
         for (i = 0; i < W_RECORDS; i++)
             RULE(w, !w->store.records[i].used || w->store.records[i].dead ||
@@ -668,6 +675,8 @@ static void drop_machine(struct world *w, int i)
         drop_waiters(&l->stuck);
     }
     s->commits = 0;
+    while (!list_empty(&s->edge_calls))
+        list_remove(s->edge_calls.next);
     stream_free(s);
     w->s[i] = NULL;
     w->barrier[i] = NULL;
@@ -814,6 +823,7 @@ void world_advance(struct world *w, int64_t by)
 
     w->now.mono += by;
     w->now.wall += by;
+    w->idled |= by >= W_IDLE;
     for (i = 0; i < W_STREAMS; i++) {
         if (w->s[i])
             stream_sweep(w->s[i], w->now);

@@ -42,7 +42,7 @@ struct stored_stream {
     uint64_t next;
     struct str state;
     uint64_t lives[W_LIVES]; /* the lives it names */
-    unsigned n_lives;
+    unsigned n_lives, closing; /* closing: bits, by the same index */
 };
 
 struct store {
@@ -167,7 +167,7 @@ struct world {
     uint64_t dups;        /* lines that upstream got again, from us and not late */
     uint64_t dups_uncounted; /* ... of which a crash swallowed the count */
     uint64_t resent_most; /* lines in requests that could have made some */
-    bool crashed;
+    bool crashed, idled;
     unsigned notes[NOTE_N];
     uint64_t note_lines[NOTE_N];
     unsigned wakes;

@@ -112,7 +112,7 @@ static void add_stream(struct mix *m, const struct world *w, const struct stream
     for (i = 0; i < s->n_batch; i++)
         add(m, (uint64_t)s->batch[i]->row.id);
     add(m, (uint64_t)s->held_until);
-    add(m, s->held | s->dirty << 3 | s->forgetting << 4 | s->forgotten << 5);
+    add(m, s->held | s->marks_dirty << 1 | s->dirty << 3 | s->forgetting << 4 | s->forgotten << 5);
     add(m, s->singly_left);
     add(m, s->commits + 64 * s->own_commits + 4096 * s->unsure_states + (s->forget ? 1 << 20 : 0));
     add(m, s->stored_life);
@@ -192,7 +192,7 @@ static void add_oracle(struct mix *m, const struct world *w)
     add_bytes(m, w->may_swap, sizeof(w->may_swap));
     add_bytes(m, w->life_of, sizeof(w->life_of));
     add_bytes(m, w->lives, w->n_lives * sizeof(w->lives[0]));
-    add(m, w->resent_most * 2 + (uint64_t)w->crashed + (w->dups << 20) + (w->dups_uncounted << 40));
+    add(m, w->resent_most * 2 + (uint64_t)w->crashed + ((uint64_t)w->idled << 60) + (w->dups << 20) + (w->dups_uncounted << 40));
 }
 
 uint64_t world_hash(const struct world *w)

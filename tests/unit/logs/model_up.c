@@ -108,7 +108,11 @@ static void add_letters(char *to, const char *from)
     }
 }
 
-/* A blob is replaced. What it loses may only be of older lives, or what the client itself put there and replaces. */
+/* A blob is replaced. What it loses may only be of older lives, or what the client itself put there and replaces.
+ *
+ * One thing more is let pass: lines that were settled because their stream had been silent for so long that it counted as
+ * ended, and whose client then comes back and closes it with a snapshot, while upstream has a stream again. The records are
+ * gone by then, and the snapshot is the client's own wish. */
 static void replace_blob(struct world *w, int stream, const char *text, uint64_t life, bool client)
 {
     struct up_stream *up = &w->up[stream];
@@ -117,7 +121,8 @@ static void replace_blob(struct world *w, int stream, const char *text, uint64_t
 
     for (i = 0; i < 26; i++) {
         if ((lost & (1u << i)) && w->life_of[i] >= life)
-            RULE(w, client && !(w->settled & (1u << i)), "a stored blob loses lines of its own generation");
+            RULE(w, client && (w->idled || !(w->settled & (1u << i))),
+                 "a stored blob loses lines of its own generation");
     }
     w->excused |= lost;
     up->blob = true;
@@ -162,12 +167,10 @@ static enum op_outcome execute_blob(struct world *w, int stream, const struct op
 {
     struct up_stream *up = &w->up[stream];
     const char *text = str_c(&op->blob->text);
-    const struct life_facts *f = facts_of(w, stream, op->blob->life);
 
     if (w->refuse_blobs)
         return OUT_REJECTED;
     if (!text[0] || text[0] == '~') {
-        RULE(w, !f->lines, "an empty or headless blob is stored although lines were accepted");
         RULE(w, !up->blob || !letters(up->content) || up->blob_life < op->blob->life,
              "an empty or headless blob replaces a full one of its generation");
     }
