@@ -180,6 +180,14 @@ static void pack(struct blob_out *o)
     }
 }
 
+/* The table in architecture.md. Towards a hub the client's own form: the hub decides. */
+static bool goes_by_link(const struct delivery *d)
+{
+    if (d->sh->hub || d->settings->upload == UPLOAD_FOLLOW)
+        return d->op.blob->by_link;
+    return d->settings->upload == UPLOAD_GOOGLEAPIS;
+}
+
 /* --- an upload ------------------------------------------------------------------------------ */
 
 /* The body is ready to be read: send it, packed first if it is to be. */
@@ -219,6 +227,8 @@ static void prepare(struct upload *u)
 
     if (o->trying)
         tell(o, SHAPE_UNTRIED); /* this is a new link, perhaps of another shape */
+    if (!goes_by_link(o->d))
+        u->by_link = false; /* the link showed that upstream is a hub */
     o->use = choose_use(o);
     o->stage = STAGE_STARTING;
     blob_body_start(o->raw, o->use == SHAPE_PLAIN ? POST_WHOLE_MAX : BLOB_WHOLE_MAX, raw_ready, o);
@@ -272,14 +282,6 @@ static void uploaded(struct upload *u, const struct op_result *r)
 }
 
 /* --- start ---------------------------------------------------------------------------------- */
-
-/* The table in architecture.md. Towards a hub the client's own form: the hub decides. */
-static bool goes_by_link(const struct delivery *d)
-{
-    if (d->sh->hub || d->settings->upload == UPLOAD_FOLLOW)
-        return d->op.blob->by_link;
-    return d->settings->upload == UPLOAD_GOOGLEAPIS;
-}
 
 void blob_out_start(struct delivery *d)
 {
