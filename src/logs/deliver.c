@@ -7,6 +7,7 @@
 #include "codec/zcodec.h"
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
+#include "rt/fault.h"
 #include "rt/log.h"
 
 enum { CHECK_EVERY_S = 30, HUB_LEVEL = 3, ZSTD_LEAST = 512 };
@@ -184,6 +185,8 @@ void delivery_end(struct delivery *d, const struct op_result *r)
         explicit_bzero(d->field.p, d->field.n);
     str_fini(&d->field);
     str_fini(&d->id_field);
+    fault_point(d->op.kind == OP_OPEN ? "logs-after-open" : d->op.kind == OP_BLOB ? "logs-after-blob" :
+                d->op.kind == OP_CLOSE ? "logs-after-close" : "logs-after-delivery");
     xfree(d);
     shard_result(sh, s, lane, r);
 }
@@ -391,6 +394,7 @@ static void close_send(struct delivery *d)
     struct fetch_opts o = {.method = "DELETE"};
     struct str query = STR_INIT;
 
+    fault_point("logs-closing");
     str_addv(&query, str_view(&d->op.close->query));
     if (d->op.snapshot)
         str_adds(&query, "&snapshot=true");

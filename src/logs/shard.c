@@ -8,6 +8,7 @@
 #include "logs/logs_priv.h"
 #include "logs/store.h"
 #include "rt/clock.h"
+#include "rt/fault.h"
 #include "rt/log.h"
 
 enum { SWEEP_MS = 1000, REPEAT_MS = 100, STOP_TICK_MS = 10 };
@@ -230,6 +231,8 @@ static void commit_run(struct ev_task *task)
     struct stream *s = sc->c->stream;
 
     sh->commits--;
+    if (sc->c->call)
+        fault_point("logs-before-ack");
     if (!sc->ok) {
         static struct log_rate rate;
         uint64_t left_out;

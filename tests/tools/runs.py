@@ -1,4 +1,5 @@
 """What the long tests share: the load client, what it was promised, and samples of the ledger."""
+import http.client
 import json
 import os
 import re
@@ -103,7 +104,10 @@ def disorder(numbers):
 
 def ledgers(gateway):
     """({state: lines}, {state: blobs}) of one scrape, or None while it does not answer."""
-    text = gateway.get('/metrics')[1]
+    try:
+        text = gateway.get('/metrics')[1]
+    except http.client.HTTPException:       # killed in the middle of it
+        return None
     out = []
     for family in ('lines', 'blobs'):
         rows = re.findall(r'^tailrace_ledger_%s\{state="(\w+)"\} (\S+)$' % family, text, re.M)
