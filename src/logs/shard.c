@@ -93,6 +93,7 @@ static struct stream *stream_add(struct shard *sh, struct view account, struct v
 
     s->place.owner = sh;
     hmap_insert(&sh->streams, &s->place.node, name_hash(account, key));
+    atomic_fetch_add(&sh->n_streams, 1);
     return s;
 }
 
@@ -220,6 +221,7 @@ static void stream_remove(struct shard *sh, struct stream *s)
         heap_remove(&sh->later[lane], &s->place.later[lane]);
     }
     hmap_remove(&sh->streams, &s->place.node);
+    atomic_fetch_sub(&sh->n_streams, 1);
     stream_free(s);
 }
 
@@ -412,7 +414,6 @@ static void sweep_due(void *ctx)
 
     repeat_commits(sh);
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
-    atomic_store(&sh->n_streams, sh->streams.count);
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     barrier_check(sh);
