@@ -101,8 +101,8 @@ static int load_number(struct spool *s, sqlite3_stmt *q)
 }
 
 /*
- * After a clean close the rows of the streams say it all, otherwise newer records say more. The walk
- * also finds damage in a database that is too large to be checked.
+ * After a clean close the rows of the streams say it all, otherwise newer records say more. The
+ * walk also finds damage in a database that is too large to be checked.
  */
 static int load_streams(struct spool *s, struct err *e)
 {
