@@ -100,8 +100,10 @@ static int load_number(struct spool *s, sqlite3_stmt *q)
     return 0;
 }
 
-/* After a clean close the rows of the streams say it all; otherwise newer records say more. The walk
- * also finds damage in a database that is too large to be checked. */
+/*
+ * After a clean close the rows of the streams say it all, otherwise newer records say more. The
+ * walk also finds damage in a database that is too large to be checked.
+ */
 static int load_streams(struct spool *s, struct err *e)
 {
     int64_t clean = 0;

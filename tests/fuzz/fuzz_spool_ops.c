@@ -93,16 +93,27 @@ static void free_blob(struct m_record *r)
         memset(m.blob[r->blob - 1].piece, 0, sizeof(m.blob[r->blob - 1].piece));
 }
 
+/* The owner shows what it is at the end of the transaction. */
+static bool dropped_later(const struct m_txn *t, int from, int stream)
+{
+    int i;
+
+    for (i = from; i < t->n; i++)
+        if (t->c[i].type == C_DROP && t->c[i].what == stream)
+            return true;
+    return false;
+}
+
 static void apply_stream(struct m_stream *st, int state)
 {
-    if (!st->there) { /* an id of 0: the same transaction goes on to drop it */
-        ASSERT(st->st.id > m.last_stream || st->st.id == 0);
-        m.last_stream = st->st.id ? st->st.id : m.last_stream;
+    if (!st->there) {
+        ASSERT(st->st.id > m.last_stream);
+        m.last_stream = st->st.id;
         st->there = true;
         st->id = st->st.id;
         st->next = 0;
     }
-    ASSERT(st->id == st->st.id || st->st.id == 0);
+    ASSERT(st->id == st->st.id);
     st->state = (uint8_t)state;
 }
 
@@ -122,13 +133,15 @@ static void apply_record(struct m_record *r)
     }
 }
 
-static void apply(const struct change *c)
+static void apply(const struct m_txn *t, int at)
 {
+    const struct change *c = &t->c[at];
     struct m_record *r = &m.record[c->what % RECORDS];
 
     switch (c->type) {
     case C_STREAM:
-        apply_stream(&m.stream[c->what], c->value);
+        if (!dropped_later(t, at, c->what))
+            apply_stream(&m.stream[c->what], c->value);
         break;
     case C_DROP:
         m.stream[c->what].there = false;
@@ -166,7 +179,7 @@ static void on_done(void *ctx, const struct err *err)
     if (err)
         return;
     for (i = 0; i < t->n; i++)
-        apply(&t->c[i]);
+        apply(t, i);
     m.ledger[LEDGER_LINES_ACCEPTED] += t->lines;
     m.ledger[LEDGER_LINES_SPOOLED] += t->lines;
 }
