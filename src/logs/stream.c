@@ -508,7 +508,8 @@ static void end_if_idle(struct stream *s, struct stream_now now)
 }
 
 /* A closed stream is remembered for the idle time, so that a second close is known as such; one
- * that ended by itself for as long as it may live upstream, since its client may only be silent. */
+ * that ended by itself for as long as it may live upstream, since its client may only be silent, and so
+ * one with an open that is held: its client was told that it is open. */
 static bool may_forget(const struct stream *s, struct stream_now now)
 {
     const struct life *l = stream_last(s);
@@ -516,7 +517,9 @@ static bool may_forget(const struct stream *s, struct stream_now now)
 
     if (s->forgetting || s->commits || !lanes_idle(s) || !list_empty(&s->blobs) || stream_head(s))
         return false;
-    return idle >= s->env->rules->expiry_ns || !l || l->closed_wall || !l->lines_seen;
+    if (idle >= s->env->rules->expiry_ns || !l)
+        return true;
+    return !s->held && (l->closed_wall || !l->lines_seen);
 }
 
 void stream_sweep(struct stream *s, struct stream_now now)
@@ -550,7 +553,9 @@ bool stream_quiet(const struct stream *s)
     if (!list_empty(&s->blobs) || !lanes_idle(s))
         return false;
     for (it = s->lives.next; it != &s->lives; it = it->next) {
-        if (!list_empty(&list_entry(it, struct life, link)->lines))
+        const struct life *l = list_entry(it, struct life, link);
+
+        if (!list_empty(&l->lines) || l->open == OPEN_PENDING)
             return false;
     }
     return true;

@@ -446,7 +446,10 @@ static void call_close(struct stream *s, struct call *call, struct stream_now no
     struct life *l = resumed(s);
     struct commit *c;
 
-    s->held = false;
+    if (s->held) {
+        s->held = false;
+        stream_mark_dirty(s);
+    }
     if (l && l->closed_wall) {
         if (!r->covers || !l->ended) {
             answer_in_order(s, call);
@@ -479,8 +482,10 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now)
         s->forget->forget = false; /* ... and should it have to be asked for again, not any more */
         stream_mark_dirty(s);
     }
-    if (call->cred)
+    if (call->cred && call->cred != s->cred) {
         s->cred = call->cred;
+        stream_mark_dirty(s);
+    }
     if (call->query.n && !view_eq(str_view(&s->query), call->query)) {
         str_clear(&s->query);
         str_addv(&s->query, call->query);

@@ -33,8 +33,8 @@ static enum op_kind next_for_lines(const struct stream *s)
         return l->open_acked && l->id <= s->stored_life ? OP_OPEN : OP_NONE;
     if (!l->ended && first_waiting(l))
         return OP_LINES;
-    if (l->closing_durable && !l->ended)
-        return OP_CLOSE;
+    if (l->closing_durable && !l->ended) /* its snapshot and a blob are the same object */
+        return s->lanes[LANE_BLOBS].busy ? OP_NONE : OP_CLOSE;
     if (wants_settling(s, l))
         return OP_SETTLE;
     return OP_NONE;
@@ -563,6 +563,8 @@ void stream_result(struct stream *s, enum stream_lane which, const struct op_res
 
     ASSERT(lane->busy);
     lane->busy = false;
+    if (lane->op != OP_CHECK && r->outcome != OUT_REJECTED && r->outcome != OUT_TOO_LARGE)
+        lane->credential_good = false; /* a later refusal asks again: credentials expire */
     switch (lane->op) {
     case OP_OPEN:
         open_result(s, l, r, now.mono);
