@@ -7,6 +7,7 @@ import json
 import random
 import tarfile
 import time
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -203,6 +204,10 @@ def test_over_tls(ca, gateway_at):
 
 # --- large and strange bodies --------------------------------------------------------------------
 
+def sanitized(gw):
+    return 'asan' in Path('/proc/%d/maps' % gw.pid).read_text()
+
+
 @pytest.mark.parametrize('upload', ['harness', 'googleapis'])
 def test_fifty_megabytes(far, gateway_at, upload):
     gw = gateway_at(far.url, harness={'upload-logs': upload})
@@ -215,7 +220,8 @@ def test_fifty_megabytes(far, gateway_at, upload):
     gw.wait_delivered(60)
     grown = gw.rss_kb(peak=True) - before
     assert hashlib.sha256(far.blob(ACCOUNT, key('large'))).digest() == hashlib.sha256(content).digest()
-    assert grown < 12 * 1024, f'{grown} KiB'
+    if not sanitized(gw):
+        assert grown < 2 * 1024, f'{grown} KiB'
 
 
 @pytest.mark.parametrize('upload', ['follow', 'googleapis', 'harness'])
@@ -358,6 +364,20 @@ def test_refused_blob_is_a_dead_letter(far, gateway_at):
     assert requests(far, 'exists')
 
 
+def test_refused_link_call(far, gateway_at):
+    """400 is the service's own refusal; another 4xx comes from something in between, and may pass."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    for code in (403, 404, 413):
+        far.fault('status', 'link', code=code, count=2)
+    api.upload('link', key('between'), b'kept\n')
+    gw.wait_delivered(30)
+    assert gw.ledger('blobs')['dead'] == 0 and far.blob(ACCOUNT, key('between')) == b'kept\n'
+    far.fault('status', 'link', code=400, count=None)
+    api.upload('link', key('own'), b'bad\n')
+    wait_for(lambda: gw.ledger('blobs')['dead'] == 1)
+
+
 def test_refused_token_kills_no_blob(far, gateway_at):
     gw = gateway_at(far.url)
     far.tokens(bad=[TOKEN])
@@ -384,6 +404,29 @@ def test_blobs_outlive_the_process(far, gateway_at):
     assert_reads_as(far, key('l'), ndjson(5000))
     assert far.blob(ACCOUNT, key('p')) == noise(900000)
     assert far.blob(ACCOUNT, key('later')) == b'by an old ticket\n'
+
+
+@pytest.mark.parametrize('where', ['main', 'store', 'check'])
+def test_stopped_in_the_middle(far, gateway_at, where):
+    """Requests under way, some that wait for the store, and a trial: all are done after the next start."""
+    gw = gateway_at(far.url, drain={'limit': '1s'})
+    api = Api(gw.log_url)
+    if where == 'check':
+        far.fault('stall', 'get-blob', count=1)
+    else:
+        far.hang(main=where == 'main', store=True)
+    bodies = {key('m', run): (noise(400000, run) if run % 2 else ndjson(900)) for run in range(60)}
+    for run, (name, body) in enumerate(bodies.items()):
+        api.upload('link' if run % 3 else 'post', name, body)
+    if where != 'main':
+        far.wait(lambda h: sum(requests(h, 'link').values()) >= 40)
+    gw.stop()
+    far.speak()
+    far.clear_faults()
+    gw.start()
+    gw.wait_delivered(30)
+    for name, body in bodies.items():
+        assert far.blob(ACCOUNT, name) == body
 
 
 # --- gzip ----------------------------------------------------------------------------------------
