@@ -83,7 +83,11 @@ int main(int argc, char **argv)
     if (strcmp(command, "check") == 0 || (strcmp(command, "serve") == 0 && dump))
         return check(path, dump);
     if (strcmp(command, "version") == 0) {
+#ifdef ENABLE_FAULT_POINTS
+        puts("tailrace " PACKAGE_VERSION " (with fault points: for tests only)");
+#else
         puts("tailrace " PACKAGE_VERSION);
+#endif
         return EXIT_GOOD;
     }
     fprintf(stderr, "tailrace: \"%s\" is no command\n", command);

@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "codec/url.h"
+#include "logs/direct.h"
 #include "logs/logs_priv.h"
 #include "logs/ticket.h"
 #include "rt/clock.h"
@@ -11,8 +12,6 @@
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
-
-enum { CHECK_MS = 3000 };
 
 struct ingest_service {
     struct http_service service;
@@ -69,18 +68,24 @@ void ingest_reply(struct ingest *in, int status, const char *text)
 
 /* --- life-cycle --------------------------------------------------------------------------- */
 
+void ingest_cancel(struct ingest *in)
+{
+    if (in->fetch)
+        fetch_cancel(&in->fetch);
+}
+
 void ingest_release(struct ingest *in)
 {
-    if (in->ex || in->sub || in->job || in->check)
+    if (in->ex || in->sub || in->job || in->fetch)
         return;
     ingest_blob_free(in);
     zdecoder_free(&in->decoder);
     target_fini(&in->target);
     str_fini(&in->body);
-    str_fini(&in->check_url);
-    if (in->check_field.p)
-        explicit_bzero(in->check_field.p, in->check_field.n);
-    str_fini(&in->check_field);
+    str_fini(&in->url);
+    if (in->field.p)
+        explicit_bzero(in->field.p, in->field.n);
+    str_fini(&in->field);
     xfree(in);
 }
 
@@ -90,8 +95,7 @@ static void plain_gone(void *ctx, bool complete)
 
     (void)complete;
     in->ex = NULL;
-    if (in->check)
-        fetch_cancel(&in->check);
+    ingest_cancel(in);
     ingest_release(in);
 }
 
@@ -128,10 +132,11 @@ static void answered(void *ctx, bool ok)
 {
     struct ingest *in = ctx;
 
+    in->quiet = in->sub->quiet;
     in->sub = NULL;
     if (ok)
         ingest_reply(in, status_of(in), NULL);
-    else
+    else if (!direct_start(in))
         ingest_reply(in, 503, "the gateway's spool cannot take this now");
     ingest_release(in);
 }
@@ -180,7 +185,7 @@ static void check_answered(void *ctx, const struct fetch_result *r)
     struct logs *logs = in->sh->logs;
     int64_t now = ev_now_ns(in->sh->loop);
 
-    in->check = NULL;
+    in->fetch = NULL;
     metric_code(logs->metrics.upstream, "check", r->outcome == FETCH_ANSWERED ? r->status : 0);
     if (r->outcome == FETCH_ANSWERED && r->status == 200) {
         in->sh->hub = r->gateway.n > 0;
@@ -205,22 +210,22 @@ static void check_credential(struct ingest *in)
         .method = "GET",
         .peer = &settings->harness,
         .fields = fields,
-        .timeout_ms = CHECK_MS,
+        .timeout_ms = INGEST_UPSTREAM_MS,
         .done = check_answered,
         .ctx = in,
     };
 
-    str_adds(&in->check_url, settings->base);
-    str_addv(&in->check_url, in->prefix);
-    str_adds(&in->check_url, "/blob/exists?");
-    str_addv(&in->check_url, str_view(&in->target.query));
-    cred_apply(in->sh->logs->creds, in->cred, &in->check_field, &param);
-    str_addv(&in->check_url, str_view(&param));
+    str_adds(&in->url, settings->base);
+    str_addv(&in->url, in->prefix);
+    str_adds(&in->url, "/blob/exists?");
+    str_addv(&in->url, str_view(&in->target.query));
+    cred_apply(in->sh->logs->creds, in->cred, &in->field, &param);
+    str_addv(&in->url, str_view(&param));
     str_fini(&param);
-    if (in->check_field.n)
-        fields[0] = str_c(&in->check_field);
-    o.url = str_c(&in->check_url);
-    in->check = fetch_start(in->sh->pool, &o);
+    if (in->field.n)
+        fields[0] = str_c(&in->field);
+    o.url = str_c(&in->url);
+    in->fetch = fetch_start(in->sh->pool, &o);
 }
 
 static void begin_open(struct ingest *in)

@@ -204,6 +204,10 @@ static void blob_complete(struct ingest *in)
 
     if (b->piece.n) {
         zframe_pack(str_view(&b->piece), &r->piece);
+        if (!b->pieces) {
+            in->body = b->piece; /* all of it, until it is durable */
+            b->piece = STR_INIT;
+        }
         str_fini(&b->piece);
         b->pieces++;
     }
@@ -242,6 +246,7 @@ static void blob_gone(void *ctx, bool complete)
 
     (void)complete;
     in->ex = NULL;
+    ingest_cancel(in);
     ingest_release(in);
 }
 

@@ -82,6 +82,8 @@ static void finish(struct ingest *in, struct lines_job *j)
         if (first)
             sub->call.hash = first->hash;
         charge(in->sh->logs, sub, unproven);
+        in->body = j->body; /* until it is durable */
+        j->body = STR_INIT;
         ingest_submit(in, sub);
     }
     str_fini(&j->body);
@@ -178,6 +180,7 @@ static void lines_gone(void *ctx, bool complete)
 
     (void)complete;
     in->ex = NULL;
+    ingest_cancel(in);
     ingest_release(in);
 }
 

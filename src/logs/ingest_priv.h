@@ -9,6 +9,8 @@
 
 struct blob_in;
 
+enum { INGEST_UPSTREAM_MS = 3000 }; /* an answer must come within 10 s of the first byte (HP §2.4) */
+
 struct ingest {
     struct shard *sh;
     struct http_exchange *ex; /* NULL once it is gone */
@@ -23,8 +25,9 @@ struct ingest {
     struct str body;    /* PUT /stream, decoded */
     struct ev_job *job; /* in the pool, or NULL */
     struct blob_in *blob;
-    struct fetch *check; /* is the credential good? */
-    struct str check_url, check_field;
+    struct fetch *fetch;        /* a request upstream that the answer waits for, or NULL */
+    struct str url, field;      /* ... what it says */
+    bool quiet;                 /* nothing of the stream waits: set with the submission's answer */
     bool complete; /* the body is in hand */
     bool failed;   /* answered with an error: what still comes is dropped */
 };
@@ -38,6 +41,7 @@ void ingest_reply_json(struct ingest *in, int status, struct view body);
 
 /* Free when nothing holds it any more (exchange, submission, job, check). */
 void ingest_release(struct ingest *in);
+void ingest_cancel(struct ingest *in); /* the exchange is gone: so is what its answer waited for */
 
 /* The submission of this call, with names and credential filled in. */
 struct submission *ingest_submission(struct ingest *in, enum call_kind kind);

@@ -61,6 +61,8 @@ void logs_metrics_init(struct logs_metrics *m)
         m->note[i] = metric_series(m->notes, shard_note_event((enum stream_note)i));
     memory = metric_family(METRIC_GAUGE, "memory_bytes", "", "Bodies of accepted records kept in memory");
     m->memory = metric_series(memory);
+    m->direct = metric_series(metric_family(METRIC_COUNTER, "direct_calls", "",
+                                            "Calls passed on as they were since the spool could not commit"));
 }
 
 static void collect_ledger(struct logs *l)

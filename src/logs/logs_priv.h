@@ -19,6 +19,7 @@ struct logs_metrics {
     struct metric_family *notes;      /* stream_events: event */
     struct metric *note[NOTE_N];
     struct metric *memory;
+    struct metric *direct;            /* direct_calls */
 };
 
 struct logs {

@@ -106,6 +106,7 @@ static void submission_run(struct ev_task *task)
 
     if (!s)
         s = stream_add(sh, str_view(&sub->account), str_view(&sub->key));
+    sub->stream = s;
     sub->call.prefix = str_view(&sub->prefix);
     sub->call.query = str_view(&sub->query);
     stream_call(s, &sub->call, shard_now(sh));
@@ -117,6 +118,7 @@ static void env_answer(struct stream_env *env, struct call *call, bool ok)
 
     (void)env;
     s->ok = ok;
+    s->quiet = ok || stream_quiet(s->stream);
     s->task.run = submission_return;
     ev_post(s->from->loop, &s->task);
 }

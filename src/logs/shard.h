@@ -53,10 +53,12 @@ struct submission {
     struct ev_task task;
     struct call call;
     struct shard *from, *owner;
+    struct stream *stream;    /* the owner's; from when it runs to its answer */
     struct str account, key;  /* decoded */
     struct str prefix, query; /* as spelled */
     struct call_part *parts;
     bool ok;
+    bool quiet;               /* with the answer: nothing of the stream waits */
     bool cred_fresh;
     void *ingest;             /* who asked; NULL once it is gone. Touched by `from` only */
     void (*answered)(void *ingest, bool ok);
