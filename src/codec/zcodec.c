@@ -16,6 +16,7 @@ enum {
     /* A frame may ask its reader for memory: 8 MiB is what RFC 8878 §3.1.1.1.2 asks for, and
      * RFC 9659 allows in a Content-Encoding. */
     ZSTD_WINDOW_LOG = 23,
+    ZSTD_HEAD_MAX = 18, /* RFC 8878 §3.1.1: magic number and frame header */
 };
 
 static const struct {
@@ -52,6 +53,9 @@ struct zdecoder {
     bool ended;
     z_stream gzip;
     ZSTD_DCtx *zstd;
+    char head[ZSTD_HEAD_MAX]; /* of the zstd frame */
+    size_t head_n;
+    uint64_t made;
 };
 
 /* One call of a library: both are counted up. */
@@ -172,7 +176,30 @@ static int step(struct zdecoder *d, struct progress *p, struct str *out, struct 
     out->n += p->made;
     out->p[out->n] = '\0';
     d->left -= p->made;
+    d->made += p->made;
     return 0;
+}
+
+/* Neither frames to skip nor the formats before RFC 8878, which some builds of the library read. */
+static bool magic_ok(const struct zdecoder *d)
+{
+    return d->coding != Z_ZSTD || memcmp(d->head, "\x28\xb5\x2f\xfd", TR_MIN(d->head_n, 4u)) == 0;
+}
+
+/*
+ * A frame that ends with less than it says. The library sees that when it is given all at once, but
+ * in pieces not always.
+ */
+static int check_size(const struct zdecoder *d, struct err *e)
+{
+    unsigned long long size;
+
+    if (d->coding != Z_ZSTD)
+        return 0;
+    size = ZSTD_getFrameContentSize(d->head, d->head_n);
+    if (size == ZSTD_CONTENTSIZE_UNKNOWN || size == d->made)
+        return 0;
+    return err_set(e, ERR_INVALID, "the zstd data is damaged");
 }
 
 /* Decode `p->in` until it is used up or `max` bytes came out: 1 if there is more, 0, or -1. */
@@ -190,7 +217,7 @@ static int run(struct zdecoder *d, struct progress *p, size_t max, struct str *o
         if (max && made == max)
             return 1;
         p->room = max ? TR_MIN(max - made, (size_t)STEP) : STEP;
-        if (step(d, p, out, e) != 0)
+        if (step(d, p, out, e) != 0 || (d->ended && check_size(d, e) != 0))
             return -1;
         made += p->made;
         if (p->made == 0 && p->used == before && !d->ended)
@@ -201,10 +228,16 @@ static int run(struct zdecoder *d, struct progress *p, size_t max, struct str *o
 int zdecoder_feed(struct zdecoder *d, struct view in, size_t max_piece, struct str *out,
                   struct err *e)
 {
-    struct progress p = {.in = in};
+    struct progress p = {.in = in.n ? in : VIEW_LIT("")};
     bool kept = buf_len(&d->rest) > 0;
+    size_t head_n = TR_MIN(in.n, ZSTD_HEAD_MAX - d->head_n);
     int r;
 
+    if (head_n)
+        memcpy(d->head + d->head_n, in.p, head_n);
+    d->head_n += head_n;
+    if (!magic_ok(d))
+        return err_set(e, ERR_INVALID, "the data is not zstd");
     if (kept) {
         if (in.n)
             buf_add(&d->rest, in.p, in.n);

@@ -19,8 +19,8 @@
 enum {
     BLOB_PIECE_MAX = 256 * 1024,         /* most raw bytes of one piece in the spool */
     BLOB_WHOLE_MAX = 8 * 1024 * 1024,    /* larger bodies are never held whole */
-    BLOB_MEMORY_MAX = 96 * 1024 * 1024,  /* of all bodies held whole, in the process: an outage's end
-                                            sends many blobs at once */
+    /* Of all bodies held whole, in the process: an outage's end sends many blobs at once. */
+    BLOB_MEMORY_MAX = 96 * 1024 * 1024,
 };
 
 struct blob_body;
@@ -47,7 +47,8 @@ void blob_body_start(struct blob_body *b, size_t whole_max, void (*ready)(void *
 long blob_body_read(struct blob_body *b, void *p, size_t n);
 
 uint64_t blob_body_size(const struct blob_body *b);
-bool blob_body_whole(const struct blob_body *b, struct view *out); /* valid until the body is freed */
+/* All of it is in memory; `out` is valid until the body is freed. */
+bool blob_body_whole(const struct blob_body *b, struct view *out);
 bool blob_body_sent(const struct blob_body *b);     /* read to its end since the last start */
 uint32_t blob_body_crc32c(const struct blob_body *b); /* of what was read since then */
 

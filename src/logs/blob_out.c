@@ -15,7 +15,7 @@ enum {
     GZIP_LEAST = 1024,          /* not worth a trial */
     GZIP_LEVEL = 6,
     GZIP_INLINE_MAX = 64 * 1024, /* larger ones are compressed in a thread of the pool */
-    GZIP_ATTEMPTS = 3,          /* deliveries that failed, after which even a trusted store gets it plain */
+    GZIP_ATTEMPTS = 3,          /* failures after which even a trusted store gets it plain */
     POST_WHOLE_MAX = 64 * 1024, /* POST /blob needs nothing whole */
 };
 
@@ -38,7 +38,7 @@ struct blob_out {
     enum shape_use use;       /* of the upload under way */
     bool trying;              /* the shape's trial is ours: shapes_tell is owed */
     bool plain;               /* gzip is given up for this blob */
-    bool suspect;             /* the store refused the gzip: if it takes the same plain, gzip was why */
+    bool suspect;             /* the store refused the gzip: if it takes it plain, that was why */
     enum stage stage;
     struct blob_check check;
 };
@@ -69,8 +69,8 @@ static void finish(struct blob_out *o, const struct op_result *r)
     delivery_end(d, &out);
 }
 
-/* What the spool holds is not the upload that was accepted. It goes to the dead letters, where it can be looked
- * at; upstream then keeps what it has of the stream, as with a blob it refuses. */
+/* What the spool holds is not the upload that was accepted. It goes to the dead letters, where it
+ * can be looked at; upstream then keeps what it has of the stream, as with a blob it refuses. */
 static void damaged(struct blob_out *o, const struct err *e, struct op_result *out)
 {
     bool for_good = e->code == ERR_INVALID || e->code == ERR_NOTFOUND || e->code == ERR_LIMIT;
@@ -107,7 +107,8 @@ static enum shape_use choose_use(struct blob_out *o)
     str_clear(&o->shape);
     if (shape_of_link(str_view(&o->up.link), &o->shape) < 0)
         return SHAPE_PLAIN;
-    use = shapes_ask(d->sh->logs->shapes, str_view(&o->shape), attempts == 0, ev_now_ns(d->sh->loop));
+    use = shapes_ask(d->sh->logs->shapes, str_view(&o->shape), attempts == 0,
+                     ev_now_ns(d->sh->loop));
     if (use == SHAPE_GZIP && attempts >= GZIP_ATTEMPTS)
         return SHAPE_PLAIN;
     o->trying = use == SHAPE_TRY;
@@ -180,6 +181,14 @@ static void pack(struct blob_out *o)
     }
 }
 
+/* The table in architecture.md. Towards a hub the client's own form: the hub decides. */
+static bool goes_by_link(const struct delivery *d)
+{
+    if (d->sh->hub || d->settings->upload == UPLOAD_FOLLOW)
+        return d->op.blob->by_link;
+    return d->settings->upload == UPLOAD_GOOGLEAPIS;
+}
+
 /* --- an upload ------------------------------------------------------------------------------ */
 
 /* The body is ready to be read: send it, packed first if it is to be. */
@@ -219,6 +228,8 @@ static void prepare(struct upload *u)
 
     if (o->trying)
         tell(o, SHAPE_UNTRIED); /* this is a new link, perhaps of another shape */
+    if (!goes_by_link(o->d))
+        u->by_link = false; /* the link showed that upstream is a hub */
     o->use = choose_use(o);
     o->stage = STAGE_STARTING;
     blob_body_start(o->raw, o->use == SHAPE_PLAIN ? POST_WHOLE_MAX : BLOB_WHOLE_MAX, raw_ready, o);
@@ -272,14 +283,6 @@ static void uploaded(struct upload *u, const struct op_result *r)
 }
 
 /* --- start ---------------------------------------------------------------------------------- */
-
-/* The table in architecture.md. Towards a hub the client's own form: the hub decides. */
-static bool goes_by_link(const struct delivery *d)
-{
-    if (d->sh->hub || d->settings->upload == UPLOAD_FOLLOW)
-        return d->op.blob->by_link;
-    return d->settings->upload == UPLOAD_GOOGLEAPIS;
-}
 
 void blob_out_start(struct delivery *d)
 {

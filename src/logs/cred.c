@@ -20,6 +20,7 @@ struct cred {
     size_t account_n, value_n;
     int64_t proven_at, refused_at; /* monotonic; 0: never */
     bool stored;
+    bool known_good;               /* upstream took it once, perhaps before a restart */
 };
 
 struct creds {
@@ -144,6 +145,7 @@ void cred_store(struct creds *c, uint32_t id, struct spool_txn *t)
         wire_put_u8(&value, (uint8_t)cr->kind);
         wire_put_view(&value, view_of(cr->account, cr->account_n));
         wire_put_view(&value, view_of(cr->value, cr->value_n));
+        wire_put_u8(&value, cr->known_good);
         cr->stored = true;
         spool_txn_value(t, "cred", str_view(&name), str_view(&value));
     }
@@ -160,9 +162,14 @@ static int recover_one(void *ctx, struct view name, struct view value)
     uint32_t id = wire_u32(&n);
     enum cred_kind kind = (enum cred_kind)wire_u8(&v);
     struct view account = wire_view(&v), secret = wire_view(&v);
+    bool known_good = wire_u8(&v) != 0;
 
-    if (!n.failed && !v.failed && id && id <= 2 * CREDS_MAX)
-        add(c, id, account, kind, secret)->stored = true;
+    if (!n.failed && !v.failed && id && id <= CREDS_MAX) {
+        struct cred *cr = add(c, id, account, kind, secret);
+
+        cr->stored = true;
+        cr->known_good = known_good;
+    }
     return 0;
 }
 
@@ -171,16 +178,32 @@ int creds_recover(struct creds *c, struct spool *spool, struct err *e)
     return spool_each_value(spool, "cred", recover_one, c, e);
 }
 
-void cred_proven(struct creds *c, uint32_t id, int64_t now)
+bool cred_proven(struct creds *c, uint32_t id, int64_t now)
 {
     struct cred *cr;
+    bool news = false;
 
     pthread_mutex_lock(&c->lock);
     if ((cr = get(c, id)) != NULL) {
+        news = cr->stored && !cr->known_good;
         cr->proven_at = now;
         cr->refused_at = 0;
+        cr->known_good = true;
     }
     pthread_mutex_unlock(&c->lock);
+    return news;
+}
+
+bool cred_known_good(struct creds *c, uint32_t id)
+{
+    struct cred *cr;
+    bool yes;
+
+    pthread_mutex_lock(&c->lock);
+    cr = get(c, id);
+    yes = cr && cr->known_good && !cr->refused_at;
+    pthread_mutex_unlock(&c->lock);
+    return yes;
 }
 
 void cred_refused(struct creds *c, uint32_t id, int64_t now)
@@ -214,7 +237,7 @@ static uint32_t newest_proven(const struct creds *c, const struct cred *like)
     for (i = 0; i < c->n; i++) {
         const struct cred *cr = c->by_id[i];
 
-        if (cr && cr->proven_at && !cr->refused_at && (!best || cr->proven_at > best->proven_at) &&
+        if (cr && cr->known_good && !cr->refused_at && (!best || cr->proven_at >= best->proven_at) &&
             view_eq(view_of(cr->account, cr->account_n), view_of(like->account, like->account_n)))
             best = cr;
     }
@@ -229,7 +252,7 @@ uint32_t cred_usable(struct creds *c, uint32_t id)
     pthread_mutex_lock(&c->lock);
     cr = get(c, id);
     if (cr && cr->refused_at)
-        out = cr->proven_at ? newest_proven(c, cr) : 0;
+        out = cr->known_good ? newest_proven(c, cr) : 0;
     pthread_mutex_unlock(&c->lock);
     return out;
 }

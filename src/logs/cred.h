@@ -29,10 +29,12 @@ int creds_recover(struct creds *c, struct spool *spool, struct err *e) TR_MUST_U
 uint32_t cred_intern(struct creds *c, struct view account, enum cred_kind kind, struct view value, bool *fresh);
 void cred_store(struct creds *c, uint32_t id, struct spool_txn *t);
 
-/* Upstream took it, or refused it, at this monotonic time. */
-void cred_proven(struct creds *c, uint32_t id, int64_t now);
+/* Upstream took it, or refused it, at this monotonic time. cred_proven: true if that is news to be kept by cred_store. */
+bool cred_proven(struct creds *c, uint32_t id, int64_t now);
 void cred_refused(struct creds *c, uint32_t id, int64_t now);
 bool cred_is_proven(struct creds *c, uint32_t id, int64_t now); /* within the last 10 minutes */
+
+bool cred_known_good(struct creds *c, uint32_t id); /* was taken once, and not refused since */
 
 /* The credential to use for a stream that came with `id`: that one, or if it was refused the newest proven one of the same account;
  * 0 if none is known to be good. */

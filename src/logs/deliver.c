@@ -7,6 +7,7 @@
 #include "codec/zcodec.h"
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
+#include "rt/fault.h"
 #include "rt/log.h"
 
 enum { CHECK_EVERY_S = 30, HUB_LEVEL = 3, ZSTD_LEAST = 512 };
@@ -133,12 +134,11 @@ void delivery_released(struct delivery *d, const char *call, const struct fetch_
 void delivery_answered(struct delivery *d, const char *call, const struct fetch_result *r)
 {
     struct shard *sh = d->sh;
-    int64_t now = ev_now_ns(sh->loop);
 
     delivery_released(d, call, r);
     learn_hub(sh, r);
     if (r->outcome == FETCH_ANSWERED && r->status >= 200 && r->status < 300)
-        cred_proven(sh->logs->creds, d->cred, now);
+        shard_cred_proven(sh, d->cred);
     if (r->outcome != FETCH_ANSWERED) {
         static struct log_rate rate;
         uint64_t left_out;
@@ -185,6 +185,8 @@ void delivery_end(struct delivery *d, const struct op_result *r)
         explicit_bzero(d->field.p, d->field.n);
     str_fini(&d->field);
     str_fini(&d->id_field);
+    fault_point(d->op.kind == OP_OPEN ? "logs-after-open" : d->op.kind == OP_BLOB ? "logs-after-blob" :
+                d->op.kind == OP_CLOSE ? "logs-after-close" : "logs-after-delivery");
     xfree(d);
     shard_result(sh, s, lane, r);
 }
@@ -392,6 +394,7 @@ static void close_send(struct delivery *d)
     struct fetch_opts o = {.method = "DELETE"};
     struct str query = STR_INIT;
 
+    fault_point("logs-closing");
     str_addv(&query, str_view(&d->op.close->query));
     if (d->op.snapshot)
         str_adds(&query, "&snapshot=true");

@@ -184,7 +184,7 @@ static void check_answered(void *ctx, const struct fetch_result *r)
     metric_code(logs->metrics.upstream, "check", r->outcome == FETCH_ANSWERED ? r->status : 0);
     if (r->outcome == FETCH_ANSWERED && r->status == 200) {
         in->sh->hub = r->gateway.n > 0;
-        cred_proven(logs->creds, in->cred, now);
+        shard_cred_proven(in->sh, in->cred);
     }
     if (r->outcome == FETCH_ANSWERED && r->status == 400 &&
         memmem(r->body.p ? r->body.p : "", r->body.n, "error_msg", 9)) {

@@ -36,17 +36,35 @@ static void count_refused(struct ingest *in, uint64_t lines)
     spool_submit(in->sh->logs->spool, t, NULL, NULL);
 }
 
-static void charge_memory(struct logs *logs, struct submission *sub)
+/* Credentials that upstream has never taken share a quarter of the spool: whoever invents them cannot fill it. */
+static bool unproven_has_room(struct ingest *in, bool unproven)
+{
+    struct spool_stats st;
+
+    if (!unproven)
+        return true;
+    spool_stats(in->sh->logs->spool, &st);
+    return atomic_load(&in->sh->logs->unproven_used) < st.limit_bytes / 4;
+}
+
+static void charge(struct logs *logs, struct submission *sub, bool unproven)
 {
     struct list *it, *tmp;
 
-    list_each (it, tmp, &sub->call.records)
-        atomic_fetch_add(&logs->memory_used, list_entry(it, struct record, link)->text.cap);
+    list_each (it, tmp, &sub->call.records) {
+        struct record *r = list_entry(it, struct record, link);
+
+        atomic_fetch_add(&logs->memory_used, r->text.cap);
+        r->unproven = unproven;
+        if (unproven)
+            atomic_fetch_add(&logs->unproven_used, r->size);
+    }
 }
 
 static void finish(struct ingest *in, struct lines_job *j)
 {
     struct submission *sub = j->sub;
+    bool unproven = !cred_known_good(in->sh->logs->creds, in->cred);
 
     in->job = NULL;
     if (j->rc < 0) {
@@ -54,7 +72,7 @@ static void finish(struct ingest *in, struct lines_job *j)
         ingest_reply(in, 400, j->err.text);
     } else if (!in->ex) {
         submission_free(sub); /* the client has left and was promised nothing */
-    } else if (sub->call.lines && !spool_has_room(in)) {
+    } else if (sub->call.lines && (!spool_has_room(in) || !unproven_has_room(in, unproven))) {
         count_refused(in, sub->call.lines);
         submission_free(sub);
         ingest_reply(in, 503, "the gateway's spool is full");
@@ -63,7 +81,7 @@ static void finish(struct ingest *in, struct lines_job *j)
 
         if (first)
             sub->call.hash = first->hash;
-        charge_memory(in->sh->logs, sub);
+        charge(in->sh->logs, sub, unproven);
         ingest_submit(in, sub);
     }
     str_fini(&j->body);

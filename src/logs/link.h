@@ -22,9 +22,9 @@ bool link_same_place(struct view a, struct view b);
  * expiry? */
 bool link_is_refused(int status, struct view body);
 
-/* Does an x-goog-hash field agree with the bytes that were sent? Where it names a crc32c that decides;
- * otherwise md5, if the body is at hand (`whole`; .p NULL: it is not). True also when there is
- * nothing to compare. */
+/* Does an x-goog-hash field agree with the bytes that were sent? Where it names a crc32c that
+ * decides; otherwise md5, if the body is at hand (`whole`; .p NULL: it is not). True also when
+ * there is nothing to compare. */
 bool goog_hash_agrees(struct view field, uint32_t crc, struct view whole);
 
 #endif

@@ -358,13 +358,17 @@ uint64_t logs_waiting(struct logs *l)
 
 bool logs_upstream_down(struct logs *l)
 {
+    bool down = false;
     unsigned i;
 
     for (i = 0; i < l->n_shards; i++) {
-        if (atomic_load(&l->shards[i]->n_streams) && atomic_load(&l->shards[i]->state) != LIMITER_DOWN)
+        if (!atomic_load(&l->shards[i]->n_streams))
+            continue;
+        if (atomic_load(&l->shards[i]->state) != LIMITER_DOWN)
             return false;
+        down = true;
     }
-    return true;
+    return down;
 }
 
 void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop))

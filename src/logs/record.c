@@ -5,7 +5,7 @@
 #include "base/xmem.h"
 
 enum { META_VERSION = 1 };
-enum { META_HASHED = 1, META_BY_LINK = 2, META_COMPRESSED = 4, META_SNAPSHOT = 8, META_COVERS = 16 };
+enum { META_HASHED = 1, META_BY_LINK = 2, META_COMPRESSED = 4, META_SNAPSHOT = 8, META_COVERS = 16, META_LOG = 32, META_EDGE = 64 };
 
 struct record *record_new(enum record_kind kind)
 {
@@ -38,7 +38,7 @@ void record_encode(struct record *r)
 {
     unsigned flags = (r->hashed ? META_HASHED : 0) | (r->by_link ? META_BY_LINK : 0) |
                      (r->compressed ? META_COMPRESSED : 0) | (r->snapshot ? META_SNAPSHOT : 0) |
-                     (r->covers ? META_COVERS : 0);
+                     (r->covers ? META_COVERS : 0) | (r->log ? META_LOG : 0) | (r->edge ? META_EDGE : 0);
     struct str *m = &r->meta;
 
     str_clear(m);
@@ -51,8 +51,15 @@ void record_encode(struct record *r)
         wire_put_u64(m, r->hash.lo);
         wire_put_u64(m, r->hash.hi);
     }
+    if (r->edge) {
+        wire_put_u64(m, r->edge);
+        wire_put_u64(m, r->edge_life);
+        wire_put_u64(m, r->edge_number);
+    }
     if (r->kind == RECORD_LINES) {
         wire_put_u32(m, r->size);
+        wire_put_u64(m, (uint64_t)r->pos_min);
+        wire_put_u64(m, (uint64_t)r->pos_max);
     } else if (r->kind == RECORD_BLOB) {
         wire_put_u64(m, r->blob_size);
         wire_put_u32(m, r->pieces);
@@ -75,6 +82,7 @@ int record_decode(struct record *r, struct view meta)
     r->compressed = (flags & META_COMPRESSED) != 0;
     r->snapshot = (flags & META_SNAPSHOT) != 0;
     r->covers = (flags & META_COVERS) != 0;
+    r->log = (flags & META_LOG) != 0;
     r->life = wire_u64(&w);
     r->cred = wire_u32(&w);
     r->ahead = (uint16_t)wire_u32(&w);
@@ -82,8 +90,15 @@ int record_decode(struct record *r, struct view meta)
         r->hash.lo = wire_u64(&w);
         r->hash.hi = wire_u64(&w);
     }
+    if (flags & META_EDGE) {
+        r->edge = wire_u64(&w);
+        r->edge_life = wire_u64(&w);
+        r->edge_number = wire_u64(&w);
+    }
     if (r->kind == RECORD_LINES) {
         r->size = wire_u32(&w);
+        r->pos_min = (int64_t)wire_u64(&w);
+        r->pos_max = (int64_t)wire_u64(&w);
     } else if (r->kind == RECORD_BLOB) {
         r->blob_size = wire_u64(&w);
         r->pieces = wire_u32(&w);

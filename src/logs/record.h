@@ -41,18 +41,22 @@ struct record {
     int64_t acked_ns;        /* monotonic: when its commit was reported; 0 before */
     struct body_hash hash;   /* of the whole body of the call; set on its first record only */
     bool hashed;
+    bool maybe_sent;         /* in a request whose answer is not known: it may be upstream already */
     uint16_t ahead;          /* how many records it went ahead of when it came (two calls that overlapped) */
     struct str meta;         /* encoded; row.meta points here */
     struct str frame;        /* compressed body; row.body points here; given back once durable */
 
     /* lines */
     int64_t pos_min, pos_max;
+    uint64_t edge, edge_life, edge_number; /* its place in an edge's account, edge 0: from a client */
     struct str text;         /* the array's inside, until memory is short; then read from the spool */
     uint32_t size;           /* of that text */
+    bool unproven;           /* counts as of a credential that upstream has never taken */
 
     /* blob */
     uint64_t blob_size;
     bool by_link;            /* the client uploaded through a link (HP §1.9), not by POST /blob */
+    bool log;                /* begins as a line does */
     bool compressed;         /* looks compressed already */
     struct str piece;        /* its last piece, when not in the spool yet */
     uint32_t pieces;

@@ -13,8 +13,8 @@
 #include "rt/log.h"
 
 enum {
-    SETTLE_MAX = 64 * 1024 * 1024, /* a larger blob is no log of ours to complete; it is left alone */
-    SETTLE_INLINE_MAX = 1024 * 1024, /* more lines than that are put together in a thread of the pool */
+    SETTLE_MAX = 64 * 1024 * 1024,   /* a larger blob is no log of ours to complete: left alone */
+    SETTLE_INLINE_MAX = 1024 * 1024, /* more is put together in a thread of the pool */
 };
 
 #define TOO_BIG_RETRY_NS (3600 * NS_PER_SEC)
@@ -187,8 +187,8 @@ static int take(void *ctx, struct view piece)
     return 0;
 }
 
-/* Only the service's own 404 says that there is no blob (HP §1.4); any other comes from something on
- * the way, and believing it could replace a fuller blob by our few lines. */
+/* Only the service's own 404 says that there is no blob (HP §1.4); any other comes from something
+ * on the way, and believing it could replace a fuller blob by our few lines. */
 static bool says_no_blob(const struct settle *st, const struct fetch_result *r)
 {
     json_t *json;

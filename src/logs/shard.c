@@ -8,6 +8,7 @@
 #include "logs/logs_priv.h"
 #include "logs/store.h"
 #include "rt/clock.h"
+#include "rt/fault.h"
 #include "rt/log.h"
 
 enum { SWEEP_MS = 1000, REPEAT_MS = 100, STOP_TICK_MS = 10 };
@@ -92,6 +93,7 @@ static struct stream *stream_add(struct shard *sh, struct view account, struct v
 
     s->place.owner = sh;
     hmap_insert(&sh->streams, &s->place.node, name_hash(account, key));
+    atomic_fetch_add(&sh->n_streams, 1);
     return s;
 }
 
@@ -219,6 +221,7 @@ static void stream_remove(struct shard *sh, struct stream *s)
         heap_remove(&sh->later[lane], &s->place.later[lane]);
     }
     hmap_remove(&sh->streams, &s->place.node);
+    atomic_fetch_sub(&sh->n_streams, 1);
     stream_free(s);
 }
 
@@ -230,6 +233,8 @@ static void commit_run(struct ev_task *task)
     struct stream *s = sc->c->stream;
 
     sh->commits--;
+    if (sc->c->call)
+        fault_point("logs-before-ack");
     if (!sc->ok) {
         static struct log_rate rate;
         uint64_t left_out;
@@ -269,6 +274,8 @@ static void env_release(struct stream_env *env, struct record *r)
     struct shard *sh = container_of(env, struct shard, env);
 
     atomic_fetch_sub(&sh->logs->memory_used, r->text.cap);
+    if (r->unproven)
+        atomic_fetch_sub(&sh->logs->unproven_used, r->size);
     record_free(r);
 }
 
@@ -385,6 +392,17 @@ void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, con
     shard_wake(sh);
 }
 
+void shard_cred_proven(struct shard *sh, uint32_t cred)
+{
+    struct spool_txn *t;
+
+    if (!cred_proven(sh->logs->creds, cred, ev_now_ns(sh->loop)))
+        return;
+    t = spool_txn_new();
+    cred_store(sh->logs->creds, cred, t);
+    spool_submit(sh->logs->spool, t, NULL, NULL);
+}
+
 /* --- time --------------------------------------------------------------------------------- */
 
 static void sweep_due(void *ctx)
@@ -396,7 +414,6 @@ static void sweep_due(void *ctx)
 
     repeat_commits(sh);
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
-    atomic_store(&sh->n_streams, sh->streams.count);
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     barrier_check(sh);

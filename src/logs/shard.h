@@ -85,6 +85,9 @@ struct stream_now shard_now(const struct shard *sh);
 /* Start nothing more; call `then` when what was submitted to the spool has come back. Own thread. */
 void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 
+/* Upstream took the credential: remember it, also over a restart. */
+void shard_cred_proven(struct shard *sh, uint32_t cred);
+
 /* Deliveries report here. `started` is when the request began. */
 void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, const struct op_result *r);
 

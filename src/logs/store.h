@@ -1,6 +1,6 @@
 /*
- * Object stores that signed links lead to: a limiter for each and worker, so that a store in trouble
- * slows neither the log service nor other stores, and a queue of those who wait for it.
+ * Object stores that signed links lead to: a limiter for each and worker, so that a store in
+ * trouble slows neither the log service nor other stores, and a queue of those who wait for it.
  */
 #ifndef TR_LOGS_STORE_H
 #define TR_LOGS_STORE_H

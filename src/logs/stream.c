@@ -16,6 +16,7 @@ struct stream *stream_new(struct stream_env *env, struct view account, struct vi
     s->key_v = view_of(s->key, key.n);
     list_init(&s->lives);
     list_init(&s->blobs);
+    list_init(&s->edge_calls);
     for (i = 0; i < LANE_COUNT; i++)
         list_init(&s->place.ready[i]);
     return s;
@@ -74,9 +75,13 @@ void commit_send(struct commit *c)
 {
     struct stream *s = c->stream;
 
-    if (s->dirty && !c->forget) {
+    if ((s->dirty || s->unsure_states || (s->marks_dirty && c->n_gone)) && !c->forget) {
         c->state = true;
-        s->dirty = false;
+        s->dirty = s->marks_dirty = false;
+    }
+    if (c->state) {
+        c->newest_life = stream_last(s) ? stream_last(s)->id : 0;
+        s->unsure_states++;
     }
     s->commits++;
     s->own_commits += !c->call;
@@ -108,6 +113,10 @@ static void record_committed(struct stream *s, struct record *r, struct stream_n
 {
     struct list *it, *tmp;
 
+    struct life *l = stream_life(s, r->life);
+
+    if (l)
+        l->durable = true;
     if (r->hashed)
         recent_settle(s, r, true);
     r->acked_ns = now.mono;
@@ -140,14 +149,68 @@ static void record_refused(struct stream *s, struct record *r)
     s->env->release(s->env, r);
 }
 
-void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream_now now)
+static bool life_empty(const struct stream *s, const struct life *l)
+{
+    return !l->durable && !l->opens && list_empty(&l->lines) && list_empty(&l->stuck) && !l->close &&
+           !life_blobs_waiting(s, l);
+}
+
+/* The call that was to begin the newest life has failed, and nothing else came: it has not begun. An open that was never
+ * acknowledged must not go upstream, or it might wipe what its client does without us meanwhile. */
+static void take_back_life(struct stream *s)
+{
+    struct life *l = stream_last(s);
+
+    if (!l)
+        return;
+    if (life_empty(s, l)) {
+        s->held |= l->open_acked;
+        life_free(l);
+        stream_mark_dirty(s);
+    } else if (!l->open_acked && !l->opens && l->open == OPEN_PENDING) {
+        l->open = OPEN_NONE;
+        stream_mark_dirty(s);
+    }
+}
+
+static void open_committed(struct stream *s, const struct commit *c, bool ok)
+{
+    struct life *l = c->open_life ? stream_life(s, c->open_life) : NULL;
+
+    if (!l)
+        return;
+    l->opens--;
+    if (ok)
+        l->open_acked = l->durable = true;
+}
+
+static void state_committed(struct stream *s, const struct commit *c, bool ok)
+{
+    if (!c->state)
+        return;
+    s->unsure_states--;
+    if (ok)
+        s->stored_life = TR_MAX(s->stored_life, c->newest_life);
+    else
+        s->dirty = s->marks_dirty = true;
+}
+
+/* An edge's call: what it brought is known from now on, or may come again. */
+static void edge_committed(struct stream *s, struct call *call, bool ok)
+{
+    size_t i;
+
+    if (!call || !call->edge)
+        return;
+    list_remove(&call->link);
+    for (i = 0; ok && i < call->n_parts; i++)
+        edge_accepted(s, call->edge, call->edge_life, call->parts[i].number);
+}
+
+static void records_committed(struct stream *s, struct commit *c, bool ok, struct stream_now now)
 {
     struct list *it, *tmp;
 
-    ASSERT(s->commits > 0);
-    ASSERT(ok || c->call); /* what no client waits for is repeated until it succeeds */
-    s->commits--;
-    s->own_commits -= !c->call;
     list_each (it, tmp, &c->records) {
         struct record *r = list_entry(it, struct record, commit_link);
 
@@ -157,12 +220,26 @@ void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream
         else
             record_refused(s, r);
     }
+}
+
+void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream_now now)
+{
+    ASSERT(s->commits > 0);
+    ASSERT(ok || c->call); /* what no client waits for is repeated until it succeeds */
+    s->commits--;
+    s->own_commits -= !c->call;
+    records_committed(s, c, ok, now);
+    edge_committed(s, c->call, ok);
+    open_committed(s, c, ok);
+    state_committed(s, c, ok);
+    if (!ok)
+        take_back_life(s);
     if (c->closing && stream_head(s))
         stream_head(s)->closing_durable = true;
-    if (c->forget)
+    if (c == s->forget) {
+        s->forget = NULL;
         s->forgotten = s->forgetting; /* unless a call came meanwhile */
-    if (!ok && c->state)
-        stream_mark_dirty(s);
+    }
     free_gone(c);
     if (c->call)
         s->env->answer(s->env, c->call, ok);
@@ -187,8 +264,6 @@ struct life *life_new(struct stream *s, enum open_state open, struct stream_now 
     l->open = open;
     l->since_wall = now.wall;
     list_append(&s->lives, &l->link);
-    if (last && last->done)
-        life_free(last);
     recent_clear(s);
     stream_mark_dirty(s);
     return l;
@@ -220,16 +295,52 @@ struct life *stream_life(const struct stream *s, uint64_t id)
 /* The blob has all lines, and the close will take the display away: live lines need not go any more. */
 bool life_superseding(const struct life *l)
 {
-    if (!l->blob_stored || l->broken)
+    if (!l->blob_below)
         return false;
-    return l->ended || (l->closed_wall && !l->close_snapshot);
+    return l->ended || (l->close && l->close->state != RECORD_COMMITTING && !l->close_snapshot);
 }
 
-static bool in_request(const struct stream *s, const struct record *r)
+bool life_has_blob(const struct stream *s, const struct life *l)
+{
+    const struct list *it;
+
+    for (it = s->blobs.next; it != &s->blobs; it = it->next) {
+        if (list_entry(it, struct record, link)->life == l->id)
+            return true;
+    }
+    return l->blob_below != 0;
+}
+
+/* The stored blob has what was accepted before it, or was on the way when its upload began; not what came later. */
+static bool in_blob(const struct life *l, const struct record *r)
+{
+    return r->row.number < l->blob_below || (r->start_ns && r->start_ns < l->blob_start);
+}
+
+/* Need it not go any more, and can it leave now? */
+static bool may_supersede(const struct stream *s, const struct life *l, const struct record *r)
 {
     const struct lane *lane = &s->lanes[LANE_LINES];
 
-    return lane->busy && (r->state == RECORD_SENDING || lane->op == OP_SETTLE);
+    if (lane->busy && (r->state == RECORD_SENDING || lane->op == OP_SETTLE))
+        return false; /* in a request */
+    return r->state != RECORD_COMMITTING && in_blob(l, r);
+}
+
+/* A batch that waits for its next try has lost records: what is left of it forms a new one. */
+static void batch_drop_gone(struct stream *s, struct life *l)
+{
+    struct list *it, *tmp;
+
+    if (s->lanes[LANE_LINES].busy)
+        return;
+    list_each (it, tmp, &l->lines) {
+        struct record *r = list_entry(it, struct record, link);
+
+        if (r->state == RECORD_SENDING)
+            r->state = RECORD_WAITING;
+    }
+    batch_clear(s);
 }
 
 uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
@@ -237,37 +348,39 @@ uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
     struct list *lists[] = {&l->lines, &l->stuck};
     struct list *it, *tmp;
     uint64_t lines = 0;
-    size_t i;
+    size_t i, before = c->n_gone;
 
     for (i = 0; i < ARRAY_LEN(lists); i++) {
         list_each (it, tmp, lists[i]) {
             struct record *r = list_entry(it, struct record, link);
 
-            if (r->state == RECORD_COMMITTING || in_request(s, r))
+            if (!may_supersede(s, l, r))
                 continue;
             list_remove(&r->link);
             lines += r->row.lines;
             commit_gone(c, r);
         }
     }
-    if (lines && !s->lanes[LANE_LINES].busy)
-        batch_clear(s);
+    if (c->n_gone > before) {
+        batch_drop_gone(s, l);
+        stream_mark_dirty(s);
+    }
     c->ledger[LEDGER_LINES_SPOOLED] -= (int64_t)lines;
     c->ledger[LEDGER_LINES_SUPERSEDED] += (int64_t)lines;
     return lines;
 }
 
-static bool has_durable_lines(const struct stream *s, const struct life *l)
+static bool any_to_supersede(const struct stream *s, const struct life *l)
 {
+    const struct list *lists[] = {&l->lines, &l->stuck};
     const struct list *it;
+    size_t i;
 
-    if (!list_empty(&l->stuck))
-        return true;
-    for (it = l->lines.next; it != &l->lines; it = it->next) {
-        const struct record *r = list_entry(it, struct record, link);
-
-        if (r->state != RECORD_COMMITTING && !in_request(s, r))
-            return true;
+    for (i = 0; i < ARRAY_LEN(lists); i++) {
+        for (it = lists[i]->next; it != lists[i]; it = it->next) {
+            if (may_supersede(s, l, list_entry(it, struct record, link)))
+                return true;
+        }
     }
     return false;
 }
@@ -276,7 +389,7 @@ static void life_supersede(struct stream *s, struct life *l)
 {
     struct commit *c;
 
-    if (!has_durable_lines(s, l))
+    if (!any_to_supersede(s, l))
         return;
     c = commit_new(s);
     life_supersede_into(s, l, c);
@@ -293,7 +406,6 @@ bool life_blobs_waiting(const struct stream *s, const struct life *l)
 void batch_clear(struct stream *s)
 {
     s->n_batch = 0;
-    s->batch_again = false;
 }
 
 static void wake_if_ready(struct stream *s, struct stream_now now)
@@ -331,10 +443,27 @@ static void prepare_close(struct stream *s, struct life *l)
     commit_send(c);
 }
 
+/* A life that is over is remembered until the next one has begun for certain. */
+static void drop_done(struct stream *s)
+{
+    struct life *l = list_first(&s->lives, struct life, link);
+
+    while (l && l->done && l != stream_last(s) && !s->own_commits) {
+        struct life *next = list_next(&s->lives, l, struct life, link);
+
+        if (next->id > s->stored_life || !next->durable)
+            return;
+        life_free(l);
+        stream_mark_dirty(s);
+        l = next;
+    }
+}
+
 void stream_tidy(struct stream *s, struct stream_now now)
 {
     struct life *l;
 
+    drop_done(s);
     while ((l = stream_head(s)) != NULL) {
         if (life_superseding(l))
             life_supersede(s, l);
@@ -343,8 +472,6 @@ void stream_tidy(struct stream *s, struct stream_now now)
             break;
         l->done = true;
         stream_mark_dirty(s);
-        if (l != stream_last(s))
-            life_free(l);
     }
     wake_if_ready(s, now);
 }
@@ -381,7 +508,8 @@ static void end_if_idle(struct stream *s, struct stream_now now)
 }
 
 /* A closed stream is remembered for the idle time, so that a second close is known as such; one
- * that ended by itself for as long as it may live upstream, since its client may only be silent. */
+ * that ended by itself for as long as it may live upstream, since its client may only be silent, and so
+ * one with an open that is held: its client was told that it is open. */
 static bool may_forget(const struct stream *s, struct stream_now now)
 {
     const struct life *l = stream_last(s);
@@ -389,7 +517,9 @@ static bool may_forget(const struct stream *s, struct stream_now now)
 
     if (s->forgetting || s->commits || !lanes_idle(s) || !list_empty(&s->blobs) || stream_head(s))
         return false;
-    return idle >= s->env->rules->expiry_ns || !l || l->closed_wall || !l->lines_seen;
+    if (idle >= s->env->rules->expiry_ns || !l)
+        return true;
+    return !s->held && (l->closed_wall || !l->lines_seen);
 }
 
 void stream_sweep(struct stream *s, struct stream_now now)
@@ -402,7 +532,7 @@ void stream_sweep(struct stream *s, struct stream_now now)
     if (!may_forget(s, now))
         return;
     s->forgetting = true;
-    c = commit_new(s);
+    c = s->forget = commit_new(s);
     c->forget = true;
     commit_send(c);
 }
@@ -423,7 +553,9 @@ bool stream_quiet(const struct stream *s)
     if (!list_empty(&s->blobs) || !lanes_idle(s))
         return false;
     for (it = s->lives.next; it != &s->lives; it = it->next) {
-        if (!list_empty(&list_entry(it, struct life, link)->lines))
+        const struct life *l = list_entry(it, struct life, link);
+
+        if (!list_empty(&l->lines) || l->open == OPEN_PENDING)
             return false;
     }
     return true;

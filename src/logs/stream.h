@@ -108,6 +108,8 @@ struct commit {
     int64_t drop_blob;     /* pieces of an upload that is not kept; 0: none */
     struct call *call;     /* to be answered when it is durable; may be NULL */
     bool closing;          /* carries a closing mark */
+    uint64_t open_life;    /* the machine's: `call` opens or joins this life; 0: it does not */
+    uint64_t newest_life;  /* the machine's: the last one the stored row names, if `state` */
 };
 
 enum stream_note {

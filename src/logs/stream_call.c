@@ -52,6 +52,7 @@ void recent_settle(struct stream *s, const struct record *r, bool durable)
         if (s->recent[i].record != r)
             continue;
         s->recent[i].record = NULL;
+        s->marks_dirty = true;
         if (!durable)
             s->recent[i].hash = (struct body_hash){0, 0};
     }
@@ -105,13 +106,14 @@ static bool replayed(struct stream *s, struct call *call, struct commit *ledger)
 
 /* --- open --------------------------------------------------------------------------------- */
 
+/* The lives that are not over. */
 static size_t count_lives(const struct stream *s)
 {
     const struct list *it;
     size_t n = 0;
 
     for (it = s->lives.next; it != &s->lives; it = it->next)
-        n++;
+        n += !list_entry(it, struct life, link)->done;
     return n;
 }
 
@@ -130,9 +132,14 @@ static struct life *resumed(struct stream *s)
 static void call_open(struct stream *s, struct call *call, struct stream_now now)
 {
     struct life *l = resumed(s);
+    struct commit *c = commit_new(s);
 
     if (l && !l->closed_wall) {
         s->env->note(s->env, s, NOTE_JOINED, 0);
+        if (l->open == OPEN_NONE && !l->durable)
+            l->open = OPEN_PENDING; /* what came before it has failed, or is not through yet */
+        c->open_life = l->id;
+        l->opens++;
     } else if (l && l->closed_wall &&
                (now.wall - l->closed_wall < s->env->rules->hold_ns ||
                 count_lives(s) >= STREAM_MAX_LIVES)) {
@@ -141,9 +148,12 @@ static void call_open(struct stream *s, struct call *call, struct stream_now now
         stream_mark_dirty(s);
     } else {
         s->held = false;
-        life_new(s, OPEN_PENDING, now);
+        l = life_new(s, OPEN_PENDING, now);
+        c->open_life = l->id;
+        l->opens++;
     }
-    answer_in_order(s, call);
+    c->call = call;
+    commit_send(c);
 }
 
 /* --- lines -------------------------------------------------------------------------------- */
@@ -157,7 +167,9 @@ static struct life *life_for_lines(struct stream *s, struct stream_now now)
         return l;
     if (s->held && count_lives(s) < STREAM_MAX_LIVES) {
         s->held = false;
-        return life_new(s, OPEN_PENDING, now);
+        l = life_new(s, OPEN_PENDING, now);
+        l->open_acked = true;
+        return l;
     }
     if (!l)
         return life_new(s, OPEN_NONE, now);
@@ -203,55 +215,58 @@ void life_queue_lines(struct life *l, struct record *r)
     struct list *at = &l->lines;
     unsigned n;
 
-    for (n = r->ahead; n > 0 && at->prev != &l->lines; n--)
+    for (n = r->ahead; n > 0 && at->prev != &l->lines; n--) {
+        if (list_entry(at->prev, struct record, link)->pos_min <= r->pos_max)
+            break; /* after a restart: one that it went ahead of has failed */
         at = at->prev;
+    }
     list_insert_before(at, &r->link);
 }
 
-static struct edge_mark *edge_find(struct stream *s, const struct call *call)
+static struct edge_mark *edge_find(struct stream *s, uint64_t edge)
 {
     struct edge_mark *m = s->edges;
     size_t i;
 
     for (i = 0; i < STREAM_EDGES; i++) {
-        if (s->edges[i].edge == call->edge)
+        if (s->edges[i].edge == edge)
             return &s->edges[i];
         if (s->edges[i].life < m->life)
             m = &s->edges[i]; /* the one not heard of for longest */
     }
-    *m = (struct edge_mark){.edge = call->edge};
+    *m = (struct edge_mark){.edge = edge};
     return m;
 }
 
-/* Has the edge's record been accepted before? Remembers it as accepted. */
-static bool edge_seen(struct edge_mark *m, uint64_t life, uint64_t number)
+/* Has the edge's record been accepted before? One that is far behind the newest has. */
+static bool edge_seen(const struct edge_mark *m, uint64_t life, uint64_t number)
 {
-    uint64_t bit;
-
-    if (life != m->life) {
-        *m = (struct edge_mark){m->edge, life, number, 1};
+    if (life != m->life || number > m->last)
         return false;
-    }
-    if (number > m->last) {
+    return m->last - number >= 64 || (m->seen & (1ULL << (m->last - number)));
+}
+
+void edge_accepted(struct stream *s, uint64_t edge, uint64_t life, uint64_t number)
+{
+    struct edge_mark *m = edge_find(s, edge);
+
+    s->marks_dirty = true;
+    if (life != m->life) {
+        *m = (struct edge_mark){edge, life, number, 1};
+    } else if (number > m->last) {
         uint64_t step = number - m->last;
 
         m->seen = (step < 64 ? m->seen << step : 0) | 1;
         m->last = number;
-        return false;
+    } else if (m->last - number < 64) {
+        m->seen |= 1ULL << (m->last - number);
     }
-    if (m->last - number >= 64)
-        return true;
-    bit = 1ULL << (m->last - number);
-    if (m->seen & bit)
-        return true;
-    m->seen |= bit;
-    return false;
 }
 
 /* Drop what the edge sent before and we have; its answer was lost. */
 static void drop_repeated_parts(struct stream *s, struct call *call)
 {
-    struct edge_mark *m = edge_find(s, call);
+    const struct edge_mark *m = edge_find(s, call->edge);
     struct list *it, *tmp;
     size_t i = 0;
 
@@ -259,14 +274,43 @@ static void drop_repeated_parts(struct stream *s, struct call *call)
         struct record *r = list_entry(it, struct record, link);
 
         ASSERT(i < call->n_parts);
-        if (edge_seen(m, call->edge_life, call->parts[i++].number)) {
+        r->edge = call->edge;
+        r->edge_life = call->edge_life;
+        r->edge_number = call->parts[i++].number;
+        if (edge_seen(m, r->edge_life, r->edge_number)) {
             call->lines -= r->row.lines;
             list_remove(it);
             s->env->note(s->env, s, NOTE_REPLAYED, r->row.lines);
             s->env->release(s->env, r);
         }
     }
-    stream_mark_dirty(s);
+}
+
+static bool edge_is_busy(const struct stream *s, const struct call *call)
+{
+    const struct list *it;
+
+    for (it = s->edge_calls.next; it != &s->edge_calls; it = it->next) {
+        if (list_entry(it, struct call, link)->edge == call->edge)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A delivery from an edge. False if it is taken care of: an edge sends one at a time, so this one repeats one whose answer it
+ * did not wait for, and whether that is durable will be known in a moment. "Not now" is the only true answer.
+ */
+static bool edge_may_call(struct stream *s, struct call *call)
+{
+    if (edge_is_busy(s, call)) {
+        release_records(s, call);
+        s->env->answer(s->env, call, false);
+        return false;
+    }
+    drop_repeated_parts(s, call);
+    list_append(&s->edge_calls, &call->link);
+    return true;
 }
 
 static void call_lines(struct stream *s, struct call *call, struct stream_now now)
@@ -275,8 +319,8 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
     struct life *l;
     struct list *it, *tmp;
 
-    if (call->edge)
-        drop_repeated_parts(s, call);
+    if (call->edge && !edge_may_call(s, call))
+        return;
     if (list_empty(&call->records)) {
         answer_in_order(s, call);
         return;
@@ -288,7 +332,10 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
         take_late(s, call);
         return;
     }
-    l->lines_seen = true;
+    if (!l->lines_seen) {
+        l->lines_seen = true;
+        stream_mark_dirty(s);
+    }
     c = commit_new(s);
     list_each (it, tmp, &call->records) {
         struct record *r = list_entry(it, struct record, link);
@@ -314,10 +361,24 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
 
 /* --- blobs -------------------------------------------------------------------------------- */
 
-/* An upload that cannot be the whole log: the second try of a client that had sent part of its buffer (HP §2.6, §9.2). */
-static bool broken_retry(const struct call *call, const struct life *l)
+/* An upload that cannot be the whole log: the second try of a client that had sent part of its buffer (HP §2.6, §9.2).
+ * Lines need not have been seen for that: a short step may upload its log without ever having flushed (HP §2.2). */
+static bool broken_retry(const struct stream *s, const struct call *call, const struct life *l)
 {
-    return l && l->lines_seen && (call->empty || !call->begins_line);
+    const struct list *it;
+    bool full, log;
+
+    if (!l || (!call->empty && call->begins_line))
+        return false;
+    full = l->lines_seen || l->blob_full;
+    log = l->lines_seen || l->blob_log;
+    for (it = s->blobs.next; it != &s->blobs; it = it->next) {
+        const struct record *r = list_entry(it, struct record, link);
+
+        full |= r->life == l->id && r->blob_size > 0;
+        log |= r->life == l->id && r->log;
+    }
+    return call->empty ? full : log;
 }
 
 static void take_broken(struct stream *s, struct call *call, struct life *l)
@@ -326,7 +387,7 @@ static void take_broken(struct stream *s, struct call *call, struct life *l)
     struct commit *c = commit_new(s);
 
     s->env->note(s->env, s, NOTE_BROKEN_BLOB, 0);
-    if (!l->blob_good && !l->closing) {
+    if (!l->broken) {
         l->broken = true;
         stream_mark_dirty(s);
     }
@@ -345,7 +406,7 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     struct recent *seen;
     struct commit *c;
 
-    if (broken_retry(call, l)) {
+    if (broken_retry(s, call, l)) {
         take_broken(s, call, l);
         return;
     }
@@ -366,9 +427,8 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     r->state = RECORD_COMMITTING;
     if (r->hashed)
         recent_add(s, r->hash, r);
-    l->blob_good = true;
-    l->broken = false;
-    stream_mark_dirty(s);
+    r->start_ns = call->start_ns;
+    r->log = call->begins_line;
     record_encode(r);
     list_append(&s->blobs, &r->link);
     list_append(&c->records, &r->commit_link);
@@ -386,7 +446,10 @@ static void call_close(struct stream *s, struct call *call, struct stream_now no
     struct life *l = resumed(s);
     struct commit *c;
 
-    s->held = false;
+    if (s->held) {
+        s->held = false;
+        stream_mark_dirty(s);
+    }
     if (l && l->closed_wall) {
         if (!r->covers || !l->ended) {
             answer_in_order(s, call);
@@ -416,10 +479,13 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now)
     s->last_call = now.mono;
     if (s->forgetting) {
         s->forgetting = false; /* its row is on the way out: store it again */
+        s->forget->forget = false; /* ... and should it have to be asked for again, not any more */
         stream_mark_dirty(s);
     }
-    if (call->cred)
+    if (call->cred && call->cred != s->cred) {
         s->cred = call->cred;
+        stream_mark_dirty(s);
+    }
     if (call->query.n && !view_eq(str_view(&s->query), call->query)) {
         str_clear(&s->query);
         str_addv(&s->query, call->query);

@@ -14,9 +14,9 @@ static struct record *first_waiting(const struct life *l)
 }
 
 /* Lines that upstream would not take, at the end of their life, when no blob has them. */
-static bool wants_settling(const struct life *l)
+static bool wants_settling(const struct stream *s, const struct life *l)
 {
-    return l->ended && !list_empty(&l->stuck) && !l->blob_good;
+    return l->ended && !list_empty(&l->stuck) && !life_blobs_waiting(s, l);
 }
 
 /* While a mark is under way nothing more is sent: what a crash makes arrive twice is one batch then, and it is the first
@@ -29,13 +29,13 @@ static enum op_kind next_for_lines(const struct stream *s)
         return OP_NONE;
     if (s->lanes[LANE_LINES].check)
         return OP_CHECK;
-    if (l->open == OPEN_PENDING)
-        return OP_OPEN;
+    if (l->open == OPEN_PENDING) /* only once the spool says that it may have been sent */
+        return l->open_acked && l->id <= s->stored_life ? OP_OPEN : OP_NONE;
     if (!l->ended && first_waiting(l))
         return OP_LINES;
-    if (l->closing_durable && !l->ended)
-        return OP_CLOSE;
-    if (wants_settling(l))
+    if (l->closing_durable && !l->ended) /* its snapshot and a blob are the same object */
+        return s->lanes[LANE_BLOBS].busy ? OP_NONE : OP_CLOSE;
+    if (wants_settling(s, l))
         return OP_SETTLE;
     return OP_NONE;
 }
@@ -79,7 +79,7 @@ static bool fills_batch(const struct life *l, const struct stream_rules *rules)
 /* Lines of a quiet stream go at once; those of a busy one gather for a moment, but never once its end is known. */
 static int64_t gather_until(const struct stream *s, const struct life *l, int64_t now)
 {
-    if (l->next_lines <= now || s->n_batch || l->closed_wall || l->blob_good ||
+    if (l->next_lines <= now || s->n_batch || l->closed_wall || l->blob_log ||
         fills_batch(l, s->env->rules))
         return 0;
     return l->next_lines;
@@ -115,10 +115,17 @@ static void batch_add(struct stream *s, struct record *r)
     s->batch[s->n_batch++] = r;
 }
 
+bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes, const struct record *r)
+{
+    const struct stream_rules *rules = s->env->rules;
+
+    return n == 0 || (!s->singly_left && lines + r->row.lines <= rules->batch_lines &&
+                      bytes + r->size <= rules->batch_bytes);
+}
+
 /* A batch that failed is sent again as it was: what may arrive twice is then that batch only. */
 static void fill_batch(struct stream *s, struct life *l)
 {
-    const struct stream_rules *rules = s->env->rules;
     struct record *r;
     uint64_t lines = 0, bytes = 0;
 
@@ -126,17 +133,12 @@ static void fill_batch(struct stream *s, struct life *l)
         return;
     for (r = first_waiting(l); r && r->state != RECORD_COMMITTING;
          r = list_next(&l->lines, r, struct record, link)) {
-        if (s->n_batch && (lines + r->row.lines > rules->batch_lines ||
-                           bytes + r->size > rules->batch_bytes || s->singly_left))
+        if (!batch_takes(s, s->n_batch, lines, bytes, r))
             break;
         lines += r->row.lines;
         bytes += r->size;
         r->state = RECORD_SENDING;
         batch_add(s, r);
-    }
-    if (s->recovered_first) {
-        s->recovered_first = false; /* it may have been under way when we stopped */
-        s->batch_again = true;
     }
 }
 
@@ -163,14 +165,13 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
     case OP_LINES:
         fill_batch(s, l);
         l->next_lines = s->asked + s->env->rules->batch_delay_ns;
-        op->again = s->batch_again;
         break;
     case OP_SETTLE:
         fill_settling(s, l);
         break;
     case OP_CLOSE:
         op->close = l->close;
-        op->snapshot = l->broken && !l->close_snapshot;
+        op->snapshot = l->broken && !l->close_snapshot && !l->close->covers && !life_has_blob(s, l);
         break;
     case OP_BLOB:
         op->blob = list_first(&s->blobs, struct record, link);
@@ -181,8 +182,10 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
     if (op->kind == OP_LINES || op->kind == OP_SETTLE) {
         op->records = s->batch;
         op->n_records = s->n_batch;
-        for (i = 0; i < s->n_batch; i++)
+        for (i = 0; i < s->n_batch; i++) {
             op->lines += s->batch[i]->row.lines;
+            op->again |= s->batch[i]->maybe_sent;
+        }
     }
 }
 
@@ -319,8 +322,11 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
         list_remove(&rec->link);
         list_append(&l->stuck, &rec->link);
     }
+    s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
     batch_clear(s);
     l->absent = STREAM_ABSENT_TRIES - 1; /* what follows is offered once; a 204 resets */
+    stream_mark_dirty(s);
+    stream_save(s); /* before anything else is sent: they must not go after what comes behind them, or after the close */
     note(s, now.wall - l->since_wall > s->env->rules->expiry_ns ? NOTE_EXPIRED : NOTE_ABSENT, lines);
 }
 
@@ -332,6 +338,7 @@ static void lines_dead(struct stream *s)
     c->ledger[LEDGER_LINES_DEAD] = -c->ledger[LEDGER_LINES_SPOOLED];
     note(s, NOTE_DEAD, (uint64_t)c->ledger[LEDGER_LINES_DEAD]);
     went_well(&s->lanes[LANE_LINES]);
+    stream_mark_dirty(s);
     commit_send(c);
 }
 
@@ -351,14 +358,23 @@ static void lines_refused(struct stream *s)
     went_well(&s->lanes[LANE_LINES]);
 }
 
+/* The batch may be stored now. What of it may have been stored before is there twice, and counted. */
 static void count_resent(struct stream *s)
 {
-    struct commit *c = commit_new(s);
+    int64_t lines = 0;
     size_t i;
 
-    for (i = 0; i < s->n_batch; i++)
-        c->ledger[LEDGER_LINES_RESENT] += (int64_t)s->batch[i]->row.lines;
-    commit_send(c);
+    for (i = 0; i < s->n_batch; i++) {
+        if (s->batch[i]->maybe_sent)
+            lines += (int64_t)s->batch[i]->row.lines;
+        s->batch[i]->maybe_sent = true;
+    }
+    if (lines) {
+        struct commit *c = commit_new(s);
+
+        c->ledger[LEDGER_LINES_RESENT] = lines;
+        commit_send(c);
+    }
 }
 
 static void lines_result(struct stream *s, struct life *l, const struct op_result *r,
@@ -366,10 +382,8 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
 {
     struct lane *lane = &s->lanes[LANE_LINES];
 
-    if (s->batch_again && r->outcome != OUT_NOT_SENT) {
-        s->batch_again = false;
+    if (r->outcome == OUT_OK || r->outcome == OUT_UNKNOWN || r->outcome == OUT_PARTIAL)
         count_resent(s);
-    }
     switch (r->outcome) {
     case OUT_OK:
         lines_delivered(s, l);
@@ -389,7 +403,6 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
         break;
     case OUT_UNKNOWN:
     case OUT_PARTIAL:
-        s->batch_again = true;
         back_off(s, lane, r, now.mono);
         break;
     default:
@@ -403,8 +416,11 @@ static void close_over(struct stream *s, struct life *l)
     struct commit *c = commit_new(s);
 
     went_well(&s->lanes[LANE_LINES]);
-    if (l->n_delivered > s->env->rules->snapshot_lines && (l->close_snapshot || l->broken))
+    if (l->n_delivered > s->env->rules->snapshot_lines &&
+        (l->close_snapshot || (l->broken && !life_has_blob(s, l))))
         note(s, NOTE_TRUNCATED, l->n_delivered - s->env->rules->snapshot_lines);
+    if (l->close_snapshot)
+        l->blob_below = 0; /* the stream's own end took the blob's place: it has only what was delivered */
     commit_gone(c, l->close);
     l->close = NULL;
     l->ended = true;
@@ -452,6 +468,7 @@ static void settle_result(struct stream *s, const struct op_result *r, int64_t n
         went_well(lane);
         c = batch_gone(s);
         c->ledger[LEDGER_LINES_SETTLED] = -c->ledger[LEDGER_LINES_SPOOLED];
+        stream_mark_dirty(s);
         commit_send(c);
         return;
     case OUT_REJECTED:
@@ -485,16 +502,16 @@ static void blob_over(struct stream *s, bool stored)
         note(s, NOTE_DEAD, 0);
     }
     if (l && stored) {
-        l->blob_stored = true;
-    } else if (l && !l->blob_stored && !life_blobs_waiting(s, l)) {
-        l->blob_good = false;
-        l->broken = l->lines_seen && !l->closing;
+        l->blob_below = TR_MAX(l->blob_below, r->row.number + 1);
+        l->blob_start = TR_MAX(l->blob_start, r->start_ns);
+        l->blob_full |= r->blob_size > 0;
+        l->blob_log |= r->log;
+        if (life_superseding(l))
+            life_supersede_into(s, l, c); /* in the very transaction that marks the blob stored */
+    } else if (l) {
+        l->broken |= l->lines_seen;
     }
     stream_mark_dirty(s);
-    if (l && life_superseding(l)) {
-        /* in the very transaction that marks the blob stored */
-        life_supersede_into(s, l, c);
-    }
     commit_send(c);
 }
 
@@ -546,6 +563,8 @@ void stream_result(struct stream *s, enum stream_lane which, const struct op_res
 
     ASSERT(lane->busy);
     lane->busy = false;
+    if (lane->op != OP_CHECK && r->outcome != OUT_REJECTED && r->outcome != OUT_TOO_LARGE)
+        lane->credential_good = false; /* a later refusal asks again: credentials expire */
     switch (lane->op) {
     case OP_OPEN:
         open_result(s, l, r, now.mono);

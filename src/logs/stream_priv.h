@@ -22,6 +22,7 @@ struct life {
     int64_t since_wall;     /* its first call */
     struct list lines;      /* struct record: COMMITTING, WAITING, SENDING, in delivery order */
     struct list stuck;      /* struct record: RECORD_STUCK */
+    unsigned were_stuck;    /* during recovery: so many of the first records are */
     struct record *close;   /* NULL: none accepted */
     int64_t closed_wall;    /* when the close was accepted; 0: it was not */
     enum barrier_state barrier;
@@ -29,11 +30,16 @@ struct life {
     bool closing_durable;
     bool ended;             /* the close is over, or the life ended by itself */
     bool done;              /* nothing of it is left to do */
+    bool open_acked;        /* a client was told that it is open, or is held to have been */
+    unsigned opens;         /* commits of such calls under way */
+    bool durable;           /* something of it is in the spool besides its name */
     bool reopened;          /* the open was sent once more after "not found" */
     bool lines_seen;
-    bool blob_good;         /* a whole blob was accepted */
-    bool blob_stored;
-    bool broken;            /* close with snapshot: the client's blob never came whole */
+    uint64_t blob_below;    /* lines with lower numbers are in a blob that was stored; 0: none was */
+    int64_t blob_start;     /* monotonic: when that upload began; 0: before a restart */
+    bool blob_full;         /* one that was stored was not empty, */
+    bool blob_log;          /* ... and began as a line does */
+    bool broken;            /* an upload came broken, or was refused: close with snapshot unless a whole one is here */
     bool close_snapshot;    /* the client's own close asks for a snapshot */
     unsigned absent;        /* "not found" in a row, to lines */
     unsigned close_absent;  /* ... and to the close */
@@ -72,21 +78,23 @@ struct stream {
     bool held;                 /* an open after the close, waiting for lines */
     struct recent *recent;     /* a ring; grows to STREAM_RECENT */
     unsigned n_recent, cap_recent, recent_at;
-    struct edge_mark edges[STREAM_EDGES];
+    struct edge_mark edges[STREAM_EDGES]; /* what is durable */
+    struct list edge_calls;    /* struct call.link: from edges, their commits under way */
+    bool marks_dirty;          /* what is known of repeats is ahead of the stored state: it goes with the next records */
     struct lane lanes[LANE_COUNT];
     int64_t held_until;        /* credential refused; monotonic */
     struct record **batch;     /* SENDING lines, or stuck ones being settled */
     size_t n_batch, cap_batch;
-    bool batch_again;          /* it may have been sent before */
-    bool singly;               /* send one record at a time until this batch is through */
-    size_t singly_left;
+    size_t singly_left;        /* so many records are sent one by one */
     unsigned commits;          /* under way */
     unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
+    unsigned unsure_states;    /* commits under way that store it and may fail, or be repeated later: the next stores it too */
+    uint64_t stored_life;      /* the newest life that the stored state names */
+    struct commit *forget;     /* under way */
     bool forgetting, forgotten;
     int64_t last_call;         /* monotonic */
     int64_t asked;             /* monotonic: when stream_ready last said "now" */
-    bool recovered_first;      /* first batch after a restart: may have been in flight */
 
     /* for the environment: linkage in its tables; the machine does not touch these */
     struct stream_place {
@@ -110,6 +118,8 @@ struct life *stream_last(const struct stream *s);
 struct life *stream_head(const struct stream *s); /* the oldest that is not done, or NULL */
 struct life *stream_life(const struct stream *s, uint64_t id);
 bool life_superseding(const struct life *l);
+/* Is a whole blob of it stored, or on the way? */
+bool life_has_blob(const struct stream *s, const struct life *l);
 /* Lines that need not go any more leave with `c`; returns how many. */
 uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c);
 void life_queue_lines(struct life *l, struct record *r); /* at the end, but ahead of r->ahead others */
@@ -118,6 +128,9 @@ void recent_add(struct stream *s, struct body_hash h, struct record *r);
 struct recent *recent_find(struct stream *s, struct body_hash h);
 void recent_clear(struct stream *s);
 void recent_settle(struct stream *s, const struct record *r, bool durable);
+void edge_accepted(struct stream *s, uint64_t edge, uint64_t life, uint64_t number);
 void batch_clear(struct stream *s);
+/* Would `r` still go into a batch that has so much? */
+bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes, const struct record *r);
 
 #endif

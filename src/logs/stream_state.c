@@ -13,8 +13,8 @@ enum {
     LIFE_DONE = 1 << 2,
     LIFE_REOPENED = 1 << 3,
     LIFE_LINES_SEEN = 1 << 4,
-    LIFE_BLOB_GOOD = 1 << 5,
-    LIFE_BLOB_STORED = 1 << 6,
+    LIFE_BLOB_FULL = 1 << 5,
+    LIFE_BLOB_LOG = 1 << 6,
     LIFE_BROKEN = 1 << 7,
     LIFE_CLOSE_SNAPSHOT = 1 << 8,
 };
@@ -23,9 +23,19 @@ static uint32_t life_flags(const struct life *l)
 {
     return (l->closing ? LIFE_CLOSING : 0) | (l->ended ? LIFE_ENDED : 0) |
            (l->done ? LIFE_DONE : 0) | (l->reopened ? LIFE_REOPENED : 0) |
-           (l->lines_seen ? LIFE_LINES_SEEN : 0) | (l->blob_good ? LIFE_BLOB_GOOD : 0) |
-           (l->blob_stored ? LIFE_BLOB_STORED : 0) | (l->broken ? LIFE_BROKEN : 0) |
+           (l->lines_seen ? LIFE_LINES_SEEN : 0) | (l->blob_full ? LIFE_BLOB_FULL : 0) |
+           (l->blob_log ? LIFE_BLOB_LOG : 0) | (l->broken ? LIFE_BROKEN : 0) |
            (l->close_snapshot ? LIFE_CLOSE_SNAPSHOT : 0);
+}
+
+static uint32_t count_stuck(const struct life *l)
+{
+    const struct list *it;
+    uint32_t n = 0;
+
+    for (it = l->stuck.next; it != &l->stuck; it = it->next)
+        n++;
+    return n;
 }
 
 static void life_encode(const struct life *l, struct str *out)
@@ -37,11 +47,50 @@ static void life_encode(const struct life *l, struct str *out)
     wire_put_u64(out, (uint64_t)l->since_wall);
     wire_put_u64(out, (uint64_t)l->closed_wall);
     wire_put_u64(out, l->n_delivered);
+    wire_put_u64(out, l->blob_below);
+    wire_put_u32(out, count_stuck(l));
+}
+
+static void edges_encode(const struct stream *s, struct str *out)
+{
+    const struct edge_mark *m;
+    uint8_t n = 0;
+
+    for (m = s->edges; m < s->edges + STREAM_EDGES; m++)
+        n += m->edge != 0;
+    wire_put_u8(out, n);
+    for (m = s->edges; m < s->edges + STREAM_EDGES; m++) {
+        if (!m->edge)
+            continue;
+        wire_put_u64(out, m->edge);
+        wire_put_u64(out, m->life);
+        wire_put_u64(out, m->last);
+        wire_put_u64(out, m->seen);
+    }
+}
+
+/* The newest bodies that are durable. One whose commit is under way may fail, and must not be taken for a repetition then;
+ * if it does not, its record is in the spool and says so itself. */
+static void recent_encode(const struct stream *s, struct str *out)
+{
+    struct body_hash kept[STREAM_RECENT_KEPT];
+    unsigned i, n = 0;
+
+    for (i = 1; i <= s->n_recent && n < STREAM_RECENT_KEPT; i++) {
+        const struct recent *r = &s->recent[(s->recent_at + s->cap_recent - i) % s->cap_recent];
+
+        if (!r->record)
+            kept[n++] = r->hash;
+    }
+    wire_put_u8(out, (uint8_t)n);
+    while (n--) {
+        wire_put_u64(out, kept[n].lo);
+        wire_put_u64(out, kept[n].hi);
+    }
 }
 
 void stream_encode(const struct stream *s, struct str *out)
 {
-    unsigned i, n = TR_MIN(s->n_recent, (unsigned)STREAM_RECENT_KEPT);
     const struct list *it;
     uint32_t lives = 0;
 
@@ -55,20 +104,8 @@ void stream_encode(const struct stream *s, struct str *out)
     wire_put_u32(out, lives);
     for (it = s->lives.next; it != &s->lives; it = it->next)
         life_encode(list_entry(it, struct life, link), out);
-    wire_put_u8(out, STREAM_EDGES);
-    for (i = 0; i < STREAM_EDGES; i++) {
-        wire_put_u64(out, s->edges[i].edge);
-        wire_put_u64(out, s->edges[i].life);
-        wire_put_u64(out, s->edges[i].last);
-        wire_put_u64(out, s->edges[i].seen);
-    }
-    wire_put_u8(out, (uint8_t)n);
-    for (i = 0; i < n; i++) {
-        unsigned at = (s->recent_at + s->cap_recent - n + i) % s->cap_recent;
-
-        wire_put_u64(out, s->recent[at].hash.lo);
-        wire_put_u64(out, s->recent[at].hash.hi);
-    }
+    edges_encode(s, out);
+    recent_encode(s, out);
 }
 
 static void life_decode(struct stream *s, struct wire *w)
@@ -84,15 +121,18 @@ static void life_decode(struct stream *s, struct wire *w)
     l->since_wall = (int64_t)wire_u64(w);
     l->closed_wall = (int64_t)wire_u64(w);
     l->n_delivered = wire_u64(w);
+    l->blob_below = wire_u64(w);
+    l->were_stuck = wire_u32(w);
     l->closing = l->closing_durable = (flags & LIFE_CLOSING) != 0;
     l->ended = (flags & LIFE_ENDED) != 0;
     l->done = (flags & LIFE_DONE) != 0;
     l->reopened = (flags & LIFE_REOPENED) != 0;
     l->lines_seen = (flags & LIFE_LINES_SEEN) != 0;
-    l->blob_good = (flags & LIFE_BLOB_GOOD) != 0;
-    l->blob_stored = (flags & LIFE_BLOB_STORED) != 0;
+    l->blob_full = (flags & LIFE_BLOB_FULL) != 0;
+    l->blob_log = (flags & LIFE_BLOB_LOG) != 0;
     l->broken = (flags & LIFE_BROKEN) != 0;
     l->close_snapshot = (flags & LIFE_CLOSE_SNAPSHOT) != 0;
+    l->open_acked = l->durable = true;
     list_append(&s->lives, &l->link);
 }
 
@@ -112,6 +152,8 @@ int stream_decode(struct stream *s, const struct spool_stream_row *row)
     n = wire_u32(&w);
     for (i = 0; i < n && i < STATE_MAX_LIVES && !w.failed; i++)
         life_decode(s, &w);
+    if (stream_last(s))
+        s->stored_life = stream_last(s)->id;
     n = wire_u8(&w);
     for (i = 0; i < n && !w.failed; i++) {
         struct edge_mark m;
@@ -161,19 +203,20 @@ static void recover_lines(struct life *l, struct record *r)
 
 void stream_recover_record(struct stream *s, struct record *r)
 {
-    struct life *l = r->kind == RECORD_BLOB ? stream_life(s, r->life) : life_of_record(s, r);
+    struct life *l = r->kind == RECORD_BLOB ? NULL : life_of_record(s, r);
 
     r->state = RECORD_WAITING;
-    if (r->hashed)
-        recent_add(s, r->hash, NULL);
+    if (r->hashed && stream_last(s) && r->life == stream_last(s)->id)
+        recent_add(s, r->hash, NULL); /* a body is a repetition within its generation only */
+    s->marks_dirty = true;
+    if (r->edge)
+        edge_accepted(s, r->edge, r->edge_life, r->edge_number);
     switch (r->kind) {
     case RECORD_LINES:
         recover_lines(l, r);
         break;
     case RECORD_BLOB:
         list_append(&s->blobs, &r->link);
-        if (l)
-            l->blob_good = true;
         break;
     case RECORD_CLOSE:
         l->close = r;
@@ -184,20 +227,51 @@ void stream_recover_record(struct stream *s, struct record *r)
     }
 }
 
-/* Lines of a life that has ended are there to be settled. */
-static void stick_ended(struct life *l)
+/* Whoever calls from now on calls after these were answered. Lines that upstream would not take go on waiting for the end,
+ * and those of a life that has ended are there to be settled. */
+static void take_up_lines(struct life *l, int64_t now)
 {
     struct list *it, *tmp;
 
-    if (!l->ended)
-        return;
+    if (l->were_stuck)
+        l->absent = STREAM_ABSENT_TRIES - 1;
     list_each (it, tmp, &l->lines) {
         struct record *r = list_entry(it, struct record, link);
 
+        r->acked_ns = now;
+        if (!l->ended && !l->were_stuck)
+            continue;
+        l->were_stuck -= l->were_stuck > 0;
         r->state = RECORD_STUCK;
         list_remove(it);
         list_append(&l->stuck, it);
     }
+}
+
+/* The first batch may have been under way when we stopped, and no other (next_for_lines). */
+static void mark_first_batch(struct stream *s)
+{
+    struct life *l = stream_head(s);
+    struct record *r = l ? list_first(&l->lines, struct record, link) : NULL;
+    uint64_t lines = 0, bytes = 0;
+    size_t n = 0;
+
+    for (; r && batch_takes(s, n, lines, bytes, r); n++) {
+        lines += r->row.lines;
+        bytes += r->size;
+        r->maybe_sent = true;
+        r = list_next(&l->lines, r, struct record, link);
+    }
+}
+
+/* Its close is over; the commit that was to take it out of the spool was being repeated when another stored the state. */
+static void close_gone(struct stream *s, struct life *l)
+{
+    struct commit *c = commit_new(s);
+
+    commit_gone(c, l->close);
+    l->close = NULL;
+    commit_send(c);
 }
 
 void stream_recovered(struct stream *s, struct stream_now now)
@@ -205,13 +279,15 @@ void stream_recovered(struct stream *s, struct stream_now now)
     struct list *it, *tmp;
 
     s->last_call = now.mono;
-    s->recovered_first = true;
     list_each (it, tmp, &s->lives) {
         struct life *l = list_entry(it, struct life, link);
 
-        stick_ended(l);
+        take_up_lines(l, now.mono);
+        if (l->ended && l->close)
+            close_gone(s, l);
         if (l->closed_wall && !l->close && !l->ended)
-            l->ended = true; /* its close is gone from the spool: it was sent */
+            l->closed_wall = 0; /* stored along with something else; the close itself failed */
     }
     stream_tidy(s, now);
+    mark_first_batch(s);
 }

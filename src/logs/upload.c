@@ -7,7 +7,7 @@
 #include "rt/clock.h"
 #include "rt/log.h"
 
-#define LINK_GOOD_NS (1800 * NS_PER_SEC) /* links last an hour (HP §1.9): one that waited is renewed */
+#define LINK_GOOD_NS (1800 * NS_PER_SEC) /* of the hour a link lasts (HP §1.9) */
 #define CROWDED_NS   (2 * NS_PER_SEC)
 
 static const struct op_result busy = {.outcome = OUT_BUSY};
@@ -102,7 +102,7 @@ static void post_done(void *ctx, const struct fetch_result *r)
     u->done(u, &out);
 }
 
-/* No Content-Type (form parsing would eat the body, HP §9.3) and no coding (stored as it comes). */
+/* No Content-Type (form parsing would eat the body, HP §9.3), no coding (it is stored as it is). */
 static void post(struct upload *u)
 {
     struct delivery *d = u->d;
@@ -145,7 +145,8 @@ static void have_link(struct upload *u)
     store_enter(u->store, &u->wait);
 }
 
-/* The decoded answer decides, not its looks; what is no link is the service's trouble: later. */
+/* The decoded answer decides, not its looks; what is no link is the service's trouble: later. Its own
+ * refusals are 400 (HP §1.3): another 4xx comes from something on the way. */
 static void link_done(void *ctx, const struct fetch_result *r)
 {
     struct upload *u = ctx;
@@ -156,6 +157,8 @@ static void link_done(void *ctx, const struct fetch_result *r)
         have_link(u);
         return;
     }
+    if (out.outcome == OUT_REJECTED || out.outcome == OUT_TOO_LARGE)
+        out.outcome = r->status == 400 ? OUT_REJECTED : OUT_BUSY;
     if (out.outcome == OUT_OK) {
         static struct log_rate rate;
         uint64_t left_out;

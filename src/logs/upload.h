@@ -1,6 +1,6 @@
 /*
- * One sending of a blob's bytes: POST /blob at the log service (HP §1.8), or a fresh signed link and
- * a PUT to it (HP §1.9). What the bytes are is the owner's affair.
+ * One sending of a blob's bytes: POST /blob at the log service (HP §1.8), or a fresh signed link
+ * and a PUT to it (HP §1.9). What the bytes are is the owner's affair.
  *
  *     upload_start ─► link ─► slot at the store ─► prepare ─► upload_go ─► done
  *                                                     └────► upload_fail ─► done
@@ -18,7 +18,7 @@
 enum {
     UPLOAD_PLAIN_MAX = 64 * 1024, /* larger bodies go over HTTP/1.1 (architecture.md, libcurl) */
     UPLOAD_STALL_MS = 30 * 1000,
-    UPLOAD_LEAST_BPMS = 32,      /* bytes a millisecond below which an upload is given up in the end */
+    UPLOAD_LEAST_BPMS = 32,      /* bytes a millisecond below which an upload ends */
 };
 
 /* Embed it, zeroed; it must stay until `done`. */

@@ -96,7 +96,6 @@ struct fetch *fetch_start(struct fetch_pool *p, const struct fetch_opts *o)
     f->o.timeout_ms = (unsigned)or_else(o->timeout_ms, FETCH_TIMEOUT_MS);
     f->o.connect_ms = (unsigned)or_else(o->connect_ms, FETCH_CONNECT_MS);
     f->o.max_answer = o->max_answer ? o->max_answer : FETCH_ANSWER_MAX;
-    f->has_body = o->read || o->body.n;
     f->started_ns = ev_now_ns(p->loop);
     f->deadline_ns = f->started_ns + FETCH_NS(f->o.timeout_ms);
     f->r.connection = -1;

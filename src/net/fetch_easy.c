@@ -41,23 +41,12 @@ static void led_h2c_found(struct fetch *f)
 
 /* ---- sending */
 
-static size_t read_view(struct fetch *f, char *p, size_t room)
-{
-    size_t n = TR_MIN(room, f->o.body.n - f->body_off);
-
-    memcpy(p, f->o.body.p + f->body_off, n);
-    f->body_off += n;
-    return n;
-}
-
 static size_t on_read(char *p, size_t size, size_t count, void *ctx)
 {
     struct fetch *f = ((struct fetch_easy *)ctx)->f;
     size_t room = size * count;
     long n;
 
-    if (!f->o.read)
-        return read_view(f, p, room);
     if (f->o.length >= 0)
         room = (size_t)TR_MIN((int64_t)room, f->o.length - f->body_sent);
     if (room == 0)
@@ -84,6 +73,19 @@ static int on_seek(void *ctx, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_FAIL;
 }
 
+/* A number that a later connection from the same port does not share. */
+static int64_t connection_id(struct fetch *f, int local_port)
+{
+    struct fetch_pool *p = f->pool;
+    long connects = 0;
+
+    ASSERT(local_port >= 0 && local_port <= UINT16_MAX);
+    curl_easy_getinfo(f->easy->h, CURLINFO_NUM_CONNECTS, &connects);
+    if (connects > 0)
+        p->conns[local_port] = ++p->n_conns;
+    return p->conns[local_port];
+}
+
 static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, int local_port)
 {
     struct fetch *f = ((struct fetch_easy *)ctx)->f;
@@ -94,13 +96,15 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
         f->again = true;
         return CURL_PREREQFUNC_ABORT;
     }
-    if (f->o.connection_ok && !f->o.connection_ok(f->o.ctx, local_port))
+    f->r.connection = connection_id(f, local_port);
+    if (f->o.connection_ok && !f->o.connection_ok(f->o.ctx, f->r.connection)) {
+        f->unfit = true;
         return CURL_PREREQFUNC_ABORT;
+    }
     f->sent = true;
     if (f->lead)
         led_h2c_found(f);
     f->stall_ns = ev_now_ns(f->pool->loop);
-    f->r.connection = local_port;
     if (f->host->name && f->easy->pin && f->easy->pin_change == f->host->name->changes)
         f->host->name->pinned = true;
     return CURL_PREREQFUNC_OK;
@@ -307,7 +311,7 @@ static void set_tls(CURL *h, const struct fetch_peer *peer)
         EASY_SET(h, CURLOPT_CAINFO, peer->ca);
         EASY_SET(h, CURLOPT_PROXY_CAINFO, peer->ca);
     }
-    if (peer->ca || system_ca) { /* curl caches a bundle it has read, but only without a directory */
+    if (peer->ca || system_ca) { /* curl caches a bundle, but only without a directory */
         EASY_SET(h, CURLOPT_CAPATH, NULL);
         EASY_SET(h, CURLOPT_PROXY_CAPATH, NULL);
     }
@@ -437,19 +441,26 @@ static void set_connection(struct fetch_easy *e, const struct fetch *f)
     }
 }
 
+/*
+ * A body in memory goes by POSTFIELDS, whatever the method: over HTTP/1.1 it then leaves in one
+ * write with the head, which is a quarter of the CPU of a small request.
+ */
 static void set_method(CURL *h, const struct fetch *f)
 {
-    bool bodyless = !f->has_body &&
-                    (strcmp(f->method, "GET") == 0 || strcmp(f->method, "DELETE") == 0);
-    curl_off_t length = f->o.read ? f->o.length : (curl_off_t)f->o.body.n;
+    bool bodyless = f->o.body.n == 0 && strcmp(f->method, "POST") != 0 &&
+                    strcmp(f->method, "PUT") != 0;
 
-    if (strcmp(f->method, "HEAD") == 0) {
+    if (f->o.read) {
+        EASY_SET(h, CURLOPT_UPLOAD, 1L);
+        EASY_SET(h, CURLOPT_INFILESIZE_LARGE, (curl_off_t)f->o.length);
+    } else if (strcmp(f->method, "HEAD") == 0) {
         EASY_SET(h, CURLOPT_NOBODY, 1L);
     } else if (bodyless) {
         EASY_SET(h, CURLOPT_HTTPGET, 1L);
-    } else { /* a POST without body too: it then has a Content-Length of 0 */
-        EASY_SET(h, CURLOPT_UPLOAD, 1L);
-        EASY_SET(h, CURLOPT_INFILESIZE_LARGE, length);
+    } else { /* empty too: it then has a Content-Length of 0 */
+        EASY_SET(h, CURLOPT_POST, 1L);
+        EASY_SET(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)f->o.body.n);
+        EASY_SET(h, CURLOPT_POSTFIELDS, f->o.body.n ? f->o.body.p : "");
     }
     EASY_SET(h, CURLOPT_CUSTOMREQUEST, f->method);
 }
@@ -514,6 +525,7 @@ void fetch_easy_stop(struct fetch *f)
         return;
     }
     EASY_SET(e->h, CURLOPT_HTTPHEADER, NULL);
+    EASY_SET(e->h, CURLOPT_POSTFIELDS, NULL);
     EASY_SET(e->h, CURLOPT_RESOLVE, NULL);
     curl_slist_free_all(e->pin);
     e->pin = NULL;

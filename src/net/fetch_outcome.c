@@ -63,6 +63,8 @@ static bool say_own(struct fetch *f)
     if (f->again)
         err_set(&f->r.err, ERR_CLOSED,
                 "%s: the connection broke before an answer; the request is not repeated", text);
+    else if (f->unfit)
+        err_set(&f->r.err, ERR_UNAVAIL, "%s: the connection may not carry this request", text);
     else if (f->gave_up_reading)
         err_set(&f->r.err, ERR_CLOSED, "%s: the body could not be sent to its end", text);
     else if (f->gave_up_writing)

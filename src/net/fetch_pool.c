@@ -8,7 +8,8 @@
 #include "base/xmem.h"
 #include <pthread.h>
 
-enum { PUMP_ROUNDS = 16 }; /* then the rest of the loop gets its turn */
+/* Then the rest of the loop gets its turn: answers may come as fast as we ask. */
+enum { PUMP_ROUNDS = 2 };
 
 /* ---- descriptors */
 
@@ -263,9 +264,11 @@ static bool pump_is_idle(const struct fetch_pool *p)
 
 void fetch_pool_pump(struct fetch_pool *p)
 {
+    bool idle = false;
+
     ASSERT(!p->working && p->in_curl == 0);
     p->working = true;
-    for (int round = 0; round < PUMP_ROUNDS; round++) {
+    for (int round = 0; round < PUMP_ROUNDS && !idle; round++) {
         pump_dropped(p);
         for (int w = 0; w < WAYS; w++)
             multi_read_ended(&p->multi[w]);
@@ -273,13 +276,12 @@ void fetch_pool_pump(struct fetch_pool *p)
         pump_incoming(p);
         pump_queued(p);
         pump_resumed(p);
-        if (pump_is_idle(p))
-            break;
-        for (int w = 0; w < WAYS; w++)
+        idle = pump_is_idle(p);
+        for (int w = 0; w < WAYS && !idle; w++)
             fetch_multi_run(&p->multi[w]);
     }
     p->working = false;
-    if (!pump_is_idle(p))
+    if (!idle)
         fetch_pool_post(p);
     if (p->active && !ev_timer_armed(p->sweep))
         ev_timer_arm(p->sweep, FETCH_SWEEP_MS);
@@ -399,6 +401,7 @@ struct fetch_pool *fetch_pool_new(struct ev_loop *loop, const struct fetch_pool_
     list_init(&p->running);
     list_init(&p->dropped);
     list_init(&p->failed);
+    p->conns = xcalloc(UINT16_MAX + 1, sizeof(uint32_t));
     p->task.run = on_task;
     p->sweep = ev_timer_new(loop, on_sweep, p);
     p->share = curl_share_init();
@@ -438,6 +441,7 @@ void fetch_pool_free(struct fetch_pool **pp)
     for (size_t fd = 0; fd < p->n_socks; fd++)
         fetch_sock_drop(p, (int)fd);
     xfree(p->socks);
+    xfree(p->conns);
     ev_timer_free(&p->sweep);
     OBJ_FINI(p);
     p->freed = true;

@@ -86,6 +86,8 @@ struct fetch_pool {
     int in_curl;
     size_t active;
     size_t opened;
+    uint32_t *conns; /* by local port: the connection's number; libcurl 7.88 has no ids */
+    uint32_t n_conns;
 };
 
 /* A name and its addresses, as curl is told them. */
@@ -140,7 +142,13 @@ struct fetch_easy {
     char errbuf[CURL_ERROR_SIZE];
 };
 
-enum fetch_state { FETCH_S_INCOMING, FETCH_S_QUEUED, FETCH_S_RUNNING, FETCH_S_FAILED, FETCH_S_DONE };
+enum fetch_state {
+    FETCH_S_INCOMING,
+    FETCH_S_QUEUED,
+    FETCH_S_RUNNING,
+    FETCH_S_FAILED,
+    FETCH_S_DONE,
+};
 enum fetch_head { HEAD_STATUS, HEAD_FIELDS, HEAD_DONE };
 
 struct fetch {
@@ -160,9 +168,7 @@ struct fetch {
     int64_t started_ns;
     int64_t deadline_ns;
     /* sending */
-    size_t body_off;
     int64_t body_sent; /* of `read` */
-    bool has_body;
     bool sent;      /* curl has begun to send: from here on it may have been executed */
     bool lead;      /* opens the connection that others follow on (led_h2c) */
     bool lost;      /* there was none to follow on */
@@ -171,6 +177,7 @@ struct fetch {
     bool paused;
     bool resume;    /* fetch_resume from within curl */
     bool dropped;   /* fetch_cancel from within curl */
+    bool unfit;   /* `connection_ok` said no */
     bool gave_up_reading;
     bool gave_up_writing;
     /* receiving */

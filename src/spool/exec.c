@@ -72,6 +72,16 @@ static void touch(struct spool *s, struct wstream *ws)
     s->touched = ws;
 }
 
+/* The owner's side changes at once, for what follows in the group. */
+static void set_owner(struct wstream *ws, struct spool_stream *st, struct spool_stream now)
+{
+    if (!ws->owner) {
+        ws->owner = st;
+        ws->owner_was = *st;
+    }
+    *st = now;
+}
+
 /* --- steps ------------------------------------------------------------------------------- */
 
 int exec_step(struct spool *s, enum spool_statement which, struct err *e)
@@ -148,8 +158,7 @@ static int stream_insert(struct spool *s, struct op *op, struct err *e)
     ws = streams_add(s, id, st->next, st->next);
     touch(s, ws);
     ws->fresh = true;
-    ws->owner = st;
-    st->id = id;
+    set_owner(ws, st, (struct spool_stream){.id = id, .next = st->next});
     return 0;
 }
 
@@ -207,6 +216,7 @@ static int do_stream_drop(struct spool *s, struct op *op, struct err *e)
         return -1;
     touch(s, ws);
     ws->dropped = true;
+    set_owner(ws, op->stream.st, (struct spool_stream){0});
     return 0;
 }
 
@@ -532,12 +542,14 @@ void exec_undo(struct spool *s)
 {
     struct wstream *ws, *next;
 
+    /* Newest first: an owner that was deleted and inserted again gets its first value back. */
     for (ws = s->touched; ws; ws = next) {
         next = ws->touched_next;
         ws->next = ws->undo_next;
         ws->saved = ws->undo_saved;
+        if (ws->owner)
+            *ws->owner = ws->owner_was;
         if (ws->fresh) {
-            ws->owner->id = 0;
             streams_remove(s, ws);
         } else {
             touched_end(ws);
@@ -557,7 +569,7 @@ void exec_publish(struct spool_txn *t)
 
     for (op = t->first; op; op = op->next) {
         if (op->type == OP_STREAM) {
-            op->stream.st->next = op->stream.next;
+            *op->stream.st = (struct spool_stream){op->stream.id, op->stream.next};
         } else if (op->type == OP_STREAM_DROP) {
             *op->stream.st = (struct spool_stream){0};
         } else if (op->type == OP_RECORD) {

@@ -133,8 +133,8 @@ static bool is_head(const uint8_t *p)
     static const uint8_t payload[] = {0, 64, 32, 32};
 
     return memcmp(p, "SQLite format 3", 16) == 0 && p[16] == SPOOL_PAGE >> 8 &&
-           p[17] == (SPOOL_PAGE & 0xff) && (p[18] == 1 || p[18] == 2) && (p[19] == 1 || p[19] == 2) &&
-           memcmp(p + 20, payload, sizeof(payload)) == 0;
+           p[17] == (SPOOL_PAGE & 0xff) && (p[18] == 1 || p[18] == 2) &&
+           (p[19] == 1 || p[19] == 2) && memcmp(p + 20, payload, sizeof(payload)) == 0;
 }
 
 int place_look(struct spool *s, struct err *e)
@@ -242,8 +242,8 @@ void place_reserve(struct spool *s)
 
 bool place_give_reserve(struct spool *s)
 {
-    bool had = s->reserve_there && unlink(s->reserve_path) == 0;
-
+    /* Also one of an earlier process, when there is no room to start. */
     s->reserve_there = false;
-    return had;
+    s->reserve_tried_ns = clock_mono_ns();
+    return unlink(s->reserve_path) == 0;
 }

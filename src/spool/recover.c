@@ -100,7 +100,10 @@ static int load_number(struct spool *s, sqlite3_stmt *q)
     return 0;
 }
 
-/* After a clean close the rows of the streams say it all; otherwise newer records say more. */
+/*
+ * After a clean close the rows of the streams say it all, otherwise newer records say more. The
+ * walk also finds damage in a database that is too large to be checked.
+ */
 static int load_streams(struct spool *s, struct err *e)
 {
     int64_t clean = 0;
@@ -109,7 +112,7 @@ static int load_streams(struct spool *s, struct err *e)
         sql_int(s->db, "SELECT value FROM counter WHERE name='clean'", 0, &clean, e) < 0)
         return -1;
     s->clean = clean == 1;
-    if (s->clean)
+    if (s->clean && s->checked)
         return 0;
     if (each(s, "SELECT stream,number FROM record", load_number, e) < 0)
         return -1;

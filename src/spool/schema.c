@@ -108,6 +108,7 @@ static int quick_check(struct spool *s, struct err *e)
     else if (strcmp((const char *)sqlite3_column_text(q, 0), "ok") != 0)
         rc = damaged(e, "the database is damaged: %s", (const char *)sqlite3_column_text(q, 0));
     sqlite3_finalize(q);
+    s->checked = rc == 0;
     return rc;
 }
 

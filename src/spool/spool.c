@@ -44,7 +44,8 @@ static struct spool *spool_alloc(const struct spool_opts *o)
     s->limit = limit;
     s->max_pages = (uint32_t)TR_MIN(limit / SPOOL_PAGE, (uint64_t)1073741823);
     /* The log counts too: with a small limit it is kept to an eighth of it. */
-    s->checkpoint_frames = TR_MIN((uint32_t)CHECKPOINT_FRAMES, TR_MAX(s->max_pages / 8, 16));
+    s->checkpoint_frames = TR_MIN((uint32_t)CHECKPOINT_FRAMES, s->max_pages / 8);
+    s->max_pages -= s->checkpoint_frames;
     s->streams = (struct hmap)HMAP_INIT;
     s->recent = xcalloc(RECENT, sizeof(*s->recent));
     s->queue.tail = &s->queue.head;

@@ -30,13 +30,19 @@ enum {
     READ_BATCH = 32,            /* reads in one read transaction, which holds the log back */
     READ_BATCH_BYTES = 4 << 20,
     CHECKPOINT_FRAMES = 1000,   /* SQLite's own default; with more, commits stall for longer */
-    WAL_FRAMES_HARD = 16 * CHECKPOINT_FRAMES, /* past it, readers are waited for */
+    /* A reader that stays for long, as a shell left open, keeps the log from starting over. At so
+     * many times its usual size readers are waited for, for LOG_WAIT_MS; at four times that nothing
+     * more is let in. */
+    LOG_LONG = 16,
+    LOG_WAIT_MS = 20,
+    FRAME_BYTES = SPOOL_PAGE + 24,
     FAIL_PAUSE_MS = 100,
     BUSY_MS = 2000,             /* an admin's shell may hold the write lock for a moment */
     SLACK_PAGES = 256,          /* above the limit, for transactions that only make room */
     RESERVE_BYTES = 8 << 20,    /* on a full disk given back to SQLite, so that deletes go on */
     CHECK_MAX_BYTES = 256 << 20, /* larger databases are not read through at start */
     STATS_MS = 200,
+    RESERVE_AGAIN_S = 30,
     RECENT = 16384,             /* records whose stream and number are known without a look */
 };
 
@@ -114,7 +120,8 @@ struct wstream {
     uint64_t saved;    /* `next` in the stream's row */
     uint64_t undo_next, undo_saved;
     struct wstream *touched_next;
-    struct spool_stream *owner; /* of one that the group at hand has inserted */
+    struct spool_stream *owner; /* of one that the group inserted or deleted, and what it was */
+    struct spool_stream owner_was;
     bool touched;      /* in the group's list: what follows can be taken back */
     bool fresh;        /* inserted by the group */
     bool dropped;      /* deleted by the group */
@@ -140,8 +147,8 @@ struct spool {
     int lock_fd;
     enum spool_sync sync;
     uint64_t limit;
-    uint32_t max_pages;
-    uint32_t checkpoint_frames;
+    uint32_t max_pages;         /* what the limit leaves for the database */
+    uint32_t checkpoint_frames; /* the log's usual size */
     struct spool_vfs vfs;
     bool vfs_ready;
     bool started;
@@ -152,8 +159,10 @@ struct spool {
     struct hmap streams;
     struct wstream *touched;
     struct id_space record_ids, stream_ids, blob_ids;
+    bool checked;         /* the whole database has been read through at this start */
     bool clean;           /* the database says that row.next of all streams is exact */
     bool reserve_there;
+    int64_t reserve_tried_ns;
     int64_t ledger[LEDGER_N];
     int64_t delta[LEDGER_N]; /* the group's */
     int64_t ledger_id[LEDGER_N];

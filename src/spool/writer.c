@@ -55,15 +55,17 @@ fail:
 
 /* --- making room ------------------------------------------------------------------------- */
 
-static bool checkpoint(struct spool *s, int mode)
+static int checkpoint(struct spool *s, int mode)
 {
-    int frames = 0, done = 0;
-    int rc = sqlite3_wal_checkpoint_v2(s->db, NULL, mode, &frames, &done);
+    int frames = 0, done = 0, rc;
 
+    sqlite3_busy_timeout(s->db, LOG_WAIT_MS);
+    rc = sqlite3_wal_checkpoint_v2(s->db, NULL, mode, &frames, &done);
+    sqlite3_busy_timeout(s->db, BUSY_MS);
     s->checkpointed_at = s->wal_frames;
     if (rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE)
         s->wal_frames = s->checkpointed_at = 0;
-    return rc == SQLITE_OK;
+    return rc;
 }
 
 static void set_max_pages(struct spool *s, uint32_t pages)
@@ -80,17 +82,27 @@ static void set_max_pages(struct spool *s, uint32_t pages)
  */
 static void make_room(struct spool *s)
 {
-    if (checkpoint(s, SQLITE_CHECKPOINT_RESTART))
-        return;
-    if (place_give_reserve(s))
+    int rc = checkpoint(s, SQLITE_CHECKPOINT_RESTART);
+
+    if (rc != SQLITE_OK && rc != SQLITE_BUSY && place_give_reserve(s))
         checkpoint(s, SQLITE_CHECKPOINT_RESTART);
+}
+
+/* Somebody reads for so long that the log grows without end. */
+static bool log_is_overgrown(const struct spool *s)
+{
+    return s->wal_frames >= 4 * LOG_LONG * s->checkpoint_frames ||
+           (uint64_t)s->wal_frames * FRAME_BYTES > s->limit;
 }
 
 /* One alone. What makes room may go a little over the limit, or nothing would ever be deleted. */
 static int commit_single(struct spool *s, struct spool_txn *t, struct err *e)
 {
-    int rc = commit_run(s, t, 1, e);
+    int rc;
 
+    if (t->grows && log_is_overgrown(s))
+        return err_set(e, ERR_FULL, "spool: the log is too long: somebody reads the database");
+    rc = commit_run(s, t, 1, e);
     if (rc == 0 || e->code != ERR_FULL || t->grows)
         return rc;
     make_room(s);
@@ -167,7 +179,7 @@ static bool run_group(struct spool *s, struct spool_txn *t, size_t n)
     struct err err = {0};
 
     s->locked_out = false;
-    if (n > 1 && commit_run(s, t, n, &err) == 0) {
+    if (n > 1 && !log_is_overgrown(s) && commit_run(s, t, n, &err) == 0) {
         publish(s, n, 0, false);
         finish_all(t, n);
         return true;
@@ -195,10 +207,12 @@ static void maybe_checkpoint(struct spool *s)
 {
     if (s->wal_frames < s->checkpointed_at)
         s->checkpointed_at = 0;
-    if (s->wal_frames >= WAL_FRAMES_HARD)
+    if (log_is_overgrown(s))
         checkpoint(s, SQLITE_CHECKPOINT_RESTART);
     else if (s->wal_frames - s->checkpointed_at >= s->checkpoint_frames)
-        checkpoint(s, SQLITE_CHECKPOINT_PASSIVE);
+        checkpoint(s, s->wal_frames >= LOG_LONG * s->checkpoint_frames
+                          ? SQLITE_CHECKPOINT_RESTART
+                          : SQLITE_CHECKPOINT_PASSIVE);
 }
 
 /* --- what others may see ----------------------------------------------------------------- */
@@ -221,7 +235,7 @@ void writer_stats(struct spool *s)
     used = (ask(s, ST_PAGES) - ask(s, ST_PAGES_FREE)) * SPOOL_PAGE;
     oldest = ask(s, ST_OLDEST);
     sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL);
-    used += (int64_t)s->wal_frames * (SPOOL_PAGE + 24);
+    used += (int64_t)s->wal_frames * FRAME_BYTES;
     pthread_mutex_lock(&s->pub_lock);
     s->pub.used_bytes = (uint64_t)used;
     s->pub.oldest_at_ns = oldest;
@@ -229,6 +243,20 @@ void writer_stats(struct spool *s)
     s->stats_due = false;
     s->stats_ns = clock_mono_ns();
     s->bytes_since_stats = 0;
+}
+
+/* The reserve was given away on a full disk; when that has passed it is made again. */
+static void maybe_reserve(struct spool *s)
+{
+    int64_t now;
+
+    if (s->reserve_there || s->pub.failing)
+        return;
+    now = clock_mono_ns();
+    if (now - s->reserve_tried_ns < RESERVE_AGAIN_S * NS_PER_SEC)
+        return;
+    s->reserve_tried_ns = now;
+    place_reserve(s);
 }
 
 static void maybe_stats(struct spool *s)
@@ -274,6 +302,7 @@ static void run_all(struct spool *s, struct spool_txn *t, bool pause)
         ok = run_group(s, t, n);
         maybe_checkpoint(s);
         maybe_stats(s);
+        maybe_reserve(s);
         if (!ok && pause)
             pause_after_failure(s);
         t = rest;
@@ -375,6 +404,6 @@ int writer_goodbye(struct spool *s, struct err *e)
         return -1;
     }
     exec_keep(s);
-    checkpoint(s, SQLITE_CHECKPOINT_TRUNCATE);
+    checkpoint(s, SQLITE_CHECKPOINT_TRUNCATE); /* what cannot be copied now, the next start will */
     return 0;
 }

@@ -282,7 +282,8 @@ class Harness:
         self.call('POST', '/reset', {})
 
     def stop(self, main=True, store=True, drop=True):
-        """An outage: the ports refuse connections, the ones there are get reset; state is kept."""
+        """An outage: the ports refuse connections, the ones there are get reset (drop='requests':
+        but for WebSockets); state is kept."""
         self._listeners('shut', main, store, drop)
 
     def start(self, main=True, store=True):

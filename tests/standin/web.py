@@ -299,14 +299,16 @@ class Listener:
         self.loop.add_reader(self.sock.fileno(), self.accept)
 
     def shut(self, drop=True):
-        """Refuses new connections from now on; `drop` also resets the ones there are."""
+        """Refuses new connections from now on; `drop` also resets the ones there are, or, as
+        'requests', those but the upgraded ones."""
         if self.sock is not None:
             self.loop.remove_reader(self.sock.fileno())
             self.sock.close()
             self.sock = None
         if drop:
             for conn in list(self.connections):
-                conn.conn_abort()
+                if drop != 'requests' or getattr(conn, 'upgraded', None) is None:
+                    conn.conn_abort()
 
     def accept(self):
         for _ in range(64):

@@ -88,7 +88,8 @@ static void run_feed(struct run *r, struct view piece)
     buf_add(&r->in, piece.p, piece.n);
     n = buf_len(&r->in);
     copy = malloc(n ? n : 1);
-    memcpy(copy, buf_data(&r->in), n);
+    if (n)
+        memcpy(copy, buf_data(&r->in), n);
     while (!r->dead) {
         struct err e = {ERR_NONE, ""};
         struct view body;

@@ -411,6 +411,37 @@ static void test_trailers(void **state)
     str_fini(&in);
 }
 
+/* The rest of a request is not wanted, but the answer is: it goes out whole before the reset. */
+static void test_reset_after_answer(void **state)
+{
+    struct world w;
+    struct str in = STR_INIT;
+
+    begin(&w);
+    add_put(&in, 1);
+    assert_int_equal(feed(&w, &in, NULL), 0);
+    h2_respond(w.s, 1, 413, NULL, 0, false);
+    h2_write(w.s, 1, VIEW_LIT("too much"), true);
+    h2_reset(w.s, 1, 0);
+    add_frame(&in, T_DATA, 0, 1, VIEW_LIT("more"));
+    assert_int_equal(feed(&w, &in, NULL), 0);
+    check(&w, "1 PUT https h/s\n1 closed 0\n",
+          "1 headers :status=413\n1 data too much end\n1 reset 0\n");
+
+    /* An answer that is not whole is cut. */
+    add_put(&in, 3);
+    assert_int_equal(feed(&w, &in, NULL), 0);
+    h2_respond(w.s, 3, 200, NULL, 0, false);
+    h2_write(w.s, 3, VIEW_LIT("half"), false);
+    pull(&w, SIZE_MAX);
+    h2_write(w.s, 3, VIEW_LIT("lost"), false);
+    h2_reset(w.s, 3, 2);
+    assert_int_equal(h2_write(w.s, 3, VIEW_LIT("x"), true), 0);
+    check(&w, "3 PUT https h/s\n3 closed 2\n", "3 headers :status=200\n3 data half\n3 reset 2\n");
+    str_fini(&in);
+    finish(&w);
+}
+
 static void test_extended_connect(void **state)
 {
     struct world w;
@@ -1106,6 +1137,7 @@ int main(void)
         cmocka_unit_test(test_settings),
         cmocka_unit_test(test_request_and_answer),
         cmocka_unit_test(test_trailers),
+        cmocka_unit_test(test_reset_after_answer),
         cmocka_unit_test(test_extended_connect),
         cmocka_unit_test(test_bad_heads),
         cmocka_unit_test(test_good_heads),

@@ -254,6 +254,18 @@ static void test_times(void **state)
     str_fini(&s);
 }
 
+/* A time that Go takes but RFC 3339 does not must not make a worse one pass behind it. */
+static void test_time_behind_odd_time(void **state)
+{
+    struct lines_info info;
+
+    assert_int_equal(
+        lines_scan(VIEW_LIT("[{\"time\":\"2026-08-21T9:56:10Z\"},"
+                            "{\"time\":\"2026-08-21T9:56::10Z\",\"out\":\"padding\"}]"),
+                   &info, NULL),
+        -1);
+}
+
 static void test_depth(void **state)
 {
     struct str s = STR_INIT;
@@ -363,10 +375,15 @@ static void test_error_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted),        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_times),           cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_every_cut),       cmocka_unit_test(test_specials_anywhere),
-        cmocka_unit_test(test_walk_and_splice), cmocka_unit_test(test_error_text),
+        cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_time_behind_odd_time),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_specials_anywhere),
+        cmocka_unit_test(test_walk_and_splice),
+        cmocka_unit_test(test_error_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

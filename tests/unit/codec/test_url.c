@@ -193,6 +193,7 @@ static void test_parse(void **state)
         "https://[::1/",
     };
     struct url u;
+    struct err e;
     size_t i;
 
     for (i = 0; i < ARRAY_LEN(rows); i++) {
@@ -204,6 +205,8 @@ static void test_parse(void **state)
         assert_int_equal(u.port, rows[i].port);
         assert_int_equal(u.port_given, rows[i].given);
     }
+    assert_int_equal(url_parse(VIEW_LIT("http://u:p@h/"), &u, &e), -1);
+    assert_string_equal(e.text, "the URL has a user name");
     for (i = 0; i < ARRAY_LEN(bad); i++)
         if (url_parse(view_str(bad[i]), &u, NULL) == 0)
             fail_msg("accepted: %s", bad[i]);

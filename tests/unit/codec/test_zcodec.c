@@ -278,6 +278,29 @@ static void test_large_window(void **state)
     str_fini(&out);
 }
 
+/* A frame that says it holds a byte, and holds none; an old format; a frame to skip. */
+static void test_odd_zstd(void **state)
+{
+    static const struct view rows[] = {
+        VIEW_LIT("\x28\xb5\x2f\xfd\x20\x01\x01\x00\x00"),
+        VIEW_LIT("\x26\xb5\x2f\xfd\x00\x00"),
+        VIEW_LIT("\x50\x2a\x4d\x18\x00\x00\x00\x00"),
+    };
+    size_t i, piece;
+
+    for (i = 0; i < ARRAY_LEN(rows); i++)
+        for (piece = 1; piece <= rows[i].n; piece++) {
+            struct zdecoder *d = zdecoder_new(Z_ZSTD, 1000);
+            struct str out = STR_INIT;
+            struct err e = {ERR_NONE, ""};
+
+            assert_int_equal(decode(d, rows[i], piece, 0, &out, &e), -1);
+            assert_int_equal(e.code, ERR_INVALID);
+            zdecoder_free(&d);
+            str_fini(&out);
+        }
+}
+
 /* ---- frames of the spool ---- */
 
 #define LINE(pos, text)                                                                            \
@@ -386,7 +409,7 @@ static void damage_all(struct view plain)
             frame.p[i] ^= (char)(1 << bit);
         }
     }
-    str_addc(&frame, 'x');
+    str_add(&frame, "\x50\x2a\x4d\x18\0\0\0\0", 8); /* which zstd would skip */
     assert_int_equal(zframe_unpack(str_view(&frame), 1 << 20, &out, NULL), -1);
     assert_int_equal(out.n, 0);
     str_fini(&frame);
@@ -460,12 +483,19 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads), /* first: the dictionary is digested by several at once */
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_round_trips),
-        cmocka_unit_test(test_gzip_is_gzip),   cmocka_unit_test(test_bombs),
-        cmocka_unit_test(test_limit_exactly),  cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_trailing_bytes), cmocka_unit_test(test_large_window),
-        cmocka_unit_test(test_frames),         cmocka_unit_test(test_dictionary_helps),
-        cmocka_unit_test(test_old_frame),      cmocka_unit_test(test_damaged_frames),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_gzip_is_gzip),
+        cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_limit_exactly),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_trailing_bytes),
+        cmocka_unit_test(test_large_window),
+        cmocka_unit_test(test_odd_zstd),
+        cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_dictionary_helps),
+        cmocka_unit_test(test_old_frame),
+        cmocka_unit_test(test_damaged_frames),
         cmocka_unit_test(test_odd_frames),
     };
 

@@ -18,7 +18,8 @@ static void assert_link(const char *body, const char *expected)
 
 static void test_link_of_answer(void **state)
 {
-    assert_link("{\n  \"link\": \"https://s.example/b/o%2Fk?X=1\\u0026Y=a%2Fb\",\n  \"expires\": 3600000000000\n}\n",
+    assert_link("{\n  \"link\": \"https://s.example/b/o%2Fk?X=1\\u0026Y=a%2Fb\",\n"
+                "  \"expires\": 3600000000000\n}\n",
                 "https://s.example/b/o%2Fk?X=1&Y=a%2Fb");
     assert_link("{\"expires\":1,\"link\":\"http:\\/\\/127.0.0.1:9\\/x\"}", "http://127.0.0.1:9/x");
 }
@@ -56,10 +57,13 @@ static void test_long_link(void **state)
 
 static void test_same_place(void **state)
 {
-    assert_true(link_same_place(VIEW_LIT("https://A.example/x"), VIEW_LIT("https://a.example:443")));
-    assert_false(link_same_place(VIEW_LIT("http://a.example/x"), VIEW_LIT("https://a.example")));
-    assert_false(link_same_place(VIEW_LIT("https://a.example:8443/"), VIEW_LIT("https://a.example")));
-    assert_false(link_same_place(VIEW_LIT("https://b.example/"), VIEW_LIT("https://a.example")));
+    const struct view base = VIEW_LIT("https://a.example");
+
+    assert_true(link_same_place(VIEW_LIT("https://A.example:443/x"), base));
+    assert_true(link_same_place(base, VIEW_LIT("https://a.example/y?z")));
+    assert_false(link_same_place(VIEW_LIT("http://a.example/x"), base));
+    assert_false(link_same_place(VIEW_LIT("https://a.example:8443/"), base));
+    assert_false(link_same_place(VIEW_LIT("https://b.example/"), base));
 }
 
 static void test_refused_links(void **state)

@@ -100,7 +100,7 @@ static void test_trusted_can_be_lost(void **state)
     shapes_free(&s);
 }
 
-/* A trial that told nothing is not repeated with the next blob: a store in trouble gets no more of it. */
+/* A trial that told nothing is not repeated with the next blob. */
 static void test_unsure_pauses(void **state)
 {
     struct shapes *s = shapes_new();
@@ -135,7 +135,9 @@ static void test_table_is_bounded(void **state)
 
 static double gauge(const char *state)
 {
-    return metric_value(metric_series(metric_family(METRIC_GAUGE, "gzip_shapes", "state", ""), state));
+    struct metric_family *f = metric_family(METRIC_GAUGE, "gzip_shapes", "state", "");
+
+    return metric_value(metric_series(f, state));
 }
 
 static void test_gauge(void **state)

@@ -240,6 +240,36 @@ static void test_chunked(void **state)
     server_free(s);
 }
 
+/* One handle serves all kinds of bodies in turn; nothing of one shows in the next. */
+static void test_kinds_of_bodies_in_turn(void **state)
+{
+    struct server *s = server_new(serve_204);
+    struct call c;
+
+    for (int i = 0; i < 24; i++) {
+        struct source src = {.left = 2000, .piece = 700};
+        bool reads = i % 4 < 2;
+
+        memset(s->last_body, 0, sizeof(s->last_body));
+        if (reads) {
+            call_start(&src.c, upload(&src, s->port, i % 4 ? 2000 : -1));
+            call_wait(&src.c);
+            expect(&src.c, FETCH_ANSWERED, 204);
+        } else {
+            run(&c, i % 4 == 2 ? get(s->port) : put(s->port, i % 8 == 3 ? "" : "[\"x\"]"));
+            expect(&c, FETCH_ANSWERED, 204);
+        }
+        assert_int_equal(strstr(s->last, "chunked") != NULL, i % 4 == 0);
+        assert_int_equal(strstr(s->last, "Content-Length: 2000\r\n") != NULL, i % 4 == 1);
+        assert_int_equal(strstr(s->last, "Content-Length: 0\r\n") != NULL, i % 8 == 3);
+        assert_int_equal(strstr(s->last, "Content-Length: 5\r\n") != NULL, i % 8 == 7);
+        assert_int_equal(strncmp(s->last, "GET", 3) == 0, i % 4 == 2);
+        assert_null(strstr(s->last, "Content-Type"));
+    }
+    assert_int_equal(atomic_load(&s->accepted), 1);
+    server_free(s);
+}
+
 static bool has_paused(void *ctx)
 {
     return ((struct source *)ctx)->pauses > 0;
@@ -885,6 +915,41 @@ static void test_reuse_and_fresh(void **state)
     server_free(s);
 }
 
+static bool only_even(void *ctx, int64_t connection)
+{
+    int64_t *asked = ((struct call *)ctx)->user;
+
+    *asked = connection;
+    return connection % 2 == 0;
+}
+
+static void test_connection_ok(void **state)
+{
+    struct server *s = server_new(serve_204);
+    struct fetch_opts o = put(s->port, "[]");
+    struct call c;
+    int64_t asked = -1, first;
+
+    run(&c, o);
+    first = c.connection;
+    o.connection_ok = only_even;
+    for (int i = 0; i < 2; i++) {
+        int before = atomic_load(&s->requests);
+        bool fit;
+
+        memset(&c, 0, sizeof(c));
+        c.user = &asked;
+        call_start(&c, o);
+        call_wait(&c);
+        fit = asked % 2 == 0;
+        expect(&c, fit ? FETCH_ANSWERED : FETCH_NOT_SENT, fit ? 204 : 0);
+        assert_int_equal(atomic_load(&s->requests), before + fit);
+        assert_int_equal(asked, i == 0 ? first : first + first % 2);
+        assert_int_equal(c.connection, asked);
+    }
+    server_free(s);
+}
+
 static void test_idle_limit(void **state)
 {
     struct server *s = server_new(serve_204);
@@ -1093,6 +1158,7 @@ int main(void)
         T(test_bodyless),
         T(test_malformed),
         T(test_chunked),
+        T(test_kinds_of_bodies_in_turn),
         T(test_pause_and_resume),
         T(test_body_given_up),
         T(test_answer_in_pieces),
@@ -1112,6 +1178,7 @@ int main(void)
         T(test_pool_free_while_running),
         T(test_connection_caps),
         T(test_reuse_and_fresh),
+        T(test_connection_ok),
         T(test_idle_limit),
         T(test_learns_http_1_1),
         T(test_names_are_pinned),

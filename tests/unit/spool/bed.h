@@ -1,4 +1,4 @@
-/* What the tests of the spool share: a directory, an open spool, transactions that are waited for. */
+/* What the tests of the spool share: a directory, an open spool, transactions waited for. */
 #ifndef TR_TESTS_SPOOL_BED_H
 #define TR_TESTS_SPOOL_BED_H
 

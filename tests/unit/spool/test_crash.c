@@ -56,7 +56,7 @@ static struct knowledge *map_knowledge(const char *root)
     return p == MAP_FAILED ? NULL : p;
 }
 
-/* --- the victim ------------------------------------------------------------------------------------------ */
+/* --- the victim -------------------------------------------------------------------------- */
 
 struct job {
     struct item *it;
@@ -208,7 +208,7 @@ static int victim(const char *root, uint64_t seed)
     return 0;
 }
 
-/* --- the judge ------------------------------------------------------------------------------------------- */
+/* --- the judge --------------------------------------------------------------------------- */
 
 struct judge {
     struct knowledge *k;
@@ -330,7 +330,7 @@ static void judge_all(struct bed *b, struct knowledge *k)
     xfree(j.there);
 }
 
-/* --- kills ------------------------------------------------------------------------------------------------ */
+/* --- kills ------------------------------------------------------------------------------- */
 
 static pid_t start_victim(struct bed *b, uint64_t seed, const char *fault)
 {
@@ -378,7 +378,7 @@ static void killed_at_any_moment(void **state)
     munmap(k, sizeof(*k));
 }
 
-/* All records, a stream and a blob are gone, and so is the process: nothing of theirs comes back. */
+/* Records, a stream and a blob are gone, and so is the process: nothing of theirs comes back. */
 static int vanish(struct bed *b)
 {
     struct spool_stream st = {0}, gone = {0};

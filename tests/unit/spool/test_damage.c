@@ -226,7 +226,7 @@ static void single_changes_are_survived(void **state)
     }
 }
 
-/* --- places --------------------------------------------------------------------------------------------- */
+/* --- places ------------------------------------------------------------------------------ */
 
 static void the_directory_is_made_and_private(void **state)
 {

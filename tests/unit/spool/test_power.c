@@ -1,8 +1,8 @@
 /*
- * The machine's power is lost. A VFS under the spool's own remembers what every write replaced until
- * the file is synced. At chosen syncs, before they take effect, the files are copied and each of the
- * writes not yet synced is kept, dropped or torn by chance. Every such copy must open, hold what was
- * acknowledged at that moment and balance.
+ * The machine's power is lost. A VFS under the spool's own remembers what every write replaced
+ * until the file is synced. At chosen syncs, before they take effect, the files are copied and each
+ * of the writes not yet synced is kept, dropped or torn by chance. Every such copy must open, hold
+ * what was acknowledged at that moment and balance.
  *
  * (Not modelled: a directory entry that is lost, and a device that lies about its cache.)
  */
@@ -20,7 +20,7 @@
 
 enum { RECORDS = 4000, LAG = 40, BURST = 12, CRASHES = 150, SECTOR = 512 };
 
-/* --- the VFS ------------------------------------------------------------------------------------------ */
+/* --- the VFS ----------------------------------------------------------------------------- */
 
 struct unsynced {
     struct unsynced *before;
@@ -152,7 +152,7 @@ static void power_off(void)
     forget(NULL);
 }
 
-/* --- the history ---------------------------------------------------------------------------------------- */
+/* --- the history ------------------------------------------------------------------------- */
 
 /* Records come and go in order, so that four numbers say all. */
 struct moment {
@@ -280,7 +280,7 @@ static void run_history(void)
     on_sync = NULL;
 }
 
-/* --- the verdict ------------------------------------------------------------------------------------------ */
+/* --- the verdict ------------------------------------------------------------------------- */
 
 struct found {
     int first, n;

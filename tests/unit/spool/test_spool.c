@@ -5,7 +5,7 @@
 #include <string.h>
 #include "base/xmem.h"
 
-/* --- records and streams ------------------------------------------------------------------------- */
+/* --- records and streams ----------------------------------------------------------------- */
 
 static void numbers_are_dense_and_ids_rise(void **state)
 {
@@ -243,6 +243,66 @@ static void a_dropped_stream_can_be_inserted_again(void **state)
     assert_int_equal(r.number, 0);
 }
 
+/* The owner does not wait between dropping and inserting; how the groups fall does not matter. */
+static void a_drop_and_a_new_insertion_in_one_group(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[3] = {{0}};
+    struct spool_txn *t;
+    int i, done = 0;
+
+    bed_open_only(b);
+    for (i = 0; i < 3; i++) {
+        t = spool_txn_new();
+        spool_txn_stream(t, &st, VIEW_LIT("a"), VIEW_LIT("k"), VIEW_LIT("s"));
+        spool_txn_record(t, &st, &r[i]);
+        spool_submit(b->s, t, bed_count, &done);
+        t = spool_txn_new();
+        spool_txn_delete(t, i + 1);
+        spool_txn_stream_drop(t, &st);
+        if (i == 1) { /* also within one transaction */
+            spool_txn_stream(t, &st, VIEW_LIT("a"), VIEW_LIT("k"), VIEW_LIT("s"));
+            spool_txn_stream_drop(t, &st);
+        }
+        spool_submit(b->s, t, bed_count, &done);
+    }
+    t = spool_txn_new();
+    spool_txn_stream(t, &st, VIEW_LIT("a"), VIEW_LIT("k"), VIEW_LIT("s"));
+    spool_submit(b->s, t, bed_count, &done);
+    assert_int_equal(spool_start(b->s, &b->err), 0);
+    bed_wait(&done, 7);
+    for (i = 0; i < 3; i++)
+        assert_int_equal(r[i].number, 0);
+    assert_int_equal(st.id, 5);
+    assert_int_equal(bed_ask(b, "SELECT count(*)*100+max(id) FROM stream"), 105);
+}
+
+/* The same, but nothing of it comes to pass. */
+static void a_failed_group_leaves_the_owner_as_it_was(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r = {0};
+    struct spool_txn *t;
+    int64_t id;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    assert_int_equal(bed_record(b, &st, &r, VIEW_LIT("x")), ERR_NONE);
+    id = st.id;
+    t = spool_txn_new();
+    spool_txn_delete(t, r.id);
+    spool_txn_stream_drop(t, &st);
+    spool_txn_stream(t, &st, VIEW_LIT("a"), VIEW_LIT("k"), VIEW_LIT("s"));
+    spool_txn_piece(t, 0, 0, VIEW_LIT("impossible"));
+    assert_int_equal(bed_commit(b, t), ERR_INVALID);
+    assert_int_equal(st.id, id);
+    assert_int_equal(st.next, 1);
+    assert_int_equal(bed_record(b, &st, &r, VIEW_LIT("x")), ERR_NONE);
+    assert_int_equal(r.number, 1);
+}
+
 static void a_record_needs_its_stream(void **state)
 {
     struct bed *b = *state;
@@ -259,7 +319,7 @@ static void a_record_needs_its_stream(void **state)
     assert_false(st.failing);
 }
 
-/* --- values --------------------------------------------------------------------------------------- */
+/* --- values ------------------------------------------------------------------------------ */
 
 static void values_are_set_replaced_and_deleted(void **state)
 {
@@ -294,7 +354,7 @@ static void values_are_set_replaced_and_deleted(void **state)
     assert_string_equal(n.name, "b");
 }
 
-/* --- blobs ----------------------------------------------------------------------------------------- */
+/* --- blobs ------------------------------------------------------------------------------- */
 
 static enum err_code put_piece(struct bed *b, int64_t blob, uint32_t seq, struct view data)
 {
@@ -384,7 +444,7 @@ static void impossible_pieces_are_refused_alone(void **state)
     assert_int_equal(put_piece(b, 1, PIECE_SEQ_MAX, VIEW_LIT("x")), ERR_NONE);
 }
 
-/* --- dead letters ------------------------------------------------------------------------------------ */
+/* --- dead letters ------------------------------------------------------------------------ */
 
 static void a_dead_letter_stays_out_of_sight(void **state)
 {
@@ -428,7 +488,7 @@ static void a_dead_letter_stays_out_of_sight(void **state)
     str_fini(&body);
 }
 
-/* --- ledger and statistics ----------------------------------------------------------------------------- */
+/* --- ledger and statistics --------------------------------------------------------------- */
 
 static void the_ledger_adds_up_and_survives(void **state)
 {
@@ -496,7 +556,7 @@ static void statistics_follow(void **state)
     wait_oldest(b, 0);
 }
 
-/* --- order ------------------------------------------------------------------------------------------------ */
+/* --- order ------------------------------------------------------------------------------- */
 
 enum { ORDER_N = 3000 };
 
@@ -662,6 +722,8 @@ int main(void)
         T(a_walk_ends_when_the_callback_says_so),
         T(ids_and_numbers_never_come_back),
         T(a_dropped_stream_can_be_inserted_again),
+        T(a_drop_and_a_new_insertion_in_one_group),
+        T(a_failed_group_leaves_the_owner_as_it_was),
         T(a_record_needs_its_stream),
         T(values_are_set_replaced_and_deleted),
         T(a_blob_in_pieces),
