@@ -191,8 +191,8 @@ static const struct conf_row rows[] = {
 
     ROW(DURATION, batch_delay_ms, "batch.delay", .deflt = "190ms", .min = 0,
         .max = BATCH_DELAY_MAX_MS, .reloadable = true,
-        .text = "From one delivery of a stream's lines to its next: lines of a busy stream gather so "
-                "long; those of a quiet one, and a stream's last, go at once."),
+        .text = "From one delivery of a stream's lines to its next: lines of a busy stream gather "
+                "so long; those of a quiet one, and a stream's last, go at once."),
     ROW(INT, batch_lines, "batch.lines", .deflt = "1000", .min = 1, .max = 10000,
         .reloadable = true, .text = "Lines in one delivery at most."),
     ROW(SIZE, batch_bytes, "batch.bytes", .deflt = "64KiB", .min = 1 * KIB, .max = 16 * MIB,

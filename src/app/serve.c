@@ -32,7 +32,7 @@ struct gateway {
     struct config **old_configs; /* replaced ones and their plans: requests may still use them */
     struct plan **old_plans;
     size_t n_old;
-    struct ev_loop *loop;        /* the main thread's: signals, admin */
+    struct ev_loop *loop; /* the main thread's: signals, admin */
     struct ev_signal *signals[4];
     struct ev_pool *pool;
     struct spool *spool;
@@ -76,11 +76,12 @@ static void say_listening(const struct config_listen *l, const struct net_addr *
 {
     char text[NET_ADDR_TEXT];
 
-    log_event(LOG_NOTICE, "app", "listening", LF_STR("listener", l->name), LF_STR("address", net_addr_text(at, text)),
-              LF_BOOL("tls", l->certificate != NULL));
+    log_event(LOG_NOTICE, "app", "listening", LF_STR("listener", l->name),
+              LF_STR("address", net_addr_text(at, text)), LF_BOOL("tls", l->certificate != NULL));
 }
 
-/* One listening descriptor for each worker; with port 0 all take the port that the first was given. */
+/* One listening descriptor for each worker; with port 0 all take the port that the first was given.
+ */
 static int listen_upstream(struct gateway *g, size_t i, struct err *e)
 {
     const struct config_listen *l = &g->config->listen[i];
@@ -101,7 +102,8 @@ static int listen_upstream(struct gateway *g, size_t i, struct err *e)
 static int listen_admin(struct gateway *g, size_t i, struct err *e)
 {
     const struct config_listen *l = &g->config->listen[i];
-    const struct http_server_opts o = {.tls = g->plan->server_tls[i], .service = admin_service(), .max_connections = 256};
+    const struct http_server_opts o = {
+        .tls = g->plan->server_tls[i], .service = admin_service(), .max_connections = 256};
     struct net_addr at;
     int fd;
 
@@ -220,7 +222,8 @@ static void say_not_reloadable(void *ctx, const char *path, bool reloadable)
 {
     (void)ctx;
     if (!reloadable)
-        log_event(LOG_WARN, "app", "this setting needs a restart to take effect", LF_STR("setting", path));
+        log_event(LOG_WARN, "app", "this setting needs a restart to take effect",
+                  LF_STR("setting", path));
 }
 
 static void remember_old(struct gateway *g)
@@ -238,7 +241,8 @@ static bool same_listeners(const struct config *a, const struct config *b)
     if (a->n_listen != b->n_listen)
         return false;
     for (i = 0; i < a->n_listen; i++) {
-        if (strcmp(a->listen[i].name, b->listen[i].name) != 0 || a->listen[i].mode != b->listen[i].mode ||
+        if (strcmp(a->listen[i].name, b->listen[i].name) != 0 ||
+            a->listen[i].mode != b->listen[i].mode ||
             strcmp(a->listen[i].address, b->listen[i].address) != 0)
             return false;
     }
@@ -271,7 +275,9 @@ static void reload(struct gateway *g)
     conf_errors_fini(&errors);
     p = same_listeners(g->config, c) ? plan_new(c, &e) : NULL;
     if (!p || configure_log(c, &e) < 0) {
-        reload_failed(g, e.text[0] ? e.text : "listeners cannot be added, removed or moved without a restart");
+        reload_failed(g, e.text[0]
+                             ? e.text
+                             : "listeners cannot be added, removed or moved without a restart");
         plan_free(p);
         config_free(&c);
         return;
@@ -398,11 +404,13 @@ static bool spool_ready(void *ctx, struct err *why)
 
 static void register_metrics(struct gateway *g)
 {
-    metric_set(metric_series(metric_family(METRIC_GAUGE, "build_info", "version", "Always 1"), PACKAGE_VERSION), 1);
-    g->generation_metric = metric_series(
-        metric_family(METRIC_GAUGE, "config_generation", "", "Configurations taken up since start"));
-    g->reload_failures = metric_series(
-        metric_family(METRIC_COUNTER, "reload_failures", "", "Reloads that changed nothing because of an error"));
+    metric_set(metric_series(metric_family(METRIC_GAUGE, "build_info", "version", "Always 1"),
+                             PACKAGE_VERSION),
+               1);
+    g->generation_metric = metric_series(metric_family(METRIC_GAUGE, "config_generation", "",
+                                                       "Configurations taken up since start"));
+    g->reload_failures = metric_series(metric_family(
+        METRIC_COUNTER, "reload_failures", "", "Reloads that changed nothing because of an error"));
     metric_set(g->generation_metric, (double)++g->generation);
 }
 
@@ -441,8 +449,8 @@ int serve(const char *config_path)
         log_event(LOG_ERROR, "app", "cannot start", LF_ERR(&e));
         _exit(1);
     }
-    log_event(LOG_NOTICE, "app", "serving", LF_STR("version", PACKAGE_VERSION), LF_UINT("workers", g.n_workers),
-              LF_STR("harness", g.config->harness_url));
+    log_event(LOG_NOTICE, "app", "serving", LF_STR("version", PACKAGE_VERSION),
+              LF_UINT("workers", g.n_workers), LF_STR("harness", g.config->harness_url));
     notify("READY=1");
     ev_loop_run(g.loop);
     ready_remove(spool_ready, &g);

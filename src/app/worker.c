@@ -136,7 +136,8 @@ static void watch_due(void *ctx)
     ev_timer_arm(w->watch, WATCH_MS);
 }
 
-int worker_init(struct worker *w, unsigned index, const struct plan *plan, struct logs *logs, struct err *e)
+int worker_init(struct worker *w, unsigned index, const struct plan *plan, struct logs *logs,
+                struct err *e)
 {
     char name[16];
     size_t i;

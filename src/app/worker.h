@@ -15,12 +15,13 @@
 
 enum { WORKER_LISTENERS = 16 };
 
-/* What a configuration means for workers: made whole before anything changes, shared, kept until the end. */
+/* What a configuration means for workers: made whole before anything changes, shared, kept until
+ * the end. */
 struct plan {
     const struct config *config;
-    struct url harness;              /* points into config->harness_url */
+    struct url harness; /* points into config->harness_url */
     char *harness_host;
-    struct tls_ctx *client_tls;      /* towards harness.url; NULL: http */
+    struct tls_ctx *client_tls;                   /* towards harness.url; NULL: http */
     struct tls_ctx *server_tls[WORKER_LISTENERS]; /* by listener; NULL: in clear */
 };
 
@@ -35,10 +36,10 @@ struct worker {
     struct shard *shard;
     struct http_server *servers[WORKER_LISTENERS];
     struct net_listener *listeners[WORKER_LISTENERS];
-    int fds[WORKER_LISTENERS];       /* listening, until the worker starts; -1: none */
+    int fds[WORKER_LISTENERS]; /* listening, until the worker starts; -1: none */
     size_t n_listen;
     const struct plan *plan;
-    atomic_size_t connections;       /* open client connections, for draining */
+    atomic_size_t connections; /* open client connections, for draining */
     struct ev_timer *watch;
 };
 
@@ -48,13 +49,14 @@ void plan_free(struct plan *p);
 void plan_relay_target(const struct plan *p, struct relay_target *out);
 
 /* 0, or -1 and `e`. The loop does not run yet. */
-int worker_init(struct worker *w, unsigned index, const struct plan *plan, struct logs *logs, struct err *e) TR_MUST_USE;
+int worker_init(struct worker *w, unsigned index, const struct plan *plan, struct logs *logs,
+                struct err *e) TR_MUST_USE;
 int worker_start(struct worker *w, struct err *e) TR_MUST_USE; /* the thread; takes over w->fds */
 
 /* From the main thread, carried out in the worker's own time. */
 void worker_apply(struct worker *w, const struct plan *plan);
 void worker_drain(struct worker *w); /* accept no more, finish what is there */
-void worker_stop(struct worker *w);  /* break off what is left, end the loop; then join the thread */
+void worker_stop(struct worker *w); /* break off what is left, end the loop; then join the thread */
 
 void worker_fini(struct worker *w);
 

@@ -1,5 +1,6 @@
 /*
- * A heap of objects by a key of time, linked through a member of their own: the smallest first, any one removable.
+ * A heap of objects by a key of time, linked through a member of their own: the smallest first, any
+ * one removable.
  */
 #ifndef TR_BASE_HEAP_H
 #define TR_BASE_HEAP_H
@@ -22,7 +23,7 @@ struct heap {
 
 void heap_fini(struct heap *h); /* frees the table, not the objects */
 void heap_insert(struct heap *h, struct heap_node *n, int64_t key); /* in none before */
-void heap_remove(struct heap *h, struct heap_node *n);             /* in none: nothing happens */
+void heap_remove(struct heap *h, struct heap_node *n);              /* in none: nothing happens */
 
 static inline struct heap_node *heap_first(const struct heap *h)
 {

@@ -1,6 +1,6 @@
 /*
- * Small binary encodings: little-endian numbers and counted bytes, read through a bounded cursor whose error is sticky and is
- * tested once at the end.
+ * Small binary encodings: little-endian numbers and counted bytes, read through a bounded cursor
+ * whose error is sticky and is tested once at the end.
  */
 #ifndef TR_BASE_WIRE_H
 #define TR_BASE_WIRE_H

@@ -19,12 +19,13 @@ struct relay {
     struct http_exchange *ex; /* NULL once it is gone */
     struct http_call *call;   /* NULL once it is over */
     bool tunnel;
-    bool answered;            /* the head of an answer went to the client */
-    size_t held_up;           /* bytes of the client's body not yet given back: upstream is slow */
+    bool answered;  /* the head of an answer went to the client */
+    size_t held_up; /* bytes of the client's body not yet given back: upstream is slow */
     size_t held_down;
 };
 
-/* Harness's edge adds a field that says which mTLS authority a client was verified by; nobody else may (HP §4.6). */
+/* Harness's edge adds a field that says which mTLS authority a client was verified by; nobody else
+ * may (HP §4.6). */
 static bool speaks_of_mtls(struct view name)
 {
     size_t i;
@@ -136,7 +137,8 @@ static void count(struct relay *r, int status)
     metric_add(metric_series(r->rs->requests, text), 1);
 }
 
-static void upstream_head(void *ctx, int status, const struct h1_field *fields, size_t n, int64_t length)
+static void upstream_head(void *ctx, int status, const struct h1_field *fields, size_t n,
+                          int64_t length)
 {
     struct relay *r = ctx;
     struct h1_field kept[H1_MAX_FIELDS + 1];
@@ -210,14 +212,16 @@ static void upstream_error(void *ctx, const struct err *e, bool sent)
     uint64_t left_out;
 
     if (log_rate_ok(&rate, 5, &left_out))
-        log_event(LOG_WARN, "relay", "an exchange with upstream failed", LF_STR("host", r->rs->target.host),
-                  LF_BOOL("sent", sent), LF_ERR(e), LF_UINT("suppressed", left_out));
+        log_event(LOG_WARN, "relay", "an exchange with upstream failed",
+                  LF_STR("host", r->rs->target.host), LF_BOOL("sent", sent), LF_ERR(e),
+                  LF_UINT("suppressed", left_out));
     end_call(r);
     if (r->ex && r->answered)
         http_abort(r->ex);
     else if (r->ex)
         refuse(r, e->code == ERR_TIMEOUT ? 504 : 502,
-               e->code == ERR_TIMEOUT ? "upstream did not answer in time" : "upstream cannot be reached");
+               e->code == ERR_TIMEOUT ? "upstream did not answer in time"
+                                      : "upstream cannot be reached");
     release(r);
 }
 
@@ -257,7 +261,8 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     }
     o.n_fields = pass_fields(req->fields, req->n_fields, true, kept);
     if (req->upgrade)
-        kept[o.n_fields++] = (struct h1_field){VIEW_LIT("Upgrade"), http_field(req->fields, req->n_fields, "upgrade")};
+        kept[o.n_fields++] = (struct h1_field){VIEW_LIT("Upgrade"),
+                                               http_field(req->fields, req->n_fields, "upgrade")};
     str_addv(&target, rs->target.base);
     str_addv(&target, req->target);
     o.target = str_view(&target);
@@ -265,14 +270,16 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     str_fini(&target);
 }
 
-struct relay_service *relay_service_new(struct http_client *client, const struct relay_target *target)
+struct relay_service *relay_service_new(struct http_client *client,
+                                        const struct relay_target *target)
 {
     struct relay_service *rs = XNEW(struct relay_service);
 
     rs->service = (struct http_service){take, rs};
     rs->client = client;
     rs->target = *target;
-    rs->requests = metric_family(METRIC_COUNTER, "relay_requests", "code", "Relayed exchanges, by status");
+    rs->requests =
+        metric_family(METRIC_COUNTER, "relay_requests", "code", "Relayed exchanges, by status");
     rs->tunnels = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
     return rs;
 }

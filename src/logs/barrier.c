@@ -16,7 +16,7 @@ struct watch {
     struct list link; /* shard.barriers */
     struct shard *sh;
     struct barrier *barrier;
-    int64_t before;   /* record id of the close */
+    int64_t before; /* record id of the close */
     struct str account, prefix, keys;
     bool by_prefix;
 };
@@ -116,7 +116,8 @@ static bool satisfied(const struct watch *w)
 
         if (s == w->barrier->stream || !view_eq(s->account_v, str_view(&w->account)))
             continue;
-        if (((w->by_prefix && view_starts(s->key_v, str_view(&w->prefix))) || listed(w, s->key_v)) &&
+        if (((w->by_prefix && view_starts(s->key_v, str_view(&w->prefix))) ||
+             listed(w, s->key_v)) &&
             busy(w, s))
             return false;
     }

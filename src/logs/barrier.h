@@ -1,6 +1,6 @@
 /*
- * Barriers: a close with `prefix=true` or a list of keys ends many streams at once (HP §1.5), so it waits until what was accepted
- * for those of them that are known here, on any worker, has gone.
+ * Barriers: a close with `prefix=true` or a list of keys ends many streams at once (HP §1.5), so it
+ * waits until what was accepted for those of them that are known here, on any worker, has gone.
  */
 #ifndef TR_LOGS_BARRIER_H
 #define TR_LOGS_BARRIER_H

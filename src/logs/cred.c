@@ -20,7 +20,7 @@ struct cred {
     size_t account_n, value_n;
     int64_t proven_at, refused_at; /* monotonic; 0: never */
     bool stored;
-    bool known_good;               /* upstream took it once, perhaps before a restart */
+    bool known_good; /* upstream took it once, perhaps before a restart */
 };
 
 struct creds {
@@ -228,7 +228,8 @@ bool cred_is_proven(struct creds *c, uint32_t id, int64_t now)
     return yes;
 }
 
-/* A once-proven token that was refused has expired (48 h, HP §1.3): another of the account may do. */
+/* A once-proven token that was refused has expired (48 h, HP §1.3): another of the account may do.
+ */
 static uint32_t newest_proven(const struct creds *c, const struct cred *like)
 {
     const struct cred *best = NULL;
@@ -237,7 +238,8 @@ static uint32_t newest_proven(const struct creds *c, const struct cred *like)
     for (i = 0; i < c->n; i++) {
         const struct cred *cr = c->by_id[i];
 
-        if (cr && cr->known_good && !cr->refused_at && (!best || cr->proven_at >= best->proven_at) &&
+        if (cr && cr->known_good && !cr->refused_at &&
+            (!best || cr->proven_at >= best->proven_at) &&
             view_eq(view_of(cr->account, cr->account_n), view_of(like->account, like->account_n)))
             best = cr;
     }
@@ -266,9 +268,9 @@ void cred_apply(struct creds *c, uint32_t id, struct str *field, struct str *que
     if (cr) {
         struct str *out = cr->kind == CRED_TOKEN_QUERY ? query : field;
 
-        str_adds(out, cr->kind == CRED_TOKEN_QUERY  ? "&X-Harness-Token="
-                      : cr->kind == CRED_API_KEY    ? "x-api-key: "
-                                                    : "X-Harness-Token: ");
+        str_adds(out, cr->kind == CRED_TOKEN_QUERY ? "&X-Harness-Token="
+                      : cr->kind == CRED_API_KEY   ? "x-api-key: "
+                                                   : "X-Harness-Token: ");
         str_add(out, cr->value, cr->value_n);
     }
     pthread_mutex_unlock(&c->lock);

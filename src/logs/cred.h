@@ -1,6 +1,7 @@
 /*
- * Credentials that clients present (HP §1.3). They are opaque: all that can be known of one is whether upstream has taken it. Kept in
- * the spool as long as a stream may need them; never shown. Any thread.
+ * Credentials that clients present (HP §1.3). They are opaque: all that can be known of one is
+ * whether upstream has taken it. Kept in the spool as long as a stream may need them; never shown.
+ * Any thread.
  */
 #ifndef TR_LOGS_CRED_H
 #define TR_LOGS_CRED_H
@@ -24,23 +25,26 @@ void creds_free(struct creds **c);
 /* Take up what the spool holds. */
 int creds_recover(struct creds *c, struct spool *spool, struct err *e) TR_MUST_USE;
 
-/* The number of this credential of this account, made if it is new (`*fresh`; it is then to be stored with
- * cred_store in the transaction that first names it). 0: too many. */
-uint32_t cred_intern(struct creds *c, struct view account, enum cred_kind kind, struct view value, bool *fresh);
+/* The number of this credential of this account, made if it is new (`*fresh`; it is then to be
+ * stored with cred_store in the transaction that first names it). 0: too many. */
+uint32_t cred_intern(struct creds *c, struct view account, enum cred_kind kind, struct view value,
+                     bool *fresh);
 void cred_store(struct creds *c, uint32_t id, struct spool_txn *t);
 
-/* Upstream took it, or refused it, at this monotonic time. cred_proven: true if that is news to be kept by cred_store. */
+/* Upstream took it, or refused it, at this monotonic time. cred_proven: true if that is news to be
+ * kept by cred_store. */
 bool cred_proven(struct creds *c, uint32_t id, int64_t now);
 void cred_refused(struct creds *c, uint32_t id, int64_t now);
 bool cred_is_proven(struct creds *c, uint32_t id, int64_t now); /* within the last 10 minutes */
 
 bool cred_known_good(struct creds *c, uint32_t id); /* was taken once, and not refused since */
 
-/* The credential to use for a stream that came with `id`: that one, or if it was refused the newest proven one of the same account;
- * 0 if none is known to be good. */
+/* The credential to use for a stream that came with `id`: that one, or if it was refused the newest
+ * proven one of the same account; 0 if none is known to be good. */
 uint32_t cred_usable(struct creds *c, uint32_t id);
 
-/* Append the field ("X-Harness-Token: ..." or "x-api-key: ...") to `field`, or the query parameter, with its `&`, to `query`. */
+/* Append the field ("X-Harness-Token: ..." or "x-api-key: ...") to `field`, or the query parameter,
+ * with its `&`, to `query`. */
 void cred_apply(struct creds *c, uint32_t id, struct str *field, struct str *query);
 
 /* Kind and value, for a ticket. */

@@ -1,4 +1,5 @@
-/* Ingest: log calls as HTTP exchanges, from their head to their answer. Everything here runs in the worker that has the connection. */
+/* Ingest: log calls as HTTP exchanges, from their head to their answer. Everything here runs in the
+ * worker that has the connection. */
 #ifndef TR_LOGS_INGEST_H
 #define TR_LOGS_INGEST_H
 

@@ -1,4 +1,5 @@
-/* One log call under way, shared by ingest.c (routing, answers), ingest_lines.c and ingest_blob.c. */
+/* One log call under way, shared by ingest.c (routing, answers), ingest_lines.c and ingest_blob.c.
+ */
 #ifndef TR_LOGS_INGEST_PRIV_H
 #define TR_LOGS_INGEST_PRIV_H
 
@@ -10,22 +11,22 @@ struct blob_in;
 
 struct ingest {
     struct shard *sh;
-    struct http_exchange *ex;   /* NULL once it is gone */
+    struct http_exchange *ex; /* NULL once it is gone */
     enum target_kind kind;
     struct target target;
-    struct view prefix;         /* points into the exchange's request */
+    struct view prefix; /* points into the exchange's request */
     uint32_t cred;
     bool cred_fresh;
     int64_t start_ns;
-    struct submission *sub;     /* under way, or NULL */
+    struct submission *sub; /* under way, or NULL */
     struct zdecoder *decoder;
-    struct str body;            /* PUT /stream, decoded */
-    struct ev_job *job;         /* in the pool, or NULL */
+    struct str body;    /* PUT /stream, decoded */
+    struct ev_job *job; /* in the pool, or NULL */
     struct blob_in *blob;
-    struct fetch *check;        /* is the credential good? */
+    struct fetch *check; /* is the credential good? */
     struct str check_url, check_field;
-    bool complete;              /* the body is in hand */
-    bool failed;                /* answered with an error: what still comes is dropped */
+    bool complete; /* the body is in hand */
+    bool failed;   /* answered with an error: what still comes is dropped */
 };
 
 extern const struct http_handler ingest_lines_handler, ingest_blob_handler;

@@ -3,10 +3,10 @@
 #include "base/bug.h"
 #include "rt/clock.h"
 
-#define LIMIT_FIRST     32.0
-#define LIMIT_MOST      256.0
-#define PAUSE_FIRST     (100 * NS_PER_MS)
-#define PAUSE_MOST      (5 * NS_PER_SEC) /* an outage's end is noticed within seconds */
+#define LIMIT_FIRST      32.0
+#define LIMIT_MOST       256.0
+#define PAUSE_FIRST      (100 * NS_PER_MS)
+#define PAUSE_MOST       (5 * NS_PER_SEC) /* an outage's end is noticed within seconds */
 #define RETRY_AFTER_MOST (300 * NS_PER_SEC)
 
 void limiter_init(struct limiter *l)

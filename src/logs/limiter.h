@@ -1,6 +1,7 @@
 /*
- * How many requests may be under way to one upstream host: additive increase, multiplicative decrease. At its floor a single probe
- * at a time goes out, with growing pauses; that is what others call an open breaker. One for each host and worker.
+ * How many requests may be under way to one upstream host: additive increase, multiplicative
+ * decrease. At its floor a single probe at a time goes out, with growing pauses; that is what
+ * others call an open breaker. One for each host and worker.
  */
 #ifndef TR_LOGS_LIMITER_H
 #define TR_LOGS_LIMITER_H
@@ -18,11 +19,11 @@ enum limiter_verdict {
 
 struct limiter {
     double limit;
-    double threshold;      /* below it the limit doubles in a round instead of growing by one */
+    double threshold; /* below it the limit doubles in a round instead of growing by one */
     unsigned in_flight;
-    unsigned failures;     /* in a row */
-    int64_t not_before;    /* no request before this monotonic time */
-    int64_t decreased;     /* when the limit was last cut */
+    unsigned failures;  /* in a row */
+    int64_t not_before; /* no request before this monotonic time */
+    int64_t decreased;  /* when the limit was last cut */
 };
 
 void limiter_init(struct limiter *l);

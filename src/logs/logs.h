@@ -1,6 +1,6 @@
 /*
- * The log path: terminates log streams, keeps them in the spool and delivers them. One `struct logs` for the process, with one part
- * for each worker.
+ * The log path: terminates log streams, keeps them in the spool and delivers them. One `struct
+ * logs` for the process, with one part for each worker.
  */
 #ifndef TR_LOGS_LOGS_H
 #define TR_LOGS_LOGS_H
@@ -21,10 +21,10 @@ struct logs;
 struct shard;
 
 struct logs_opts {
-    struct spool *spool;             /* opened, not started */
-    struct ev_pool *pool;            /* for large bodies */
-    const char *ticket_key;          /* path */
-    struct logs_settings *settings;  /* taken over */
+    struct spool *spool;            /* opened, not started */
+    struct ev_pool *pool;           /* for large bodies */
+    const char *ticket_key;         /* path */
+    struct logs_settings *settings; /* taken over */
     unsigned workers;
 };
 
@@ -39,7 +39,8 @@ int logs_recover(struct logs *l, struct err *e) TR_MUST_USE;
 
 const struct http_service *logs_service(struct shard *sh);
 
-/* Replace the settings (taken over); each worker takes them up in its own time. The control thread only. */
+/* Replace the settings (taken over); each worker takes them up in its own time. The control thread
+ * only. */
 void logs_configure(struct logs *l, struct logs_settings *settings);
 
 /* Lines and blobs in the spool, for drain: 0 when everything has gone. Any thread. */
@@ -47,8 +48,8 @@ uint64_t logs_waiting(struct logs *l);
 bool logs_upstream_down(struct logs *l); /* for every worker: waiting longer is of no use */
 
 /*
- * At the end: send nothing more, and call `then` with the worker's loop when its commits are done. In the worker's loop.
- * logs_idle tells afterwards whether every delivery had ended by itself.
+ * At the end: send nothing more, and call `then` with the worker's loop when its commits are done.
+ * In the worker's loop. logs_idle tells afterwards whether every delivery had ended by itself.
  */
 void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 bool logs_idle(struct logs *l);

@@ -35,36 +35,37 @@ struct record {
     struct spool_record row; /* what the spool stores; row.number is the stream's own count */
     enum record_kind kind;
     enum record_state state;
-    uint64_t life;           /* generation it belongs to */
-    uint32_t cred;           /* who sent it */
-    int64_t start_ns;        /* monotonic: first byte of the call */
-    int64_t acked_ns;        /* monotonic: when its commit was reported; 0 before */
-    struct body_hash hash;   /* of the whole body of the call; set on its first record only */
+    uint64_t life;         /* generation it belongs to */
+    uint32_t cred;         /* who sent it */
+    int64_t start_ns;      /* monotonic: first byte of the call */
+    int64_t acked_ns;      /* monotonic: when its commit was reported; 0 before */
+    struct body_hash hash; /* of the whole body of the call; set on its first record only */
     bool hashed;
-    bool maybe_sent;         /* in a request whose answer is not known: it may be upstream already */
-    uint16_t ahead;          /* how many records it went ahead of when it came (two calls that overlapped) */
-    struct str meta;         /* encoded; row.meta points here */
-    struct str frame;        /* compressed body; row.body points here; given back once durable */
+    bool maybe_sent; /* in a request whose answer is not known: it may be upstream already */
+    uint16_t ahead; /* how many records it went ahead of when it came (two calls that overlapped) */
+    struct str meta;  /* encoded; row.meta points here */
+    struct str frame; /* compressed body; row.body points here; given back once durable */
 
     /* lines */
     int64_t pos_min, pos_max;
-    uint64_t edge, edge_life, edge_number; /* its place in an edge's account, edge 0: from a client */
-    struct str text;         /* the array's inside, until memory is short; then read from the spool */
-    uint32_t size;           /* of that text */
-    bool unproven;           /* counts as of a credential that upstream has never taken */
+    uint64_t edge, edge_life,
+        edge_number; /* its place in an edge's account, edge 0: from a client */
+    struct str text; /* the array's inside, until memory is short; then read from the spool */
+    uint32_t size;   /* of that text */
+    bool unproven;   /* counts as of a credential that upstream has never taken */
 
     /* blob */
     uint64_t blob_size;
-    bool by_link;            /* the client uploaded through a link (HP §1.9), not by POST /blob */
-    bool log;                /* begins as a line does */
-    bool compressed;         /* looks compressed already */
-    struct str piece;        /* its last piece, when not in the spool yet */
+    bool by_link;     /* the client uploaded through a link (HP §1.9), not by POST /blob */
+    bool log;         /* begins as a line does */
+    bool compressed;  /* looks compressed already */
+    struct str piece; /* its last piece, when not in the spool yet */
     uint32_t pieces;
 
     /* close */
-    struct str query;        /* the client's own, without credential */
+    struct str query; /* the client's own, without credential */
     bool snapshot;
-    bool covers;             /* prefix or key list: a barrier for other streams */
+    bool covers; /* prefix or key list: a barrier for other streams */
 };
 
 struct record *record_new(enum record_kind kind);
@@ -88,14 +89,15 @@ struct call {
     enum call_kind kind;
     uint32_t cred;
     int64_t start_ns;
-    struct list records;  /* struct record.link; CALL_LINES: parts of one body; CALL_BLOB, CALL_CLOSE: one */
+    struct list
+        records; /* struct record.link; CALL_LINES: parts of one body; CALL_BLOB, CALL_CLOSE: one */
     uint64_t lines;
     struct body_hash hash;
-    bool empty;           /* a blob of no bytes */
-    bool begins_line;     /* a blob that begins as a line does */
-    struct view prefix;   /* path in front of /stream or /blob, as the client spells it */
-    struct view query;    /* accountID and key as the client spells them */
-    uint64_t edge;        /* id of the edge that sent it, 0: a client */
+    bool empty;         /* a blob of no bytes */
+    bool begins_line;   /* a blob that begins as a line does */
+    struct view prefix; /* path in front of /stream or /blob, as the client spells it */
+    struct view query;  /* accountID and key as the client spells them */
+    uint64_t edge;      /* id of the edge that sent it, 0: a client */
     uint64_t edge_life;
     const struct call_part *parts; /* one for each record */
     size_t n_parts;

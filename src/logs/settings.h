@@ -1,4 +1,5 @@
-/* What the log path is told by the configuration. A value: made whole, never changed, replaced at reload. */
+/* What the log path is told by the configuration. A value: made whole, never changed, replaced at
+ * reload. */
 #ifndef TR_LOGS_SETTINGS_H
 #define TR_LOGS_SETTINGS_H
 
@@ -10,17 +11,18 @@
 enum upload_logs { UPLOAD_FOLLOW, UPLOAD_GOOGLEAPIS, UPLOAD_HARNESS };
 
 struct logs_settings {
-    char *base;             /* harness.url without a trailing slash */
-    char *public_url;       /* in front of tickets, or NULL: scheme and host the client used */
+    char *base;       /* harness.url without a trailing slash */
+    char *public_url; /* in front of tickets, or NULL: scheme and host the client used */
     enum upload_logs upload;
     struct fetch_peer harness; /* how to reach the log service */
     struct fetch_peer store;   /* how to reach the object store: no client certificate */
     struct stream_rules rules;
-    uint64_t body_max;      /* of a PUT /stream, decoded */
+    uint64_t body_max; /* of a PUT /stream, decoded */
     uint64_t blob_max;
-    uint64_t memory;        /* for the bodies of accepted records */
-    unsigned timeout_ms;    /* of one delivery */
-    bool gzip;              /* upload gzip to object stores that were found to read it back right; default true */
+    uint64_t memory;     /* for the bodies of accepted records */
+    unsigned timeout_ms; /* of one delivery */
+    bool
+        gzip; /* upload gzip to object stores that were found to read it back right; default true */
 };
 
 void logs_settings_free(struct logs_settings *s);

@@ -5,7 +5,8 @@
 
 static const char service[] = "/log-service";
 
-/* The part of the path behind ".../log-service", with doubled and trailing slashes taken away at its ends (HP §1.1). */
+/* The part of the path behind ".../log-service", with doubled and trailing slashes taken away at
+ * its ends (HP §1.1). */
 static bool find_service(struct view path, struct view *prefix, struct view *rest)
 {
     size_t n = sizeof(service) - 1, i;
@@ -24,14 +25,15 @@ static bool find_service(struct view path, struct view *prefix, struct view *res
     return false;
 }
 
-enum target_kind target_kind(struct view method, struct view target, struct view *prefix, struct view *ticket)
+enum target_kind target_kind(struct view method, struct view target, struct view *prefix,
+                             struct view *ticket)
 {
     static const struct {
         const char *method, *rest;
         enum target_kind kind;
     } calls[] = {
-        {"POST", "/stream", TARGET_OPEN},   {"PUT", "/stream", TARGET_LINES},
-        {"DELETE", "/stream", TARGET_CLOSE}, {"POST", "/blob", TARGET_BLOB},
+        {"POST", "/stream", TARGET_OPEN},           {"PUT", "/stream", TARGET_LINES},
+        {"DELETE", "/stream", TARGET_CLOSE},        {"POST", "/blob", TARGET_BLOB},
         {"POST", "/blob/link/upload", TARGET_LINK},
     };
     struct view path, query, rest;
@@ -62,7 +64,8 @@ static bool has_control(struct view v)
     return false;
 }
 
-/* A ".." between slashes: the service joins paths (HP §1.11), so that such a key would name another account's object. */
+/* A ".." between slashes: the service joins paths (HP §1.11), so that such a key would name another
+ * account's object. */
 static bool has_dotdot(struct view v)
 {
     size_t i;
@@ -90,7 +93,8 @@ static int check_name(const char *what, const struct str *name, size_t max, stru
     return 0;
 }
 
-/* As spelled, but for a raw `;`: Go's parser drops a pair that holds one (HP §1.11), its escape means the same. */
+/* As spelled, but for a raw `;`: Go's parser drops a pair that holds one (HP §1.11), its escape
+ * means the same. */
 static void add_spelled(struct str *out, struct view v)
 {
     size_t i;
@@ -112,7 +116,8 @@ static void add_pair(struct str *out, struct view name, struct view value)
     add_spelled(out, value);
 }
 
-static int take_name(const char *what, struct view value, struct str *out, bool *seen, struct err *e)
+static int take_name(const char *what, struct view value, struct str *out, bool *seen,
+                     struct err *e)
 {
     if (*seen)
         return err_set(e, ERR_INVALID, "%s is given twice", what);
@@ -142,7 +147,8 @@ static int parse_query(struct view query, struct target *t, struct view *token, 
         if (view_is(name, "prefix") || barrier_param(name, value))
             continue;
         add_pair(&t->query, name, value);
-        if (view_is(name, "accountID") && take_name("accountID", value, &t->account, &account, e) < 0)
+        if (view_is(name, "accountID") &&
+            take_name("accountID", value, &t->account, &account, e) < 0)
             return -1;
         if (view_is(name, "key") && take_name("key", value, &t->key, &key, e) < 0)
             return -1;
@@ -154,8 +160,10 @@ static int parse_query(struct view query, struct target *t, struct view *token, 
     return 0;
 }
 
-/* One credential goes on: the API key if there is one, else the field, else the parameter (HP §1.3). */
-static int take_credential(const struct http_request *req, struct view param, struct target *t, struct err *e)
+/* One credential goes on: the API key if there is one, else the field, else the parameter (HP
+ * §1.3). */
+static int take_credential(const struct http_request *req, struct view param, struct target *t,
+                           struct err *e)
 {
     struct view api = http_field(req->fields, req->n_fields, "x-api-key");
     struct view field = http_field(req->fields, req->n_fields, "x-harness-token");

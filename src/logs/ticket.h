@@ -1,6 +1,7 @@
 /*
- * Tickets: the gateway's own upload links (HP §1.9). A ticket seals account, key and credential under a key that lives in a file of its
- * own, so that it stays good after a restart, after the close and at any age: clients take a 403 for success (HP §2.6).
+ * Tickets: the gateway's own upload links (HP §1.9). A ticket seals account, key and credential
+ * under a key that lives in a file of its own, so that it stays good after a restart, after the
+ * close and at any age: clients take a 403 for success (HP §2.6).
  */
 #ifndef TR_LOGS_TICKET_H
 #define TR_LOGS_TICKET_H
@@ -28,6 +29,7 @@ int ticket_key_load(const char *path, struct aead_key *key, struct err *e) TR_MU
 void ticket_seal(const struct aead_key *key, const struct ticket *t, struct str *out);
 
 /* Open it: 0 and the views of `t` point into `plain`; -1 if it is not one of ours. */
-int ticket_open(const struct aead_key *key, struct view text, struct str *plain, struct ticket *t) TR_MUST_USE;
+int ticket_open(const struct aead_key *key, struct view text, struct str *plain,
+                struct ticket *t) TR_MUST_USE;
 
 #endif

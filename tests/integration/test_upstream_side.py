@@ -238,7 +238,7 @@ def test_item_27_tail_is_streamed_and_ends_with_its_reader(far, gw, api):
     gw.wait_delivered()
 
     def upstream_connections():
-        return far.state(lines=False)['connections']['now']
+        return far.state(lines=False)['connections']['main']['now']
     far_tail = Api(gw.log_url)
     conn = far_tail.connection()
     conn.request('GET', far_tail.target('/stream', key()), headers={'X-Harness-Token': 't'})
