@@ -301,7 +301,6 @@ static void body_due(void *ctx, struct http_wait *w)
     struct http_conn *c = ex->conn;
 
     conn_enter(c);
-    http_glitch(GLITCH_SLOW_BODY);
     c->ops->body_late(ex);
     conn_leave(c);
 }

@@ -480,6 +480,7 @@ static void h1_body_late(struct http_exchange *ex)
     struct http_conn *c = ex->conn;
     bool started = ex->answer != ANSWER_NONE;
 
+    http_glitch(GLITCH_SLOW_BODY);
     exchange_break(c);
     if (started)
         http_conn_fail(c, true);

@@ -124,11 +124,14 @@ static void request_fill(struct http_exchange *ex, const struct h2_head *head)
     r->start_ns = ev_now_ns(ex->conn->srv->loop);
 }
 
-/* Does the body wait run as it should? */
+/*
+ * Does the body wait run as it should? The library opens a window when half of it is consumed, so
+ * a client may have to wait for us once the handler holds the other half.
+ */
 static void set_body_wait(struct http_exchange *ex)
 {
     bool on = ex->req.has_body && !ex->ended && !ex->dead && ex->answer != ANSWER_WHOLE &&
-              ex->unconsumed < H2_STREAM_WINDOW;
+              ex->unconsumed < H2_STREAM_WINDOW / 2;
 
     if (on)
         http_wait_put(&ex->conn->srv->waits, WAIT_BODY, &ex->body);
@@ -579,11 +582,26 @@ static void h2_abort(struct http_exchange *ex)
     http_conn_dirty(ex->conn);
 }
 
+/* Other streams' handlers may hold so much that this one's client has no window left to send. */
+static bool others_hold(const struct h2_side *h)
+{
+    size_t sum = 0;
+
+    for (struct list *it = h->open.next; it != &h->open; it = it->next)
+        sum += list_entry(it, struct http_exchange, link)->unconsumed;
+    return sum >= H2_CONN_WINDOW / 2;
+}
+
 static void body_late(struct http_exchange *ex)
 {
     bool started = ex->answer != ANSWER_NONE;
     struct str body = STR_INIT;
 
+    if (others_hold(ex->conn->h2)) {
+        set_body_wait(ex);
+        return;
+    }
+    http_glitch(GLITCH_SLOW_BODY);
     http_exchange_gone(ex, false);
     if (started) {
         h2_reset(ex->conn->h2->s, ex->id, H2_CODE_CANCEL);

@@ -32,9 +32,7 @@ static void on_body(void *ctx, struct view piece)
 
     assert_int_equal(s->gones, 0);
     str_addv(&s->body, piece);
-    if (s->echo)
-        http_write(s->ex, piece);
-    if (s->hold)
+    if (s->hold || (s->echo && http_write(s->ex, piece) > HTTP_WRITE_HIGH))
         s->held += piece.n;
     else
         http_consumed(s->ex, piece.n);
@@ -59,6 +57,10 @@ static void on_drain(void *ctx)
     struct seen *s = ctx;
 
     s->drains++;
+    if (s->echo) {
+        http_consumed(s->ex, s->held);
+        s->held = 0;
+    }
     if (s->writing)
         write_some(s);
 }

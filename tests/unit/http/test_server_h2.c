@@ -556,6 +556,32 @@ static void slow_body_is_answered(void **state)
     close_all();
 }
 
+static void stream_without_a_window_is_not_slow(void **state)
+{
+    size_t total = 256 * 1024;
+    char *p = memset(xmalloc(total), 'w', total);
+    int32_t last = 0;
+
+    open_all(&hasty);
+    for (int i = 0; i < 4; i++) { /* their handlers hold the connection's whole window */
+        request("PUT", "/hold", p, total, false);
+        until_seen((size_t)i + 1);
+        while (r.seen[i].held < total)
+            turns(1);
+    }
+    last = request("PUT", "/end", p, total, false);
+    turns(200);
+    assert_int_equal(r.n_seen, 5);
+    assert_int_equal(r.seen[4].body.n, 0);
+    assert_int_equal(r.seen[4].gones, 0);
+    for (int i = 0; i < 4; i++)
+        http_reply(r.seen[i].ex, 204, NULL, 0, VIEW_NONE);
+    rig_until(&r, is_ended, at(last));
+    assert_int_equal(at(last)->status, 204);
+    close_all();
+    xfree(p);
+}
+
 static void stalled_stream_is_cut_off(void **state)
 {
     int32_t a;
@@ -662,6 +688,7 @@ int main(void)
         cmocka_unit_test(nonsense_is_answered_with_goaway),
         cmocka_unit_test(idle_connection_is_closed),
         cmocka_unit_test(slow_body_is_answered),
+        cmocka_unit_test(stream_without_a_window_is_not_slow),
         cmocka_unit_test(stalled_stream_is_cut_off),
         cmocka_unit_test(extended_connect_is_an_upgrade),
         cmocka_unit_test(connect_is_a_tunnel),
