@@ -131,18 +131,17 @@ static struct life *resumed(struct stream *s)
 
 static void call_open(struct stream *s, struct call *call, struct stream_now now)
 {
-    struct life *l = resumed(s);
+    struct life *l = stream_last(s);
     struct commit *c = commit_new(s);
 
-    if (l && !l->closed_wall) {
+    if (l && !l->closed_wall && !l->ended) {
         s->env->note(s->env, s, NOTE_JOINED, 0);
         if (l->open == OPEN_NONE && !l->durable)
             l->open = OPEN_PENDING; /* what came before it has failed, or is not through yet */
         c->open_life = l->id;
         l->opens++;
-    } else if (l && l->closed_wall &&
-               (now.wall - l->closed_wall < s->env->rules->hold_ns ||
-                count_lives(s) >= STREAM_MAX_LIVES)) {
+    } else if (l && ((l->closed_wall && now.wall - l->closed_wall < s->env->rules->hold_ns) ||
+                     count_lives(s) >= STREAM_MAX_LIVES)) {
         s->env->note(s->env, s, NOTE_HELD, 0);
         s->held = true;
         stream_mark_dirty(s);
