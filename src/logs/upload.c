@@ -145,8 +145,8 @@ static void have_link(struct upload *u)
     store_enter(u->store, &u->wait);
 }
 
-/* The decoded answer decides, not its looks; what is no link is the service's trouble: later. Its own
- * refusals are 400 (HP §1.3): another 4xx comes from something on the way. */
+/* The decoded answer decides, not its looks; what is no link is the service's trouble: later. Its
+ * own refusals are 400 (HP §1.3): another 4xx comes from something on the way. */
 static void link_done(void *ctx, const struct fetch_result *r)
 {
     struct upload *u = ctx;

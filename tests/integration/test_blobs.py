@@ -584,6 +584,24 @@ def test_settling(far, gateway_at, upload):
     assert_clean(far, gw)
 
 
+def test_settling_much_after_a_crash(far, gateway_at):
+    """More lines than are merged in the loop, read back from the spool, onto a blob of a few MB."""
+    gw = gateway_at(far.url, stream={'idle': '3s'})
+    api, name = Api(gw.log_url), key('much')
+    api.post_blob(name, ndjson(30000)[:-1])             # without its last line end
+    gw.wait_delivered()
+    texts = ['%d %s\n' % (i, 'y' * 1000) for i in range(3000)]
+    for at in range(0, 3000, 100):
+        assert api.lines(name, texts[at:at + 100]) == 204
+    wait_for(lambda: 'does not know the stream' in gw.log())
+    gw.kill()
+    gw.start()
+    wait_for(lambda: gw.ledger()['settled'] == 3000, 40)
+    assert far.blob(ACCOUNT, name)[:len(ndjson(30000))] == ndjson(30000)
+    assert outs(far.blob(ACCOUNT, name))[30000:] == texts
+    assert stored(far, name)['puts'] == 2
+
+
 def test_settling_without_a_blob(far, gateway_at):
     gw = gateway_at(far.url, stream={'idle': '1s'})
     name = key('none')
