@@ -121,8 +121,7 @@ run_pytest() { # run_pytest NAME LIMIT BINARY ARGUMENTS...
     local name=$1 limit=$2 binary=$3 status totals
     shift 3
     say "$name ..."
-    TAILRACE=$binary quietly "$name" "$limit" "$PYTHON" -m pytest -q -p no:cacheprovider -n "$JOBS" \
-        --dist loadfile "$@"
+    TAILRACE=$binary quietly "$name" "$limit" "$PYTHON" -m pytest -q -p no:cacheprovider -n "$JOBS" "$@"
     status=$?
     totals=$(pytest_totals "$LOG/$name.log" $status)
     [ $status = 0 ] || show "$name" 150
@@ -182,7 +181,7 @@ run_pytest integration 1500 "$INSTALLED" tests/integration
 # Reports of the sanitizers reach a gateway's log, where the tests look for them.
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
-export TSAN_OPTIONS=halt_on_error=0:second_deadlock_stack=1:history_size=4
+export TSAN_OPTIONS=second_deadlock_stack=1:history_size=4:suppressions=$TOP/tests/tsan.supp
 if build asan --prefix=/usr --enable-werror --enable-fault-points --with-sanitizer=address,undefined CFLAGS="-O1 -g"; then
     make_check check-asan "$BUILD/asan" 1200
     run_pytest integration-asan 2400 "$BUILD/asan/tailrace" tests/integration
@@ -197,6 +196,10 @@ fi
 named_check check-outage 600 SECONDS="$OUTAGE_SECONDS"
 named_check check-crash 900 KILLS="$KILLS"
 named_check check-break 1800
+if must demo 600 contrib/demo.sh --seconds 15 --outage 4; then
+    say "$(tail -n 1 "$LOG/demo.log")"
+    count demo 1 0
+fi
 if must distcheck 1800 make -C "$BUILD/plain" -j"$JOBS" distcheck; then
     count distcheck 1 0
 fi
