@@ -24,7 +24,7 @@ static bool spool_has_room(struct ingest *in)
     struct spool_stats st;
 
     spool_stats(in->sh->logs->spool, &st);
-    return st.used_bytes < st.limit_bytes - st.limit_bytes / 10;
+    return st.used_bytes < st.limit_bytes - st.log_bytes - st.limit_bytes / 10;
 }
 
 static void count_refused(struct ingest *in, uint64_t lines)

@@ -51,6 +51,7 @@ static struct spool *spool_alloc(const struct spool_opts *o)
     s->queue.tail = &s->queue.head;
     s->r_tail = &s->r_head;
     s->pub.limit_bytes = limit;
+    s->pub.log_bytes = (uint64_t)s->checkpoint_frames * SPOOL_PAGE;
     locks_init(s);
     return s;
 }

@@ -261,7 +261,8 @@ static void maybe_reserve(struct spool *s)
 
 static void maybe_stats(struct spool *s)
 {
-    if (s->stats_due && (s->bytes_since_stats >= (1 << 20) ||
+    /* Who is to leave room must know of what was taken before a small spool is full. */
+    if (s->stats_due && (s->bytes_since_stats >= TR_MIN((uint64_t)1 << 20, s->limit / 64) ||
                          clock_mono_ns() - s->stats_ns >= STATS_MS * NS_PER_MS))
         writer_stats(s);
 }

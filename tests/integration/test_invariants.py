@@ -135,16 +135,18 @@ def test_invariant_03_one_owner(far, gateway_at):
 def test_invariant_04_order(far, gw):
     client = Client(gw)
     assert client.open() == 204
-    far.stop()
+    far.fault('delay', 'lines', seconds=1)
+    assert client.put('head\n', pos=5) == 204
+    far.wait(lambda h: h.counts()['started'].get('lines'))  # on its way: what follows queues up behind it
     assert client.put('c\n', 'd\n', pos=10) == 204
     assert client.put('a\n', 'b\n', pos=0) == 204           # later, whatever its numbers say
     assert client.put('java 1\n', 'java 2\n', pos=None) == 204
     assert client.put('java 3\n', 'java 4\n', pos=None) == 204  # the same numbers, another body
     assert client.put('java 3\n', 'java 4\n', pos=None) == 204  # the same body: a repetition
     assert client.put('z\n', pos=99) == 204                 # a gap is not waited for
-    far.start()
     gw.wait_delivered()
-    assert lines(far) == ['c\n', 'd\n', 'a\n', 'b\n', 'java 1\n', 'java 2\n', 'java 3\n', 'java 4\n', 'z\n']
+    assert lines(far) == ['head\n', 'c\n', 'd\n', 'a\n', 'b\n', 'java 1\n', 'java 2\n', 'java 3\n',
+                          'java 4\n', 'z\n']
 
 
 def test_invariant_05_no_wiping(far, gw):
@@ -220,8 +222,8 @@ def test_invariant_08_nothing_after_the_close(far, gw):
     gw.start()
     far.start()
     far.wait(lambda h: record(h)['closes'] == 1)
-    gw.wait_delivered()
     assert outs_of(far.blob('acct', key('a'))) == wrote
+    gw.wait_delivered()
     client = Client(gw)
     calls = far.counts()['started']['lines']
     assert client.put('late\n', pos=99) == 204
@@ -267,8 +269,9 @@ def test_invariant_09_conservation(far, gw):
     far.fault('status', 'lines', count=None, code=503)
     far.start()
     wait_for(lambda: gw.ledger()['superseded'] >= 2, what='superseded lines')
-    gw.wait_delivered()
+    far.wait(lambda h: record(h, 'b')['closes'] == 1)
     assert client.put('late\n', pos=9) == 204
+    gw.wait_delivered()
     found, _ = balances()
     assert (found['accepted'], found['late']) == (6, 1)
     gw.kill()
@@ -289,7 +292,7 @@ def test_invariant_10_bounded(far, gateway_at):
             break
         wrote.append(out)
     assert status == 503 and len(wrote) > 20        # lines yield first
-    assert gw.ledger()['refused'] >= 1
+    wait_for(lambda: gw.ledger()['refused'] >= 1, what='the count of refused lines')
     for n in range(3):
         other = Client(gw, 'other%d' % n)
         assert other.open() == 204
