@@ -150,6 +150,8 @@ static const struct conf_row rows[] = {
         .text = "Where finished logs go: as the client asked for, always to the bucket by a "
                 "signed link, or always through Harness (the account setting \"Upload Logs via "
                 "Harness\")."),
+    ROW(BOOL, upload_gzip, "harness.upload-gzip", .deflt = "true", .reloadable = true,
+        .text = "Compress logs for the bucket, where they were found to read back right."),
 
     ROW(ENUM, egress_profile, "egress.profile", .choices = profiles, .deflt = "harness",
         .reloadable = true, .text = "What may be reached besides egress.allow: what a Harness "

@@ -30,6 +30,7 @@ struct config_listen {
 struct config {
     char *harness_url; /* without a trailing slash */
     enum config_uploads upload_logs;
+    bool upload_gzip;
 
     struct config_listen *listen;
     size_t n_listen;

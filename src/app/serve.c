@@ -372,6 +372,7 @@ static void tear_down(struct gateway *g)
         net_listener_free(&g->admin_listeners[i]);
         http_server_free(&g->admin[i]);
     }
+    ev_pool_free(&g->pool); /* while the loops its jobs report to are there */
     logs_free(&g->logs);
     for (i = 0; g->workers && i < g->n_workers; i++)
         worker_fini(&g->workers[i]);
@@ -379,7 +380,6 @@ static void tear_down(struct gateway *g)
     for (i = 0; i < ARRAY_LEN(g->signals); i++)
         ev_signal_free(&g->signals[i]);
     ev_timer_free(&g->drain_timer);
-    ev_pool_free(&g->pool);
     ev_loop_free(&g->loop);
     for (i = 0; i < g->n_old; i++) {
         plan_free(g->old_plans[i]);

@@ -56,6 +56,6 @@ struct logs_settings *settings_from_config(const struct config *c)
     s->blob_max = c->limit_blob;
     s->memory = c->memory_limit;
     s->timeout_ms = (unsigned)c->upstream_timeout_ms;
-    s->gzip = true;
+    s->gzip = c->upload_gzip;
     return s;
 }

@@ -90,7 +90,7 @@ static bool gzip_is_allowed(const struct blob_out *o)
     const struct delivery *d = o->d;
     const struct record *r = d->op.blob;
 
-    return o->up.by_link && d->settings->gzip && !d->sh->hub && !o->plain && !r->compressed &&
+    return o->up.by_link && d->settings->gzip && !d->sh->logs->hub && !o->plain && !r->compressed &&
            r->blob_size >= GZIP_LEAST && r->blob_size <= BLOB_WHOLE_MAX;
 }
 
@@ -184,7 +184,7 @@ static void pack(struct blob_out *o)
 /* The table in architecture.md. Towards a hub the client's own form: the hub decides. */
 static bool goes_by_link(const struct delivery *d)
 {
-    if (d->sh->hub || d->settings->upload == UPLOAD_FOLLOW)
+    if (d->sh->logs->hub || d->settings->upload == UPLOAD_FOLLOW)
         return d->op.blob->by_link;
     return d->settings->upload == UPLOAD_GOOGLEAPIS;
 }

@@ -114,7 +114,7 @@ static void learn_hub(struct shard *sh, const struct fetch_result *r)
 {
     if (r->outcome != FETCH_ANSWERED)
         return;
-    sh->hub = r->gateway.n > 0;
+    logs_learn_hub(sh->logs, r->gateway.n > 0);
     learn_connection(sh, r);
 }
 
@@ -347,7 +347,7 @@ static void lines_send(struct delivery *d)
         return;
     }
     splice(d);
-    if (d->sh->hub) {
+    if (d->sh->logs->hub) {
         add_delivery_id(d);
         if (d->body.n >= ZSTD_LEAST)
             compress_for_hub(d);

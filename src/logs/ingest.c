@@ -188,7 +188,7 @@ static void check_answered(void *ctx, const struct fetch_result *r)
     in->fetch = NULL;
     metric_code(logs->metrics.upstream, "check", r->outcome == FETCH_ANSWERED ? r->status : 0);
     if (r->outcome == FETCH_ANSWERED && r->status == 200) {
-        in->sh->hub = r->gateway.n > 0;
+        logs_learn_hub(in->sh->logs, r->gateway.n > 0);
         shard_cred_proven(in->sh, in->cred);
     }
     if (r->outcome == FETCH_ANSWERED && r->status == 400 &&

@@ -270,6 +270,8 @@ static int read_edge_id(void *ctx, struct view name, struct view value)
 
     if (view_is(name, "edge"))
         l->edge_id = wire_u64(&w);
+    if (view_is(name, "hub"))
+        l->hub = wire_u8(&w) != 0;
     return 0;
 }
 
@@ -314,6 +316,20 @@ int logs_recover(struct logs *l, struct err *e)
 out:
     free_index(&rec);
     return rc;
+}
+
+void logs_learn_hub(struct logs *l, bool hub)
+{
+    struct str value = STR_INIT;
+    struct spool_txn *t;
+
+    if (atomic_exchange(&l->hub, hub) == hub)
+        return;
+    t = spool_txn_new();
+    wire_put_u8(&value, hub);
+    spool_txn_value(t, "self", VIEW_LIT("hub"), str_view(&value));
+    spool_submit(l->spool, t, NULL, NULL);
+    str_fini(&value);
 }
 
 /* --- settings ----------------------------------------------------------------------------- */

@@ -29,6 +29,7 @@ struct logs {
     struct creds *creds;
     struct shapes *shapes;
     uint64_t edge_id;                    /* ours, towards a hub; kept in the spool */
+    atomic_bool hub;                     /* upstream is a tailrace, by its newest answer; kept in the spool */
     struct shard *shards[LOGS_MAX_WORKERS];
     struct ingest_service *services[LOGS_MAX_WORKERS];
     unsigned n_shards;
@@ -42,6 +43,9 @@ struct logs {
     int64_t last_used_at;
     int64_t last_resent;
 };
+
+/* Upstream is, or is not, a tailrace. Kept over a restart, so that the first delivery bears its id. */
+void logs_learn_hub(struct logs *l, bool hub);
 
 void logs_metrics_init(struct logs_metrics *m);
 void metric_code(struct metric_family *f, const char *call, int code); /* count one request */

@@ -75,7 +75,7 @@ static void upload(struct settle *st)
     const struct delivery *d = st->d;
 
     st->up.d = st->d;
-    st->up.by_link = d->settings->upload == UPLOAD_GOOGLEAPIS && !d->sh->hub;
+    st->up.by_link = d->settings->upload == UPLOAD_GOOGLEAPIS && !d->sh->logs->hub;
     st->up.prepare = prepare;
     st->up.done = uploaded;
     st->body = blob_body_of(&st->blob);

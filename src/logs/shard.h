@@ -37,7 +37,6 @@ struct shard {
     struct list barriers;          /* closes that wait for streams of this shard */
     size_t deliveries;             /* under way */
     struct list unsaved;           /* struct shard_commit: to be repeated */
-    bool hub;                      /* upstream is a tailrace */
     int64_t zstd_connections[64];  /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;
     atomic_uint state;             /* enum limiter_state, for the metrics */

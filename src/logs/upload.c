@@ -119,7 +119,7 @@ static void post(struct upload *u)
 /* A hub's ticket is followed as the hub itself is reached; so is a link back to the log service. */
 static bool leads_home(const struct delivery *d, struct view link)
 {
-    return d->sh->hub || link_same_place(link, view_str(d->settings->base));
+    return d->sh->logs->hub || link_same_place(link, view_str(d->settings->base));
 }
 
 static void slot_free(struct store_wait *w);
