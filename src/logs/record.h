@@ -43,6 +43,7 @@ struct record {
     bool hashed;
     bool maybe_sent;         /* in a request whose answer is not known: it may be upstream already */
     uint16_t ahead;          /* how many records it went ahead of when it came (two calls that overlapped) */
+    uint64_t ahead_above;    /* ... and those have this number or a higher one, set if `ahead` */
     struct str meta;         /* encoded; row.meta points here */
     struct str frame;        /* compressed body; row.body points here; given back once durable */
 

@@ -88,6 +88,7 @@ struct stream {
     unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
     unsigned unsure_states;    /* commits under way that store it and may fail, or be repeated later: the next stores it too */
+    uint64_t next_number;      /* above all that are durable */
     uint64_t stored_life;      /* the newest life that the stored state names */
     struct commit *forget;     /* under way */
     bool forgetting, forgotten;

@@ -143,6 +143,7 @@ int stream_decode(struct stream *s, const struct spool_stream_row *row)
 
     s->row.id = row->id;
     s->row.next = row->next;
+    s->next_number = row->next;
     if (wire_u8(&w) != STATE_VERSION)
         return -1;
     s->held = wire_u8(&w) != 0;

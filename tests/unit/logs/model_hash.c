@@ -46,6 +46,7 @@ static void add_record(struct mix *m, const struct record *r)
     add(m, (uint64_t)r->start_ns);
     add(m, (uint64_t)r->acked_ns);
     add(m, (uint64_t)r->ahead * 2 + r->maybe_sent);
+    add(m, r->ahead ? r->ahead_above : 0);
     for (it = r->waiters.next; it != &r->waiters; it = it->next)
         add_text(m, list_entry(it, struct client_call, call.link)->text);
 }
@@ -116,6 +117,7 @@ static void add_stream(struct mix *m, const struct world *w, const struct stream
     add(m, s->singly_left);
     add(m, s->commits + 64 * s->own_commits + 4096 * s->unsure_states + (s->forget ? 1 << 20 : 0));
     add(m, s->stored_life);
+    add(m, s->next_number);
     add(m, (uint64_t)s->last_call);
 }
 
