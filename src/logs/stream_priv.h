@@ -40,6 +40,7 @@ struct life {
     bool blob_log;          /* ... and began as a line does */
     bool broken;            /* an upload came broken, or was refused: close with snapshot unless a whole one is here */
     bool close_snapshot;    /* the client's own close asks for a snapshot */
+    bool snapshot_taken;    /* ... and may have been executed */
     unsigned absent;        /* "not found" in a row, to lines */
     unsigned close_absent;  /* ... and to the close */
     uint64_t n_delivered;   /* lines */

@@ -73,7 +73,8 @@ static void add_life(struct mix *m, const struct life *l)
     add(m, (uint64_t)l->barrier);
     add(m, (uint64_t)(l->closing | l->closing_durable << 1 | l->ended << 2 | l->done << 3 | l->reopened << 4 |
                       l->lines_seen << 5 | l->blob_full << 6 | l->blob_log << 7 | l->broken << 8 |
-                      l->close_snapshot << 9 | l->open_acked << 10 | l->durable << 11) + ((uint64_t)l->opens << 16));
+                      l->close_snapshot << 9 | l->open_acked << 10 | l->durable << 11 |
+                      l->snapshot_taken << 12) + ((uint64_t)l->opens << 16));
     add(m, l->absent);
     add(m, l->close_absent);
     add(m, l->n_delivered);
