@@ -47,6 +47,8 @@ void record_encode(struct record *r)
     wire_put_u64(m, r->life);
     wire_put_u32(m, r->cred);
     wire_put_u32(m, r->ahead);
+    if (r->ahead)
+        wire_put_u64(m, r->ahead_above);
     if (r->hashed) {
         wire_put_u64(m, r->hash.lo);
         wire_put_u64(m, r->hash.hi);
@@ -86,6 +88,8 @@ int record_decode(struct record *r, struct view meta)
     r->life = wire_u64(&w);
     r->cred = wire_u32(&w);
     r->ahead = (uint16_t)wire_u32(&w);
+    if (r->ahead)
+        r->ahead_above = wire_u64(&w);
     if (r->hashed) {
         r->hash.lo = wire_u64(&w);
         r->hash.hi = wire_u64(&w);

@@ -120,6 +120,7 @@ static void record_committed(struct stream *s, struct record *r, struct stream_n
     if (r->hashed)
         recent_settle(s, r, true);
     r->acked_ns = now.mono;
+    s->next_number = TR_MAX(s->next_number, r->row.number + 1);
     r->state = RECORD_WAITING;
     str_fini(&r->frame);
     str_fini(&r->meta);

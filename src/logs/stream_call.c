@@ -187,26 +187,32 @@ static void take_late(struct stream *s, struct call *call)
     commit_send(c);
 }
 
-/*
- * Two calls may overlap (HP §2.2); their `pos` ranges then tell which was written first. `r` goes ahead of those at the
- * end of the queue that were not answered when it began and whose lines all come after its own.
- */
-static unsigned goes_ahead_of(const struct life *l, const struct record *r)
+/* Two calls may overlap (HP §2.2); their `pos` ranges then tell which was written first. May `r` go ahead of `b`, that
+ * was not answered when it began, and whose lines all come after its own? */
+static bool may_pass(const struct record *r, const struct record *b)
+{
+    return b->state != RECORD_SENDING && !(b->acked_ns && b->acked_ns <= r->start_ns) &&
+           b->pos_min > r->pos_max;
+}
+
+/* How many at the end of the queue `r` goes ahead of. Those of them that are not durable yet may fail, so that after a restart
+ * the count alone would reach too far; it says above which number it holds. */
+static void set_ahead(const struct stream *s, const struct life *l, struct record *r)
 {
     const struct list *it;
-    unsigned n = 0;
 
+    r->ahead_above = s->next_number;
     if (r->pos_min == r->pos_max && r->row.lines > 1)
-        return 0; /* a client that does not number its lines (Java sends 0) */
-    for (it = l->lines.prev; it != &l->lines && n < UINT16_MAX; it = it->prev) {
+        return; /* a client that does not number its lines (Java sends 0) */
+    for (it = l->lines.prev; it != &l->lines && r->ahead < UINT16_MAX; it = it->prev) {
         const struct record *b = list_entry(it, struct record, link);
 
-        if (b->state == RECORD_SENDING || (b->acked_ns && b->acked_ns <= r->start_ns) ||
-            b->pos_min <= r->pos_max)
+        if (!may_pass(r, b))
             break;
-        n++;
+        if (b->state != RECORD_COMMITTING)
+            r->ahead_above = TR_MIN(r->ahead_above, b->row.number);
+        r->ahead++;
     }
-    return n;
 }
 
 void life_queue_lines(struct life *l, struct record *r)
@@ -215,7 +221,9 @@ void life_queue_lines(struct life *l, struct record *r)
     unsigned n;
 
     for (n = r->ahead; n > 0 && at->prev != &l->lines; n--) {
-        if (list_entry(at->prev, struct record, link)->pos_min <= r->pos_max)
+        const struct record *b = list_entry(at->prev, struct record, link);
+
+        if (b->pos_min <= r->pos_max || (b->state != RECORD_COMMITTING && b->row.number < r->ahead_above))
             break; /* after a restart: one that it went ahead of has failed */
         at = at->prev;
     }
@@ -344,7 +352,8 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
         r->life = l->id;
         r->cred = call->cred;
         r->start_ns = call->start_ns;
-        r->ahead = (uint16_t)(alone ? goes_ahead_of(l, r) : 0);
+        if (alone)
+            set_ahead(s, l, r);
         r->state = RECORD_COMMITTING;
         if (r->hashed)
             recent_add(s, r->hash, r);

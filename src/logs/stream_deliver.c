@@ -419,7 +419,7 @@ static void close_over(struct stream *s, struct life *l)
     if (l->n_delivered > s->env->rules->snapshot_lines &&
         (l->close_snapshot || (l->broken && !life_has_blob(s, l))))
         note(s, NOTE_TRUNCATED, l->n_delivered - s->env->rules->snapshot_lines);
-    if (l->close_snapshot)
+    if (l->snapshot_taken)
         l->blob_below = 0; /* the stream's own end took the blob's place: it has only what was delivered */
     commit_gone(c, l->close);
     l->close = NULL;
@@ -432,6 +432,8 @@ static void close_result(struct stream *s, struct life *l, const struct op_resul
 {
     struct lane *lane = &s->lanes[LANE_LINES];
 
+    if (r->outcome == OUT_OK || r->outcome == OUT_UNKNOWN || r->outcome == OUT_PARTIAL)
+        l->snapshot_taken |= l->close_snapshot;
     switch (r->outcome) {
     case OUT_OK:
         close_over(s, l);

@@ -41,6 +41,7 @@ struct life {
     bool blob_log;          /* ... and began as a line does */
     bool broken;            /* an upload came broken, or was refused: close with snapshot unless a whole one is here */
     bool close_snapshot;    /* the client's own close asks for a snapshot */
+    bool snapshot_taken;    /* ... and may have been executed */
     unsigned absent;        /* "not found" in a row, to lines */
     unsigned close_absent;  /* ... and to the close */
     uint64_t n_delivered;   /* lines */
@@ -90,6 +91,7 @@ struct stream {
     unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
     unsigned unsure_states;    /* commits under way that store it and may fail, or be repeated later: the next stores it too */
+    uint64_t next_number;      /* above all that are durable */
     uint64_t stored_life;      /* the newest life that the stored state names */
     struct commit *forget;     /* under way */
     bool forgetting, forgotten;

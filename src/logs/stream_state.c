@@ -132,6 +132,7 @@ static void life_decode(struct stream *s, struct wire *w)
     l->blob_log = (flags & LIFE_BLOB_LOG) != 0;
     l->broken = (flags & LIFE_BROKEN) != 0;
     l->close_snapshot = (flags & LIFE_CLOSE_SNAPSHOT) != 0;
+    l->snapshot_taken = l->close_snapshot && l->closing;
     l->open_acked = l->durable = true;
     list_append(&s->lives, &l->link);
 }
@@ -143,6 +144,7 @@ int stream_decode(struct stream *s, const struct spool_stream_row *row)
 
     s->row.id = row->id;
     s->row.next = row->next;
+    s->next_number = row->next;
     if (wire_u8(&w) != STATE_VERSION)
         return -1;
     s->held = wire_u8(&w) != 0;

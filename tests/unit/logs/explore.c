@@ -274,6 +274,7 @@ void run_apply(struct run *r, struct event e)
     case EV_CRASH:
         r->crashes--;
         world_crash(r->w, e.a, e.b);
+        r->last_begun = r->w->now.mono; /* no call lives through it */
         break;
     case EV_HOLD:
         r->holds--;

@@ -60,7 +60,4 @@ struct explored {
 /* Search it all. A broken rule prints the way there and fails the test. */
 void explore(const struct scenario *sc, struct explored *out);
 
-/* Walk `n` random ways through it, with real allocation, for the memory checkers. */
-void explore_randomly(const struct scenario *sc, uint64_t seed, unsigned n);
-
 #endif

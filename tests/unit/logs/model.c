@@ -58,6 +58,7 @@ static void pending_fill(struct world *w, struct pending *p)
     struct list *it, *tmp;
 
     str_clear(&p->row.state);
+    p->row.exists = false;
     p->row.n_lives = 0;
     p->row.closing = 0;
     p->forget = p->c->forget;
@@ -356,7 +357,7 @@ static void store_record(struct world *w, const struct pending *p, struct record
     RULE(w, w->store.streams[p->stream].exists, "a record of a stream that is not stored");
     *to = (struct stored_record){.used = true, .stream = p->stream, .kind = r->row.kind};
     to->id = r->row.id = w->store.next_id++;
-    to->number = r->row.number = ++w->store.streams[p->stream].next;
+    to->number = r->row.number = w->store.streams[p->stream].next++;
     to->at_ns = r->row.at_ns;
     to->lines = r->row.lines;
     str_addv(&to->meta, r->row.meta);

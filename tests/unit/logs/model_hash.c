@@ -46,6 +46,7 @@ static void add_record(struct mix *m, const struct record *r)
     add(m, (uint64_t)r->start_ns);
     add(m, (uint64_t)r->acked_ns);
     add(m, (uint64_t)r->ahead * 2 + r->maybe_sent);
+    add(m, r->ahead ? r->ahead_above : 0);
     for (it = r->waiters.next; it != &r->waiters; it = it->next)
         add_text(m, list_entry(it, struct client_call, call.link)->text);
 }
@@ -72,7 +73,8 @@ static void add_life(struct mix *m, const struct life *l)
     add(m, (uint64_t)l->barrier);
     add(m, (uint64_t)(l->closing | l->closing_durable << 1 | l->ended << 2 | l->done << 3 | l->reopened << 4 |
                       l->lines_seen << 5 | l->blob_full << 6 | l->blob_log << 7 | l->broken << 8 |
-                      l->close_snapshot << 9 | l->open_acked << 10 | l->durable << 11) + ((uint64_t)l->opens << 16));
+                      l->close_snapshot << 9 | l->open_acked << 10 | l->durable << 11 |
+                      l->snapshot_taken << 12) + ((uint64_t)l->opens << 16));
     add(m, l->absent);
     add(m, l->close_absent);
     add(m, l->n_delivered);
@@ -116,6 +118,7 @@ static void add_stream(struct mix *m, const struct world *w, const struct stream
     add(m, s->singly_left);
     add(m, s->commits + 64 * s->own_commits + 4096 * s->unsure_states + (s->forget ? 1 << 20 : 0));
     add(m, s->stored_life);
+    add(m, s->next_number);
     add(m, (uint64_t)s->last_call);
 }
 

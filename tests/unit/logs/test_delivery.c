@@ -982,6 +982,7 @@ static void test_record_round_trip(void **state)
         a->life = 5;
         a->cred = 6;
         a->ahead = 7;
+        a->ahead_above = 70;
         a->hashed = a->by_link = a->compressed = a->snapshot = a->covers = a->log = true;
         a->hash = (struct body_hash){8, 9};
         a->edge = 10;
