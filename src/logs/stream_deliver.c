@@ -43,13 +43,15 @@ static enum op_kind next_for_lines(const struct stream *s)
 static enum op_kind next_for_blobs(const struct stream *s)
 {
     const struct record *r = list_first(&s->blobs, struct record, link);
-    const struct life *l = stream_head(s);
+    const struct life *l = stream_head(s), *oldest = list_first(&s->lives, struct life, link);
     const struct lane *lines = &s->lanes[LANE_LINES];
 
     if (!r || r->state == RECORD_COMMITTING)
         return OP_NONE;
     if (l && r->life > l->id)
-        return OP_NONE; /* a later generation waits until the earlier one is through */
+        return OP_NONE; /* a later generation waits until the earlier one is through, */
+    if (s->own_commits && oldest && oldest->id < r->life)
+        return OP_NONE; /* ... for certain, or a restart would settle its lines into the later one's blob */
     if (lines->busy && (lines->op == OP_CLOSE || lines->op == OP_SETTLE))
         return OP_NONE; /* both may write the same object */
     return s->lanes[LANE_BLOBS].check ? OP_CHECK : OP_BLOB;

@@ -217,6 +217,12 @@ static void add_requests(const struct run *r, struct events *e)
     }
 }
 
+/* Clients try again within seconds, not after the idle time (HP §2.6). */
+static bool client_retries(const struct run *r)
+{
+    return r->clients[0].again || r->clients[1].again;
+}
+
 unsigned run_events(const struct run *r, struct event out[RUN_EVENTS], bool *progress)
 {
     struct events e = {out, 0};
@@ -241,7 +247,7 @@ unsigned run_events(const struct run *r, struct event out[RUN_EVENTS], bool *pro
         add_foreign(r, &e);
     if (r->holds && !r->w->n_pending)
         add(&e, EV_HOLD, 0, 0, 0);
-    if (r->idles && !r->w->n_pending)
+    if (r->idles && !r->w->n_pending && !client_retries(r))
         add(&e, EV_IDLE, 0, 0, 0);
     if (r->crashes)
         add_crashes(r, &e);

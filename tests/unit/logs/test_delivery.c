@@ -970,6 +970,35 @@ static void test_cut_state_is_not_understood(void **state)
     str_fini(&whole);
 }
 
+static void test_records_of_a_state_that_is_not_understood(void **state)
+{
+    struct stream *s = stream_new(&w->env, VIEW_LIT("acc"), VIEW_LIT("k0"));
+    struct spool_stream_row row = {.id = 1, .next = 3, .state = VIEW_LIT("\377")};
+    enum record_kind kinds[] = {RECORD_BLOB, RECORD_LINES, RECORD_CLOSE};
+    struct op op;
+    size_t i;
+
+    (void)state;
+    assert_int_equal(stream_decode(s, &row), -1);
+    for (i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct record *r = record_new(kinds[i]);
+
+        r->life = 77;
+        r->row.number = i;
+        r->row.id = (int64_t)i + 1;
+        r->row.lines = kinds[i] == RECORD_LINES;
+        stream_recover_record(s, r);
+    }
+    w->s[0] = s;
+    stream_recovered(s, w->now);
+    assert_true(stream_ready(s, LANE_BLOBS, w->now) == 0);
+    assert_true(stream_ready(s, LANE_LINES, w->now) == 0);
+    stream_take(s, LANE_LINES, &op);
+    assert_int_equal(op.kind, OP_LINES); /* and no open */
+    stream_take(s, LANE_BLOBS, &op);
+    assert_int_equal(op.kind, OP_BLOB);
+}
+
 static void test_record_round_trip(void **state)
 {
     enum record_kind kinds[] = {RECORD_LINES, RECORD_BLOB, RECORD_CLOSE};
@@ -1079,6 +1108,7 @@ int main(void)
         TEST(test_questions),
         TEST(test_state_round_trip),
         TEST(test_cut_state_is_not_understood),
+        TEST(test_records_of_a_state_that_is_not_understood),
         TEST(test_record_round_trip),
     };
 

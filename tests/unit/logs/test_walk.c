@@ -28,6 +28,12 @@ static const struct scenario scenarios[] = {
                     S('l', "x", .stream = 1, .client = 1), S('q', "", .stream = 1, .client = 1), S('s', ""),
                     S('l', "f"), S('o', ""), S('l', "g"), S('c', "")),
      .faults = 4, .crashes = 2, .holds = 1, .idles = 1, .may = MAY_FAULTS, .poison = 'p'},
+    {.name = "a delegate among others",
+     .steps = STEPS(S('o', ""), S('l', "a", .fail = FAIL_AGAIN), S('l', "bc", .split = 1), S('l', "d"),
+                    S('l', "e", .client = 1), S('o', "", .client = 1), S('s', "", .client = 1), S('l', "f"),
+                    S('s', ""), S('o', ""), S('l', "g"), S('l', "h"), S('s', "")),
+     .faults = 6, .crashes = 1, .holds = 1, .idles = 1, .batch_lines = 2,
+     .may = MAY_FAULTS | MAY_DELAY | MAY_OPEN | MAY_WRITE | MAY_CLOSE | MAY_SNAPSHOT | MAY_EXPIRE},
 };
 
 static struct run *begin(const struct scenario *sc)
