@@ -1,4 +1,5 @@
-/* The rules of delivery, one by one: blobs, closes, settling, retries, and what is stored. HP is docs/harness-protocol.md. */
+/* The rules of delivery, one by one: blobs, closes, settling, retries, and what is stored. HP is
+ * docs/harness-protocol.md. */
 #include "words.h"
 
 #include <setjmp.h>
@@ -360,7 +361,8 @@ static void test_lines_that_overlap_the_blob_are_in_it(void **state)
     call('l', "a");
     before = w->now.mono;
     call('b', "ab");
-    world_call(w, &(struct spec){.kind = 'l', .text = "b", .start_ns = before}); /* its last flush (HP §2.2) */
+    /* its last flush (HP §2.2) */
+    world_call(w, &(struct spec){.kind = 'l', .text = "b", .start_ns = before});
     call('c', "");
     request(OP_BLOB, END_WELL);
     ledger(LEDGER_LINES_SUPERSEDED, 2);
@@ -927,7 +929,9 @@ static void crowded(void)
     world_advance(w, W_HOLD);
     call('o', "");
     call('l', "c");
-    world_call(w, &(struct spec){.kind = 'l', .text = "d", .split = 1, .edge = 9, .edge_life = 3, .number = 5});
+    world_call(w,
+               &(struct spec){
+                   .kind = 'l', .text = "d", .split = 1, .edge = 9, .edge_life = 3, .number = 5});
     call('e', "");
     call('s', "");
     call('o', "");
@@ -1027,7 +1031,8 @@ static void test_record_round_trip(void **state)
         assert_int_equal(record_decode(b, a->row.meta), 0);
         record_encode(b);
         assert_true(view_eq(a->row.meta, b->row.meta));
-        assert_true(b->life == 5 && b->cred == 6 && b->ahead == 7 && b->hash.hi == 9 && b->edge_number == 12);
+        assert_true(b->life == 5 && b->cred == 6 && b->ahead == 7 && b->hash.hi == 9 &&
+                    b->edge_number == 12);
         assert_true(b->hashed && b->by_link && b->compressed && b->snapshot && b->covers && b->log);
         for (n = 0; n < a->row.meta.n; n++) {
             struct record *cut = record_new(kinds[i]);
