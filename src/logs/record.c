@@ -5,7 +5,15 @@
 #include "base/xmem.h"
 
 enum { META_VERSION = 1 };
-enum { META_HASHED = 1, META_BY_LINK = 2, META_COMPRESSED = 4, META_SNAPSHOT = 8, META_COVERS = 16, META_LOG = 32, META_EDGE = 64 };
+enum {
+    META_HASHED = 1 << 0,
+    META_BY_LINK = 1 << 1,
+    META_COMPRESSED = 1 << 2,
+    META_SNAPSHOT = 1 << 3,
+    META_COVERS = 1 << 4,
+    META_LOG = 1 << 5,
+    META_EDGE = 1 << 6,
+};
 
 struct record *record_new(enum record_kind kind)
 {
@@ -38,7 +46,8 @@ void record_encode(struct record *r)
 {
     unsigned flags = (r->hashed ? META_HASHED : 0) | (r->by_link ? META_BY_LINK : 0) |
                      (r->compressed ? META_COMPRESSED : 0) | (r->snapshot ? META_SNAPSHOT : 0) |
-                     (r->covers ? META_COVERS : 0) | (r->log ? META_LOG : 0) | (r->edge ? META_EDGE : 0);
+                     (r->covers ? META_COVERS : 0) | (r->log ? META_LOG : 0) |
+                     (r->edge ? META_EDGE : 0);
     struct str *m = &r->meta;
 
     str_clear(m);

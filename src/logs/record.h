@@ -41,8 +41,10 @@ struct record {
     int64_t acked_ns;      /* monotonic: when its commit was reported; 0 before */
     struct body_hash hash; /* of the whole body of the call; set on its first record only */
     bool hashed;
-    bool maybe_sent;         /* in a request whose answer is not known: it may be upstream already */
-    uint16_t ahead;          /* how many records it went ahead of when it came (two calls that overlapped) */
+    /* in a request whose answer is not known: it may be upstream already */
+    bool maybe_sent;
+    /* how many records it went ahead of when it came (two calls that overlapped) */
+    uint16_t ahead;
     uint64_t ahead_above;    /* ... and those have this number or a higher one, set if `ahead` */
     struct str meta;         /* encoded; row.meta points here */
     struct str frame;        /* compressed body; row.body points here; given back once durable */

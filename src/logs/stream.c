@@ -152,12 +152,13 @@ static void record_refused(struct stream *s, struct record *r)
 
 static bool life_empty(const struct stream *s, const struct life *l)
 {
-    return !l->durable && !l->opens && list_empty(&l->lines) && list_empty(&l->stuck) && !l->close &&
-           !life_blobs_waiting(s, l);
+    return !l->durable && !l->opens && list_empty(&l->lines) && list_empty(&l->stuck) &&
+           !l->close && !life_blobs_waiting(s, l);
 }
 
-/* The call that was to begin the newest life has failed, and nothing else came: it has not begun. An open that was never
- * acknowledged must not go upstream, or it might wipe what its client does without us meanwhile. */
+/* The call that was to begin the newest life has failed, and nothing else came: it has not
+ * begun. An open that was never acknowledged must not go upstream, or it might wipe what its
+ * client does without us meanwhile. */
 static void take_back_life(struct stream *s)
 {
     struct life *l = stream_last(s);
@@ -293,7 +294,8 @@ struct life *stream_life(const struct stream *s, uint64_t id)
     return l;
 }
 
-/* The blob has all lines, and the close will take the display away: live lines need not go any more. */
+/* The blob has all lines, and the close will take the display away: live lines need not go any
+ * more. */
 bool life_superseding(const struct life *l)
 {
     if (!l->blob_below)
@@ -312,7 +314,8 @@ bool life_has_blob(const struct stream *s, const struct life *l)
     return l->blob_below != 0;
 }
 
-/* The stored blob has what was accepted before it, or was on the way when its upload began; not what came later. */
+/* The stored blob has what was accepted before it, or was on the way when its upload began; not
+ * what came later. */
 static bool in_blob(const struct life *l, const struct record *r)
 {
     return r->row.number < l->blob_below || (r->start_ns && r->start_ns < l->blob_start);
@@ -429,7 +432,9 @@ static void prepare_close(struct stream *s, struct life *l)
     if (!l->close || l->close->state == RECORD_COMMITTING || l->closing || !list_empty(&l->lines) ||
         life_blobs_waiting(s, l) || l->open == OPEN_PENDING || s->lanes[LANE_LINES].busy ||
         s->own_commits)
-        return; /* not while marks are under way: one that fails is repeated later, after the closing mark */
+        /* not while marks are under way: one that fails is repeated later, after the closing
+         * mark */
+        return;
     if (l->close->covers && l->barrier != BARRIER_PASSED) {
         if (l->barrier == BARRIER_NEEDED) {
             l->barrier = BARRIER_ASKED;
@@ -509,8 +514,8 @@ static void end_if_idle(struct stream *s, struct stream_now now)
 }
 
 /* A closed stream is remembered for the idle time, so that a second close is known as such; one
- * that ended by itself for as long as it may live upstream, since its client may only be silent, and so
- * one with an open that is held: its client was told that it is open. */
+ * that ended by itself for as long as it may live upstream, since its client may only be silent,
+ * and so one with an open that is held: its client was told that it is open. */
 static bool may_forget(const struct stream *s, struct stream_now now)
 {
     const struct life *l = stream_last(s);

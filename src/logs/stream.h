@@ -1,17 +1,20 @@
 /*
  * A stream and its delivery: the state machine at the heart of tailrace, free of I/O.
  *
- * Client calls come in (stream_call), commits are asked for and reported back (stream_committed), and when upstream may be
- * spoken to the machine says what to send (stream_take) and is told how it ended (stream_result). It knows no sockets, no
- * database and no clock: an environment (struct stream_env) does what it asks, in the product a worker, in the tests an
- * explorer that tries every order of events, faults and crashes.
+ * Client calls come in (stream_call), commits are asked for and reported back (stream_committed),
+ * and when upstream may be spoken to the machine says what to send (stream_take) and is told how it
+ * ended (stream_result). It knows no sockets, no database and no clock: an environment (struct
+ * stream_env) does what it asks, in the product a worker, in the tests an explorer that tries every
+ * order of events, faults and crashes.
  *
- * Words: a *life* is one generation of the stream, from an open (or a first call) to its close. A stream has two
- * *lanes* that may each have one request under way: lines (open, lines, close, settle) and blobs.
+ * Words: a *life* is one generation of the stream, from an open (or a first call) to its close. A
+ * stream has two *lanes* that may each have one request under way: lines (open, lines, close,
+ * settle) and blobs.
  *
  * What must be durable before what (architecture.md, "The log path"):
  *   - an answer follows the commit of its record;
- *   - an open counts as "outcome unknown" in the spool from the moment it is accepted, so that a crash never sends it blindly again;
+ *   - an open counts as "outcome unknown" in the spool from the moment it is accepted, so that a
+ *     crash never sends it blindly again;
  *   - lines leave the spool in the transaction that says the life is open upstream;
  *   - the closing mark is committed before a close is sent.
  */
@@ -28,8 +31,10 @@
 #include "spool/spool.h"
 
 enum {
-    STREAM_MAX_LIVES = 8,     /* generations of one name waiting at once: a client that opens and closes for ever */
-    STREAM_RECENT = 64,       /* bodies remembered to recognise a replay; clients retry within seconds (HP §2.6) */
+    /* generations of one name waiting at once: a client that opens and closes for ever */
+    STREAM_MAX_LIVES = 8,
+    /* bodies remembered to recognise a replay; clients retry within seconds (HP §2.6) */
+    STREAM_RECENT = 64,
     STREAM_RECENT_KEPT = 16,  /* of these, kept over a restart */
     STREAM_EDGES = 4,         /* edges that send to one stream */
     STREAM_ABSENT_TRIES = 4,  /* answers of "not found" to lines before they are believed */
@@ -42,7 +47,8 @@ struct stream_rules {
     int64_t backoff_ns;    /* first step of the retry delay; doubled each time, full jitter */
     int64_t backoff_max_ns;
     int64_t close_retry_ns; /* between closes that are answered "not found" */
-    int64_t batch_delay_ns; /* from one delivery of lines to the next of the same stream; 200 ms at most */
+    /* from one delivery of lines to the next of the same stream; 200 ms at most */
+    int64_t batch_delay_ns;
     uint64_t batch_lines;  /* most lines and bytes of one delivery */
     uint64_t batch_bytes;
     uint64_t snapshot_lines; /* upstream keeps so many for a snapshot (HP §1.5) */
@@ -72,7 +78,8 @@ enum op_outcome {
     OUT_UNKNOWN,   /* perhaps executed */
     OUT_BUSY,      /* answered: not now (429, 503) */
     OUT_PARTIAL,   /* answered with an error after which part of it may be stored (other 5xx) */
-    OUT_ABSENT,    /* the stream is not there, or the service says so (200 to lines, "not found" to a close) */
+    /* the stream is not there, or the service says so (200 to lines, "not found" to a close) */
+    OUT_ABSENT,
     OUT_REJECTED,  /* 4xx: credential or request at fault */
     OUT_TOO_LARGE, /* 413 */
 };
@@ -81,7 +88,8 @@ struct op {
     enum op_kind kind;
     enum stream_lane lane;
     uint64_t life;           /* generation, for the delivery id */
-    struct record **records; /* OP_LINES, OP_SETTLE: in delivery order; the machine's, valid until the result */
+    /* OP_LINES, OP_SETTLE: in delivery order; the machine's, valid until the result */
+    struct record **records;
     size_t n_records;
     uint64_t lines;
     struct record *close;
@@ -129,7 +137,8 @@ enum stream_note {
 struct stream_env {
     const struct stream_rules *rules;
     struct rng *rng;
-    /* Make it durable and call stream_committed later, never from within. Owned by the environment until then. */
+    /* Make it durable and call stream_committed later, never from within. Owned by the
+     * environment until then. */
     void (*commit)(struct stream_env *env, struct commit *c);
     /* The call is done with: answer it. */
     void (*answer)(struct stream_env *env, struct call *call, bool ok);
@@ -137,7 +146,8 @@ struct stream_env {
     void (*release)(struct stream_env *env, struct record *r);
     /* Something may be ready to send: ask stream_ready soon. */
     void (*wake)(struct stream_env *env, struct stream *s);
-    /* A close that covers other streams may go when these have nothing waiting: call stream_barrier_passed. */
+    /* A close that covers other streams may go when these have nothing waiting: call
+     * stream_barrier_passed. */
     void (*barrier)(struct stream_env *env, struct stream *s, struct record *close);
     void (*note)(struct stream_env *env, struct stream *s, enum stream_note what, uint64_t lines);
 };
@@ -148,7 +158,8 @@ void stream_free(struct stream *s);
 
 /* --- recovery ----------------------------------------------------------------------------- */
 
-/* Take over the state that was stored, then every record in order of its id, then stream_recovered. -1: not understood. */
+/* Take over the state that was stored, then every record in order of its id, then
+ * stream_recovered. -1: not understood. */
 int stream_decode(struct stream *s, const struct spool_stream_row *row) TR_MUST_USE;
 void stream_recover_record(struct stream *s, struct record *r);
 void stream_recovered(struct stream *s, struct stream_now now);
@@ -162,19 +173,23 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now);
 /* A commit is durable (`ok`) or did not happen. Frees the commit. */
 void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream_now now);
 
-/* When may the lane send something? 0: now; INT64_MAX: nothing to send; otherwise the monotonic time of the next try. */
+/* When may the lane send something? 0: now; INT64_MAX: nothing to send; otherwise the monotonic
+ * time of the next try. */
 int64_t stream_ready(struct stream *s, enum stream_lane lane, struct stream_now now);
 
 /* Fetch what to send now: only when stream_ready said 0. The lane is busy until stream_result. */
 void stream_take(struct stream *s, enum stream_lane lane, struct op *op);
-void stream_result(struct stream *s, enum stream_lane lane, const struct op_result *r, struct stream_now now);
+void stream_result(struct stream *s, enum stream_lane lane, const struct op_result *r,
+                   struct stream_now now);
 
 void stream_barrier_passed(struct stream *s, struct stream_now now);
 
-/* Ends lives without calls; asks for the stream to be forgotten when nothing is left of it. Call now and then. */
+/* Ends lives without calls; asks for the stream to be forgotten when nothing is left of it. Call
+ * now and then. */
 void stream_sweep(struct stream *s, struct stream_now now);
 
-/* The client's credential was refused and nothing better is known (`until`, monotonic), or it may be tried again (0). */
+/* The client's credential was refused and nothing better is known (`until`, monotonic), or it
+ * may be tried again (0). */
 void stream_hold(struct stream *s, int64_t until);
 
 /* --- questions ---------------------------------------------------------------------------- */
@@ -182,6 +197,7 @@ void stream_hold(struct stream *s, int64_t until);
 bool stream_quiet(const struct stream *s);  /* nothing of it waits to be delivered */
 bool stream_unused(const struct stream *s); /* forgotten: remove it from the table and free it */
 uint64_t stream_backlog_lines(const struct stream *s);
-int64_t stream_oldest_ns(const struct stream *s); /* wall time of the oldest waiting record, 0: none */
+/* wall time of the oldest waiting record, 0: none */
+int64_t stream_oldest_ns(const struct stream *s);
 
 #endif

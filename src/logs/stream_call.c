@@ -43,7 +43,8 @@ struct recent *recent_find(struct stream *s, struct body_hash h)
     return NULL;
 }
 
-/* The record's commit is over. If it failed the same body may come again and is then no repetition. */
+/* The record's commit is over. If it failed the same body may come again and is then no
+ * repetition. */
 void recent_settle(struct stream *s, const struct record *r, bool durable)
 {
     unsigned i;
@@ -187,16 +188,17 @@ static void take_late(struct stream *s, struct call *call)
     commit_send(c);
 }
 
-/* Two calls may overlap (HP §2.2); their `pos` ranges then tell which was written first. May `r` go ahead of `b`, that
- * was not answered when it began, and whose lines all come after its own? */
+/* Two calls may overlap (HP §2.2); their `pos` ranges then tell which was written first. May `r`
+ * go ahead of `b`, that was not answered when it began, and whose lines all come after its own? */
 static bool may_pass(const struct record *r, const struct record *b)
 {
     return b->state != RECORD_SENDING && !(b->acked_ns && b->acked_ns <= r->start_ns) &&
            b->pos_min > r->pos_max;
 }
 
-/* How many at the end of the queue `r` goes ahead of. Those of them that are not durable yet may fail, so that after a restart
- * the count alone would reach too far; it says above which number it holds. */
+/* How many at the end of the queue `r` goes ahead of. Those of them that are not durable yet may
+ * fail, so that after a restart the count alone would reach too far; it says above which number
+ * it holds. */
 static void set_ahead(const struct stream *s, const struct life *l, struct record *r)
 {
     const struct list *it;
@@ -223,7 +225,8 @@ void life_queue_lines(struct life *l, struct record *r)
     for (n = r->ahead; n > 0 && at->prev != &l->lines; n--) {
         const struct record *b = list_entry(at->prev, struct record, link);
 
-        if (b->pos_min <= r->pos_max || (b->state != RECORD_COMMITTING && b->row.number < r->ahead_above))
+        if (b->pos_min <= r->pos_max ||
+            (b->state != RECORD_COMMITTING && b->row.number < r->ahead_above))
             break; /* after a restart: one that it went ahead of has failed */
         at = at->prev;
     }
@@ -305,8 +308,9 @@ static bool edge_is_busy(const struct stream *s, const struct call *call)
 }
 
 /*
- * A delivery from an edge. False if it is taken care of: an edge sends one at a time, so this one repeats one whose answer it
- * did not wait for, and whether that is durable will be known in a moment. "Not now" is the only true answer.
+ * A delivery from an edge. False if it is taken care of: an edge sends one at a time, so this one
+ * repeats one whose answer it did not wait for, and whether that is durable will be known in a
+ * moment. "Not now" is the only true answer.
  */
 static bool edge_may_call(struct stream *s, struct call *call)
 {
@@ -369,8 +373,9 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
 
 /* --- blobs -------------------------------------------------------------------------------- */
 
-/* An upload that cannot be the whole log: the second try of a client that had sent part of its buffer (HP §2.6, §9.2).
- * Lines need not have been seen for that: a short step may upload its log without ever having flushed (HP §2.2). */
+/* An upload that cannot be the whole log: the second try of a client that had sent part of its
+ * buffer (HP §2.6, §9.2). Lines need not have been seen for that: a short step may upload its
+ * log without ever having flushed (HP §2.2). */
 static bool broken_retry(const struct stream *s, const struct call *call, const struct life *l)
 {
     const struct list *it;

@@ -19,8 +19,8 @@ static bool wants_settling(const struct stream *s, const struct life *l)
     return l->ended && !list_empty(&l->stuck) && !life_blobs_waiting(s, l);
 }
 
-/* While a mark is under way nothing more is sent: what a crash makes arrive twice is one batch then, and it is the first
- * that is sent after the restart, so that it can be counted. */
+/* While a mark is under way nothing more is sent: what a crash makes arrive twice is one batch
+ * then, and it is the first that is sent after the restart, so that it can be counted. */
 static enum op_kind next_for_lines(const struct stream *s)
 {
     const struct life *l = stream_head(s);
@@ -43,13 +43,16 @@ static enum op_kind next_for_lines(const struct stream *s)
 static enum op_kind next_for_blobs(const struct stream *s)
 {
     const struct record *r = list_first(&s->blobs, struct record, link);
-    const struct life *l = stream_head(s);
+    const struct life *l = stream_head(s), *oldest = list_first(&s->lives, struct life, link);
     const struct lane *lines = &s->lanes[LANE_LINES];
 
     if (!r || r->state == RECORD_COMMITTING)
         return OP_NONE;
     if (l && r->life > l->id)
-        return OP_NONE; /* a later generation waits until the earlier one is through */
+        return OP_NONE; /* a later generation waits until the earlier one is through, */
+    if (s->own_commits && oldest && oldest->id < r->life)
+        /* ... for certain, or a restart would settle its lines into the later one's blob */
+        return OP_NONE;
     if (lines->busy && (lines->op == OP_CLOSE || lines->op == OP_SETTLE))
         return OP_NONE; /* both may write the same object */
     return s->lanes[LANE_BLOBS].check ? OP_CHECK : OP_BLOB;
@@ -76,7 +79,8 @@ static bool fills_batch(const struct life *l, const struct stream_rules *rules)
     return false;
 }
 
-/* Lines of a quiet stream go at once; those of a busy one gather for a moment, but never once its end is known. */
+/* Lines of a quiet stream go at once; those of a busy one gather for a moment, but never once
+ * its end is known. */
 static int64_t gather_until(const struct stream *s, const struct life *l, int64_t now)
 {
     if (l->next_lines <= now || s->n_batch || l->closed_wall || l->blob_log ||
@@ -115,7 +119,8 @@ static void batch_add(struct stream *s, struct record *r)
     s->batch[s->n_batch++] = r;
 }
 
-bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes, const struct record *r)
+bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes,
+                 const struct record *r)
 {
     const struct stream_rules *rules = s->env->rules;
 
@@ -196,7 +201,8 @@ static void note(struct stream *s, enum stream_note what, uint64_t lines)
     s->env->note(s->env, s, what, lines);
 }
 
-/* Exponential backoff with full jitter; a connection that could not be made is the host's affair, not this stream's. */
+/* Exponential backoff with full jitter; a connection that could not be made is the host's
+ * affair, not this stream's. */
 static void back_off(struct stream *s, struct lane *lane, const struct op_result *r, int64_t now)
 {
     const struct stream_rules *rules = s->env->rules;
@@ -242,7 +248,8 @@ static void open_result(struct stream *s, struct life *l, const struct op_result
         break;
     case OUT_UNKNOWN:
     case OUT_PARTIAL:
-        /* It may have taken effect, and a second open would wipe the stream (HP §1.5): the first lines will tell. */
+        /* It may have taken effect, and a second open would wipe the stream (HP §1.5): the first
+         * lines will tell. */
         l->open = OPEN_UNKNOWN;
         back_off(s, lane, r, now);
         break;
@@ -326,8 +333,11 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
     batch_clear(s);
     l->absent = STREAM_ABSENT_TRIES - 1; /* what follows is offered once; a 204 resets */
     stream_mark_dirty(s);
-    stream_save(s); /* before anything else is sent: they must not go after what comes behind them, or after the close */
-    note(s, now.wall - l->since_wall > s->env->rules->expiry_ns ? NOTE_EXPIRED : NOTE_ABSENT, lines);
+    /* before anything else is sent: they must not go after what comes behind them, or after the
+     * close */
+    stream_save(s);
+    note(s, now.wall - l->since_wall > s->env->rules->expiry_ns ? NOTE_EXPIRED : NOTE_ABSENT,
+         lines);
 }
 
 static void lines_dead(struct stream *s)
@@ -342,7 +352,8 @@ static void lines_dead(struct stream *s)
     commit_send(c);
 }
 
-/* A batch is refused for what is in it: send its records one by one, and bury the one that is at fault. */
+/* A batch is refused for what is in it: send its records one by one, and bury the one that is at
+ * fault. */
 static void lines_refused(struct stream *s)
 {
     size_t i;
@@ -358,7 +369,8 @@ static void lines_refused(struct stream *s)
     went_well(&s->lanes[LANE_LINES]);
 }
 
-/* The batch may be stored now. What of it may have been stored before is there twice, and counted. */
+/* The batch may be stored now. What of it may have been stored before is there twice, and
+ * counted. */
 static void count_resent(struct stream *s)
 {
     int64_t lines = 0;
@@ -420,7 +432,8 @@ static void close_over(struct stream *s, struct life *l)
         (l->close_snapshot || (l->broken && !life_has_blob(s, l))))
         note(s, NOTE_TRUNCATED, l->n_delivered - s->env->rules->snapshot_lines);
     if (l->snapshot_taken)
-        l->blob_below = 0; /* the stream's own end took the blob's place: it has only what was delivered */
+        /* the stream's own end took the blob's place: it has only what was delivered */
+        l->blob_below = 0;
     commit_gone(c, l->close);
     l->close = NULL;
     l->ended = true;
@@ -439,7 +452,8 @@ static void close_result(struct stream *s, struct life *l, const struct op_resul
         close_over(s, l);
         break;
     case OUT_ABSENT:
-        /* "Not found" is both "closed already" and "backend trouble" (HP §7a): ask again for a while. */
+        /* "Not found" is both "closed already" and "backend trouble" (HP §7a): ask again for a
+         * while. */
         if (++l->close_absent >= STREAM_CLOSE_TRIES)
             close_over(s, l);
         else
@@ -539,8 +553,10 @@ static void blob_result(struct stream *s, const struct op_result *r, int64_t now
     }
 }
 
-/* After a 4xx: is it the credential? If it is the environment holds the stream (stream_hold) before it reports. */
-static void check_result(struct stream *s, struct lane *lane, const struct op_result *r, int64_t now)
+/* After a 4xx: is it the credential? If it is the environment holds the stream (stream_hold)
+ * before it reports. */
+static void check_result(struct stream *s, struct lane *lane, const struct op_result *r,
+                         int64_t now)
 {
     switch (r->outcome) {
     case OUT_OK:

@@ -1,5 +1,5 @@
-/* The inside of a stream, shared by stream.c (life-cycle and commits), stream_call.c (client calls),
- * stream_deliver.c (what to send and how it ended) and stream_state.c (the stored form). */
+/* The inside of a stream, shared by stream.c (life-cycle and commits), stream_call.c (client
+ * calls), stream_deliver.c (what to send and how it ended) and stream_state.c (the stored form). */
 #ifndef TR_LOGS_STREAM_PRIV_H
 #define TR_LOGS_STREAM_PRIV_H
 
@@ -35,11 +35,13 @@ struct life {
     bool durable;           /* something of it is in the spool besides its name */
     bool reopened;          /* the open was sent once more after "not found" */
     bool lines_seen;
-    uint64_t blob_below;    /* lines with lower numbers are in a blob that was stored; 0: none was */
+    /* lines with lower numbers are in a blob that was stored; 0: none was */
+    uint64_t blob_below;
     int64_t blob_start;     /* monotonic: when that upload began; 0: before a restart */
     bool blob_full;         /* one that was stored was not empty, */
     bool blob_log;          /* ... and began as a line does */
-    bool broken;            /* an upload came broken, or was refused: close with snapshot unless a whole one is here */
+    /* an upload came broken, or was refused: close with snapshot unless a whole one is here */
+    bool broken;
     bool close_snapshot;    /* the client's own close asks for a snapshot */
     bool snapshot_taken;    /* ... and may have been executed */
     unsigned absent;        /* "not found" in a row, to lines */
@@ -81,7 +83,8 @@ struct stream {
     unsigned n_recent, cap_recent, recent_at;
     struct edge_mark edges[STREAM_EDGES]; /* what is durable */
     struct list edge_calls;    /* struct call.link: from edges, their commits under way */
-    bool marks_dirty;          /* what is known of repeats is ahead of the stored state: it goes with the next records */
+    /* what is known of repeats is ahead of the stored state: it goes with the next records */
+    bool marks_dirty;
     struct lane lanes[LANE_COUNT];
     int64_t held_until;        /* credential refused; monotonic */
     struct record **batch;     /* SENDING lines, or stuck ones being settled */
@@ -90,7 +93,8 @@ struct stream {
     unsigned commits;          /* under way */
     unsigned own_commits;      /* of these, the ones no client waits for */
     bool dirty;                /* the stored state is behind */
-    unsigned unsure_states;    /* commits under way that store it and may fail, or be repeated later: the next stores it too */
+    /* commits under way that store it and may fail, or be repeated later: the next stores it too */
+    unsigned unsure_states;
     uint64_t next_number;      /* above all that are durable */
     uint64_t stored_life;      /* the newest life that the stored state names */
     struct commit *forget;     /* under way */
@@ -112,7 +116,8 @@ void commit_gone(struct commit *c, struct record *r);
 void commit_send(struct commit *c);
 void stream_mark_dirty(struct stream *s);
 void stream_save(struct stream *s);       /* a commit of the state alone, if dirty */
-void stream_tidy(struct stream *s, struct stream_now now); /* bring lives forward as far as they go by themselves */
+/* bring lives forward as far as they go by themselves */
+void stream_tidy(struct stream *s, struct stream_now now);
 
 struct life *life_new(struct stream *s, enum open_state open, struct stream_now now);
 void life_free(struct life *l);
@@ -124,7 +129,8 @@ bool life_superseding(const struct life *l);
 bool life_has_blob(const struct stream *s, const struct life *l);
 /* Lines that need not go any more leave with `c`; returns how many. */
 uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c);
-void life_queue_lines(struct life *l, struct record *r); /* at the end, but ahead of r->ahead others */
+/* at the end, but ahead of r->ahead others */
+void life_queue_lines(struct life *l, struct record *r);
 bool life_blobs_waiting(const struct stream *s, const struct life *l);
 void recent_add(struct stream *s, struct body_hash h, struct record *r);
 struct recent *recent_find(struct stream *s, struct body_hash h);
@@ -133,6 +139,7 @@ void recent_settle(struct stream *s, const struct record *r, bool durable);
 void edge_accepted(struct stream *s, uint64_t edge, uint64_t life, uint64_t number);
 void batch_clear(struct stream *s);
 /* Would `r` still go into a batch that has so much? */
-bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes, const struct record *r);
+bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes,
+                 const struct record *r);
 
 #endif

@@ -41,7 +41,8 @@ static uint32_t count_stuck(const struct life *l)
 static void life_encode(const struct life *l, struct str *out)
 {
     wire_put_u64(out, l->id);
-    /* An open that is about to be sent may have been by the time this is read: never send it blindly. */
+    /* An open that is about to be sent may have been by the time this is read: never send it
+     * blindly. */
     wire_put_u8(out, (uint8_t)(l->open == OPEN_PENDING ? OPEN_UNKNOWN : l->open));
     wire_put_u32(out, life_flags(l));
     wire_put_u64(out, (uint64_t)l->since_wall);
@@ -69,8 +70,8 @@ static void edges_encode(const struct stream *s, struct str *out)
     }
 }
 
-/* The newest bodies that are durable. One whose commit is under way may fail, and must not be taken for a repetition then;
- * if it does not, its record is in the spool and says so itself. */
+/* The newest bodies that are durable. One whose commit is under way may fail, and must not be
+ * taken for a repetition then; if it does not, its record is in the spool and says so itself. */
 static void recent_encode(const struct stream *s, struct str *out)
 {
     struct body_hash kept[STREAM_RECENT_KEPT];
@@ -229,8 +230,8 @@ void stream_recover_record(struct stream *s, struct record *r)
     }
 }
 
-/* Whoever calls from now on calls after these were answered. Lines that upstream would not take go on waiting for the end,
- * and those of a life that has ended are there to be settled. */
+/* Whoever calls from now on calls after these were answered. Lines that upstream would not take
+ * go on waiting for the end, and those of a life that has ended are there to be settled. */
 static void take_up_lines(struct life *l, int64_t now)
 {
     struct list *it, *tmp;
@@ -266,7 +267,8 @@ static void mark_first_batch(struct stream *s)
     }
 }
 
-/* Its close is over; the commit that was to take it out of the spool was being repeated when another stored the state. */
+/* Its close is over; the commit that was to take it out of the spool was being repeated when
+ * another stored the state. */
 static void close_gone(struct stream *s, struct life *l)
 {
     struct commit *c = commit_new(s);

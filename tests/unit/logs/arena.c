@@ -1,4 +1,5 @@
-/* Takes the place of base/xmem.c in the programs that link it: size classes over one static block. */
+/* Takes the place of base/xmem.c in the programs that link it: size classes over one static
+ * block. */
 #include "arena.h"
 
 #include <stdint.h>

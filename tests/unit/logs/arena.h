@@ -1,4 +1,5 @@
-/* All memory of a world in one block at a fixed place, so that a state can be saved and restored by copying it. */
+/* All memory of a world in one block at a fixed place, so that a state can be saved and restored
+ * by copying it. */
 #ifndef TESTS_LOGS_ARENA_H
 #define TESTS_LOGS_ARENA_H
 

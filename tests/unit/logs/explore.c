@@ -1,4 +1,5 @@
-/* A run of a scenario: its clients, what can happen next, and the trace of a run that breaks a rule. */
+/* A run of a scenario: its clients, what can happen next, and the trace of a run that breaks a
+ * rule. */
 #include "explore_priv.h"
 
 #include <setjmp.h>
@@ -57,10 +58,12 @@ uint64_t run_hash(const struct run *r)
         const struct client *c = &r->clients[i];
 
         h = (h ^ (c->next + 64 * (unsigned)(c->call + 1) + 8192 * (unsigned)c->again +
-                  16384 * (unsigned)c->stopped)) * 0x9e3779b97f4a7c15ULL;
+                  16384 * (unsigned)c->stopped)) *
+            0x9e3779b97f4a7c15ULL;
         h ^= h >> 29;
     }
-    h = (h ^ (r->faults + 16 * r->crashes + 256 * r->holds + 4096 * r->idles)) * 0xd6e8feb86659fd93ULL;
+    h = (h ^ (r->faults + 16 * r->crashes + 256 * r->holds + 4096 * r->idles)) *
+        0xd6e8feb86659fd93ULL;
     return h ^ (uint64_t)r->last_begun;
 }
 
@@ -114,7 +117,8 @@ static void clients_see(struct run *r)
 
         if (c->call < 0 || !r->w->calls[c->call].answered)
             continue;
-        if (!r->w->calls[c->call].ok && !c->again && step->fail != FAIL_GO_ON && step->fail != FAIL_STOP) {
+        if (!r->w->calls[c->call].ok && !c->again && step->fail != FAIL_GO_ON &&
+            step->fail != FAIL_STOP) {
             c->again = true;
         } else {
             if (!r->w->calls[c->call].ok && step->fail == FAIL_STOP)
@@ -217,6 +221,12 @@ static void add_requests(const struct run *r, struct events *e)
     }
 }
 
+/* Clients try again within seconds, not after the idle time (HP §2.6). */
+static bool client_retries(const struct run *r)
+{
+    return r->clients[0].again || r->clients[1].again;
+}
+
 unsigned run_events(const struct run *r, struct event out[RUN_EVENTS], bool *progress)
 {
     struct events e = {out, 0};
@@ -241,7 +251,7 @@ unsigned run_events(const struct run *r, struct event out[RUN_EVENTS], bool *pro
         add_foreign(r, &e);
     if (r->holds && !r->w->n_pending)
         add(&e, EV_HOLD, 0, 0, 0);
-    if (r->idles && !r->w->n_pending)
+    if (r->idles && !r->w->n_pending && !client_retries(r))
         add(&e, EV_IDLE, 0, 0, 0);
     if (r->crashes)
         add_crashes(r, &e);
@@ -295,14 +305,20 @@ void run_apply(struct run *r, struct event e)
 /* --- for people ----------------------------------------------------------------------------- */
 
 static const char *const op_names[] = {
-    [OP_NONE] = "nothing", [OP_OPEN] = "open", [OP_LINES] = "lines", [OP_CLOSE] = "close",
+    [OP_NONE] = "nothing", [OP_OPEN] = "open",     [OP_LINES] = "lines", [OP_CLOSE] = "close",
     [OP_BLOB] = "blob",    [OP_SETTLE] = "settle", [OP_CHECK] = "check",
 };
 
 static const char *const end_names[END_N] = {
-    [END_WELL] = "well", [END_NOT_SENT] = "not sent", [END_BUSY] = "busy", [END_LOST] = "executed, answer lost",
-    [END_UNSENT] = "not executed, answer lost", [END_LATE] = "answer lost, executed later",
-    [END_LIE] = "not there (a lie)", [END_HALF] = "half stored", [END_REJECTED] = "rejected",
+    [END_WELL] = "well",
+    [END_NOT_SENT] = "not sent",
+    [END_BUSY] = "busy",
+    [END_LOST] = "executed, answer lost",
+    [END_UNSENT] = "not executed, answer lost",
+    [END_LATE] = "answer lost, executed later",
+    [END_LIE] = "not there (a lie)",
+    [END_HALF] = "half stored",
+    [END_REJECTED] = "rejected",
     [END_TOO_LARGE] = "too large",
 };
 
@@ -313,18 +329,21 @@ void run_describe(const struct run *r, struct event e)
     switch (e.type) {
     case EV_CALL:
         printf("call %c '%s'%s by client %u\n", r->sc->steps[r->clients[e.a].next].kind,
-               r->sc->steps[r->clients[e.a].next].text ? r->sc->steps[r->clients[e.a].next].text : "",
+               r->sc->steps[r->clients[e.a].next].text ? r->sc->steps[r->clients[e.a].next].text
+                                                       : "",
                r->clients[e.a].again ? " again" : "", e.a);
         break;
     case EV_COMMIT:
-        printf("commit %s%s\n", e.a ? "fails" : "succeeds", r->w->pending[0].c->call ? " (a client waits)" : "");
+        printf("commit %s%s\n", e.a ? "fails" : "succeeds",
+               r->w->pending[0].c->call ? " (a client waits)" : "");
         break;
     case EV_TAKE:
         printf("take, stream %u lane %u\n", e.a, e.b);
         break;
     case EV_END:
         op_text(&r->w->inflight[e.a][e.b], text);
-        printf("%s '%s' of stream %u ends: %s\n", op_names[r->w->inflight[e.a][e.b].kind], text, e.a, end_names[e.c]);
+        printf("%s '%s' of stream %u ends: %s\n", op_names[r->w->inflight[e.a][e.b].kind], text,
+               e.a, end_names[e.c]);
         break;
     case EV_LATE:
         printf("late %s '%s' is executed\n", op_names[r->w->late[e.a].kind], r->w->late[e.a].text);

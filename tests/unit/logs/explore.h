@@ -19,7 +19,8 @@ struct step {
     enum on_fail fail;
     unsigned client;  /* 0 or 1: each makes its calls one after the other */
     int stream;
-    bool early;       /* it began when the call before it, of whichever client, was made: they overlap */
+    /* it began when the call before it, of whichever client, was made: they overlap */
+    bool early;
     bool zeros;
     uint64_t edge, life, number;
     unsigned split;

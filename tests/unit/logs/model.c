@@ -133,7 +133,8 @@ static void env_barrier(struct stream_env *env, struct stream *s, struct record 
     w->barrier[stream_index(w, s)] = close;
 }
 
-static void env_note(struct stream_env *env, struct stream *s, enum stream_note what, uint64_t lines)
+static void env_note(struct stream_env *env, struct stream *s, enum stream_note what,
+                     uint64_t lines)
 {
     struct world *w = world_of(env);
 
@@ -183,7 +184,8 @@ struct world *world_new(void)
 
 /* --- clients -------------------------------------------------------------------------------- */
 
-static struct record *new_lines(const struct spec *spec, const char *text, size_t n, uint64_t number)
+static struct record *new_lines(const struct spec *spec, const char *text, size_t n,
+                                uint64_t number)
 {
     struct record *r = record_new(RECORD_LINES);
     size_t i;
@@ -213,7 +215,8 @@ static void fill_lines(struct client_call *c, const struct spec *spec)
             r->hash = c->call.hash;
         }
         list_append(&c->call.records, &r->link);
-        c->parts[c->call.n_parts] = (struct call_part){spec->number + c->call.n_parts, r->row.lines};
+        c->parts[c->call.n_parts] =
+            (struct call_part){spec->number + c->call.n_parts, r->row.lines};
         c->call.n_parts++;
     }
     c->call.parts = c->parts;
@@ -282,7 +285,8 @@ static bool reversed(const char *first, const char *second)
     return true;
 }
 
-/* How this call may change places with those before it: they overlap, and its lines all come first. */
+/* How this call may change places with those before it: they overlap, and its lines all come
+ * first. */
 static void note_overlap(struct world *w, const struct client_call *c)
 {
     const char *at;
@@ -314,8 +318,8 @@ int world_call(struct world *w, const struct spec *spec)
         ASSERT(index < W_CALLS);
     }
     c = &w->calls[index];
-    *c = (struct client_call){.used = true, .stream = spec->stream, .kind = spec->kind,
-                              .zeros = spec->zeros};
+    *c = (struct client_call){
+        .used = true, .stream = spec->stream, .kind = spec->kind, .zeros = spec->zeros};
     snprintf(c->text, sizeof(c->text), "%s", spec->text ? spec->text : "");
     w->now.mono++;
     w->now.wall++;
@@ -401,13 +405,16 @@ static void check_gone(struct world *w, const struct commit *c, int stream, uint
     const struct up_stream *up = &w->up[stream];
 
     if (c->ledger[LEDGER_LINES_DELIVERED]) {
-        RULE(w, !(bits & ~letters(up->history)), "lines are called delivered that upstream never got");
+        RULE(w, !(bits & ~letters(up->history)),
+             "lines are called delivered that upstream never got");
         w->delivered |= bits;
     } else if (c->ledger[LEDGER_LINES_SUPERSEDED]) {
-        RULE(w, !(bits & ~w->in_whole_blob), "lines are called superseded that are in no stored blob");
+        RULE(w, !(bits & ~w->in_whole_blob),
+             "lines are called superseded that are in no stored blob");
         w->superseded |= bits;
     } else if (c->ledger[LEDGER_LINES_SETTLED]) {
-        RULE(w, !(bits & ~letters(up->content) & ~w->excused), "lines are called settled that are not in the blob");
+        RULE(w, !(bits & ~letters(up->content) & ~w->excused),
+             "lines are called settled that are not in the blob");
         w->settled |= bits;
     } else if (c->dead) {
         w->dead |= bits;
@@ -491,10 +498,13 @@ static void store_apply(struct world *w, struct pending *p)
         facts_of(w, p->stream, stream_last(c->stream)->id)->broken = true;
     if (p->forget) {
         for (i = 0; i < W_RECORDS; i++)
-            RULE(w, !w->store.records[i].used || w->store.records[i].dead ||
-                        w->store.records[i].stream != p->stream, "a stream with records is forgotten");
+            RULE(w,
+                 !w->store.records[i].used || w->store.records[i].dead ||
+                     w->store.records[i].stream != p->stream,
+                 "a stream with records is forgotten");
         str_fini(&w->store.streams[p->stream].state);
-        w->store.streams[p->stream] = (struct stored_stream){.next = w->store.streams[p->stream].next};
+        w->store.streams[p->stream] =
+            (struct stored_stream){.next = w->store.streams[p->stream].next};
     }
     oracle_store(w);
 }
@@ -556,7 +566,8 @@ struct op *world_take(struct world *w, int stream, enum stream_lane lane)
     return op;
 }
 
-/* Lines that may be there twice when this request is executed: their records were in one whose answer was lost. */
+/* Lines that may be there twice when this request is executed: their records were in one whose
+ * answer was lost. */
 static uint64_t resent_lines(const struct world *w, const struct op *op)
 {
     uint64_t lines = 0;
@@ -744,7 +755,8 @@ static void recover(struct world *w)
 
     for (i = 0; i < W_STREAMS; i++) {
         struct stored_stream *from = &w->store.streams[i];
-        struct spool_stream_row row = {.id = i + 1, .next = from->next, .state = str_view(&from->state)};
+        struct spool_stream_row row = {
+            .id = i + 1, .next = from->next, .state = str_view(&from->state)};
 
         if (!from->exists)
             continue;

@@ -1,10 +1,10 @@
 /*
- * A world for the stream machine: a durable store, the Harness log service and clients, all in memory and under the
- * control of the test, with the rules they must keep checked at every step (the oracle).
- *
- * Every log line is one letter; its place in the alphabet is its `pos`. A body, a record, a stream's content and a blob are
- * strings of letters, so that a failing run can be read. Letters are unique in a world, and each names one line of one stream.
- *
+ * A world for the stream machine: a durable store, the Harness log service and clients, all in
+ * memory and under the control of the test, with the rules they must keep checked at every step
+ * (the oracle).
+ * Every log line is one letter; its place in the alphabet is its `pos`. A body, a record, a
+ * stream's content and a blob are strings of letters, so that a failing run can be read. Letters
+ * are unique in a world, and each names one line of one stream.
  * Time stands still except where a test moves it: a call moves the clocks by one.
  */
 #ifndef TESTS_LOGS_MODEL_H
@@ -101,7 +101,8 @@ struct life_facts {
     unsigned opens;         /* executed upstream */
     bool late_open;         /* one of them later than it was answered for */
     bool close_taken, closing_durable, close_durable;
-    bool broken;            /* a broken upload was accepted, or a whole one refused, before the close was due */
+    /* a broken upload was accepted, or a whole one refused, before the close was due */
+    bool broken;
     unsigned wholes;        /* whole ones that are stored, or will be */
     bool lines;             /* lines were acknowledged */
     bool snapshot;          /* the client's close asks for it */
@@ -117,8 +118,9 @@ struct client_call {
     struct call_part parts[8];
 };
 
-/* A call as a test asks for it. Kinds: o open, l lines, b blob, e empty blob, h blob without its head (text[0] is '~'),
- * c close, s close with snapshot, p close of a prefix that covers the other stream too, q the same with snapshot. */
+/* A call as a test asks for it. Kinds: o open, l lines, b blob, e empty blob, h blob without its
+ * head (text[0] is '~'), c close, s close with snapshot, p close of a prefix that covers the
+ * other stream too, q the same with snapshot. */
 struct spec {
     char kind;
     const char *text;
@@ -154,7 +156,8 @@ struct world {
 
     /* the oracle's memory, as bits of letters ('a' is bit 0) */
     uint32_t durable, acked, late_lines, delivered, superseded, settled, dead;
-    uint32_t excused;     /* upstream's content of it was destroyed by somebody else, or as its client wished */
+    /* upstream's content of it was destroyed by somebody else, or as its client wished */
+    uint32_t excused;
     uint32_t unsure;      /* sent in a request whose answer was lost, or that a crash cut off */
     uint32_t in_whole_blob; /* was in a whole blob that was stored */
     uint32_t scrambled;   /* its place may be wrong: a request was executed late */
@@ -187,8 +190,9 @@ void world_free(struct world *w);
 /* A client calls. Returns its index in w->calls. */
 int world_call(struct world *w, const struct spec *spec);
 
-/* The oldest commit becomes durable and is reported, or fails: one that a client waits for is reported as failed, another
- * is repeated behind those that wait already, as the environment does it. */
+/* The oldest commit becomes durable and is reported, or fails: one that a client waits for is
+ * reported as failed, another is repeated behind those that wait already, as the environment
+ * does it. */
 void world_commit(struct world *w, bool ok);
 void world_commit_all(struct world *w);
 
@@ -201,8 +205,9 @@ void world_late(struct world *w, unsigned i); /* a late request is executed now 
 bool world_barrier_ready(const struct world *w, int stream);
 void world_barrier(struct world *w, int stream);
 
-/* The machine is gone, after the first `applied` commits became durable unreported, and after upstream executed the
- * requests whose bits (stream * LANE_COUNT + lane) are set in `executed`. A new one takes up what is in the store. */
+/* The machine is gone, after the first `applied` commits became durable unreported, and after
+ * upstream executed the requests whose bits (stream * LANE_COUNT + lane) are set in `executed`.
+ * A new one takes up what is in the store. */
 void world_crash(struct world *w, unsigned applied, unsigned executed);
 
 void world_advance(struct world *w, int64_t by); /* time passes; sweeps */
@@ -210,7 +215,8 @@ void world_advance(struct world *w, int64_t by); /* time passes; sweeps */
 /* Everything goes well from now on: commits and requests, until nothing happens any more. */
 void world_run(struct world *w);
 
-/* The end of all time: run, let everything end by itself, and see that nothing is left over and nothing is missing. */
+/* The end of all time: run, let everything end by itself, and see that nothing is left over and
+ * nothing is missing. */
 void world_finish(struct world *w);
 
 void world_print(const struct world *w);

@@ -1,5 +1,6 @@
-/* A state of the world as one number. Whatever can make a difference later goes in; where things lie in memory, what only
- * counts (attempts, wakes, notes) and the generator of the jitter (which is zero here) do not. */
+/* A state of the world as one number. Whatever can make a difference later goes in; where things
+ * lie in memory, what only counts (attempts, wakes, notes) and the generator of the jitter
+ * (which is zero here) do not. */
 #include "model.h"
 
 struct mix {
@@ -8,7 +9,8 @@ struct mix {
 
 static void add(struct mix *m, uint64_t v)
 {
-    unsigned __int128 p = (unsigned __int128)(m->a ^ v ^ 0x9e3779b97f4a7c15ULL) * (m->b ^ 0xbf58476d1ce4e5b9ULL);
+    unsigned __int128 p =
+        (unsigned __int128)(m->a ^ v ^ 0x9e3779b97f4a7c15ULL) * (m->b ^ 0xbf58476d1ce4e5b9ULL);
 
     m->a = (uint64_t)p ^ (uint64_t)(p >> 64) ^ m->b;
     m->b = m->b * 0xd6e8feb86659fd93ULL + v + 1;
@@ -71,10 +73,11 @@ static void add_life(struct mix *m, const struct life *l)
         add_record(m, l->close);
     add(m, (uint64_t)l->closed_wall);
     add(m, (uint64_t)l->barrier);
-    add(m, (uint64_t)(l->closing | l->closing_durable << 1 | l->ended << 2 | l->done << 3 | l->reopened << 4 |
-                      l->lines_seen << 5 | l->blob_full << 6 | l->blob_log << 7 | l->broken << 8 |
-                      l->close_snapshot << 9 | l->open_acked << 10 | l->durable << 11 |
-                      l->snapshot_taken << 12) + ((uint64_t)l->opens << 16));
+    add(m, (uint64_t)(l->closing | l->closing_durable << 1 | l->ended << 2 | l->done << 3 |
+                      l->reopened << 4 | l->lines_seen << 5 | l->blob_full << 6 | l->blob_log << 7 |
+                      l->broken << 8 | l->close_snapshot << 9 | l->open_acked << 10 |
+                      l->durable << 11 | l->snapshot_taken << 12) +
+               ((uint64_t)l->opens << 16));
     add(m, l->absent);
     add(m, l->close_absent);
     add(m, l->n_delivered);
@@ -108,7 +111,8 @@ static void add_stream(struct mix *m, const struct world *w, const struct stream
     for (i = 0; i < LANE_COUNT; i++) {
         const struct lane *lane = &s->lanes[i];
 
-        add(m, (uint64_t)(lane->busy | lane->check << 1 | lane->credential_good << 2) + (uint64_t)lane->op * 8);
+        add(m, (uint64_t)(lane->busy | lane->check << 1 | lane->credential_good << 2) +
+                   (uint64_t)lane->op * 8);
         add(m, lane->not_before > w->now.mono ? (uint64_t)lane->not_before : 0);
     }
     for (i = 0; i < s->n_batch; i++)
@@ -134,7 +138,8 @@ static void add_pending(struct mix *m, const struct pending *p)
         add_text(m, str_c(&list_entry(it, struct record, commit_link)->text));
     for (i = 0; i < c->n_gone; i++)
         add(m, (uint64_t)c->gone[i]->row.id);
-    add(m, (uint64_t)(c->state | c->forget << 1 | c->closing << 2 | (c->dead != NULL) << 3) + (c->n_gone << 8));
+    add(m, (uint64_t)(c->state | c->forget << 1 | c->closing << 2 | (c->dead != NULL) << 3) +
+               (c->n_gone << 8));
     add(m, c->open_life);
     add(m, c->newest_life);
     if (c->call)
@@ -195,7 +200,8 @@ static void add_oracle(struct mix *m, const struct world *w)
     add_bytes(m, w->may_swap, sizeof(w->may_swap));
     add_bytes(m, w->life_of, sizeof(w->life_of));
     add_bytes(m, w->lives, w->n_lives * sizeof(w->lives[0]));
-    add(m, w->resent_most * 2 + (uint64_t)w->crashed + ((uint64_t)w->idled << 60) + (w->dups << 20) + (w->dups_uncounted << 40));
+    add(m, w->resent_most * 2 + (uint64_t)w->crashed + ((uint64_t)w->idled << 60) +
+               (w->dups << 20) + (w->dups_uncounted << 40));
 }
 
 uint64_t world_hash(const struct world *w)

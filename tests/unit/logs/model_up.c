@@ -1,4 +1,5 @@
-/* The Harness log service as HP §1.5 and §7a describe it, and the rules that every request and every commit must keep. */
+/* The Harness log service as HP §1.5 and §7a describe it, and the rules that every request and
+ * every commit must keep. */
 #include "model.h"
 
 #include <stdio.h>
@@ -30,11 +31,13 @@ void op_text(const struct op *op, char out[W_TEXT])
 
 /* --- what upstream does --------------------------------------------------------------------- */
 
-/* The rule on opens (invariant 5): an open never destroys what its own generation has written. An open that upstream
- * executes after it let its caller believe it had not cannot be told from one that was lost: after STREAM_ABSENT_TRIES
- * honest answers "not there" the machine sends the open again, and whichever of the two comes second wipes. Nothing on the
- * wire can prevent that, so what a *late* open wipes is excused, and so is a second execution while the stream is absent
- * (there is nothing to wipe: it was executed, somebody closed it, and the answers say what a lost open says). */
+/* The rule on opens (invariant 5): an open never destroys what its own generation has written.
+ * An open that upstream executes after it let its caller believe it had not cannot be told from
+ * one that was lost: after STREAM_ABSENT_TRIES honest answers "not there" the machine sends the
+ * open again, and whichever of the two comes second wipes. Nothing on the wire can prevent that,
+ * so what a *late* open wipes is excused, and so is a second execution while the stream is
+ * absent (there is nothing to wipe: it was executed, somebody closed it, and the answers say
+ * what a lost open says). */
 static void execute_open(struct world *w, int stream, uint64_t life, bool late)
 {
     struct up_stream *up = &w->up[stream];
@@ -44,7 +47,8 @@ static void execute_open(struct world *w, int stream, uint64_t life, bool late)
 
     f->opens++;
     f->late_open |= late;
-    RULE(w, !up->exists || f->opens == 1 || f->late_open, "an open is executed twice in a generation");
+    RULE(w, !up->exists || f->opens == 1 || f->late_open,
+         "an open is executed twice in a generation");
     for (at = up->entries; up->exists && *at && !f->late_open; at++)
         RULE(w, *at < 'a' || w->life_of[*at - 'a'] < life, "an open wipes its own generation");
     w->excused |= wiped;
@@ -59,7 +63,8 @@ static void check_place(struct world *w, const struct up_stream *up, char c, boo
     for (at = up->history; *at; at++) {
         int y = *at - 'a';
 
-        if (*at < 'a' || late || (w->scrambled & (letters((char[]){c, 0}) | letters((char[]){*at, 0}))))
+        if (*at < 'a' || late ||
+            (w->scrambled & (letters((char[]){c, 0}) | letters((char[]){*at, 0}))))
             continue;
         RULE(w, w->seq[y] < w->seq[c - 'a'] || (w->may_swap[y] & (1u << (c - 'a'))),
              "lines arrive upstream in another order than they were acknowledged in");
@@ -108,11 +113,13 @@ static void add_letters(char *to, const char *from)
     }
 }
 
-/* A blob is replaced. What it loses may only be of older lives, or what the client itself put there and replaces.
+/* A blob is replaced. What it loses may only be of older lives, or what the client itself put there
+ * and replaces.
  *
- * One thing more is let pass: lines that were settled because their stream had been silent for so long that it counted as
- * ended, and whose client then comes back and closes it with a snapshot, while upstream has a stream again. The records are
- * gone by then, and the snapshot is the client's own wish. */
+ * One thing more is let pass: lines that were settled because their stream had been silent for
+ * so long that it counted as ended, and whose client then comes back and closes it with a
+ * snapshot, while upstream has a stream again. The records are gone by then, and the snapshot is
+ * the client's own wish. */
 static void replace_blob(struct world *w, int stream, const char *text, uint64_t life, bool client)
 {
     struct up_stream *up = &w->up[stream];
@@ -195,9 +202,11 @@ static enum op_outcome execute_settle(struct world *w, int stream, const struct 
         if (k <= n && memcmp(up->content + n - k, text, k) == 0)
             break;
     }
-    /* A snapshot whose outcome a crash hid may have replaced the blob: then better twice than not at all. */
-    RULE(w, (w->crashed && f->snapshot && f->wholes) ||
-                !(letters(text + k) & letters(up->content) & ~w->unsure & ~w->scrambled),
+    /* A snapshot whose outcome a crash hid may have replaced the blob: then better twice than
+     * not at all. */
+    RULE(w,
+         (w->crashed && f->snapshot && f->wholes) ||
+             !(letters(text + k) & letters(up->content) & ~w->unsure & ~w->scrambled),
          "lines are settled that the blob has");
     up->blob = true;
     add_letters(up->content, text + k);
@@ -350,9 +359,11 @@ static void taken_lines(struct world *w, const struct op *op)
     size_t i;
 
     op_text(op, text);
-    RULE(w, !op->again || w->crashed || (letters(text) & w->unsure), "a batch is called repeated and is not");
+    RULE(w, !op->again || w->crashed || (letters(text) & w->unsure),
+         "a batch is called repeated and is not");
     for (i = 0; i < op->n_records; i++) {
-        RULE(w, stored(w, op->records[i]->row.id), "lines are sent that are not durable, or not any more");
+        RULE(w, stored(w, op->records[i]->row.id),
+             "lines are sent that are not durable, or not any more");
         RULE(w, op->records[i]->life == op->life, "lines of another generation are sent");
     }
 }
@@ -378,11 +389,14 @@ static void taken_close(struct world *w, int stream, const struct op *op, struct
     for (i = 0; i < W_RECORDS; i++) {
         const struct stored_record *r = &w->store.records[i];
 
-        if (!r->used || r->dead || r->stream != stream || r->kind != RECORD_LINES || r->id > op->close->row.id)
+        if (!r->used || r->dead || r->stream != stream || r->kind != RECORD_LINES ||
+            r->id > op->close->row.id)
             continue;
         RULE(w, is_stuck(l, r->id), "a close is sent while lines before it still wait");
     }
-    RULE(w, op->snapshot || op->close->snapshot || op->close->covers || !f->broken || f->wholes || !f->lines,
+    RULE(w,
+         op->snapshot || op->close->snapshot || op->close->covers || !f->broken || f->wholes ||
+             !f->lines,
          "the close after a broken upload has no snapshot");
     RULE(w, !op->snapshot || !f->wholes, "a snapshot is asked for over a whole blob");
     f->close_taken = true;
@@ -405,7 +419,8 @@ void oracle_taken(struct world *w, int stream, const struct op *op)
         RULE(w, !f->close_taken && !f->closing_durable, "something is sent after the close");
     switch (op->kind) {
     case OP_OPEN:
-        RULE(w, row_names(&w->store.streams[stream], op->life), "an open is sent that is not durable");
+        RULE(w, row_names(&w->store.streams[stream], op->life),
+             "an open is sent that is not durable");
         break;
     case OP_LINES:
         taken_lines(w, op);
@@ -436,15 +451,21 @@ void oracle_store(struct world *w)
             lines += (int64_t)r->lines;
         blobs += r->kind == RECORD_BLOB;
     }
-    RULE(w, n[LEDGER_LINES_SPOOLED] == lines, "the ledger's spooled lines are not those in the store");
-    RULE(w, n[LEDGER_BLOBS_SPOOLED] == blobs, "the ledger's spooled blobs are not those in the store");
-    RULE(w, n[LEDGER_LINES_ACCEPTED] ==
-                n[LEDGER_LINES_DELIVERED] + n[LEDGER_LINES_SPOOLED] + n[LEDGER_LINES_SUPERSEDED] +
-                    n[LEDGER_LINES_SETTLED] + n[LEDGER_LINES_LATE] + n[LEDGER_LINES_REFUSED] +
-                    n[LEDGER_LINES_DEAD], "the ledger of lines does not balance");
-    RULE(w, n[LEDGER_BLOBS_ACCEPTED] ==
-                n[LEDGER_BLOBS_DELIVERED] + n[LEDGER_BLOBS_SPOOLED] + n[LEDGER_BLOBS_REPEATED] +
-                    n[LEDGER_BLOBS_BROKEN] + n[LEDGER_BLOBS_DEAD], "the ledger of blobs does not balance");
+    RULE(w, n[LEDGER_LINES_SPOOLED] == lines,
+         "the ledger's spooled lines are not those in the store");
+    RULE(w, n[LEDGER_BLOBS_SPOOLED] == blobs,
+         "the ledger's spooled blobs are not those in the store");
+    RULE(w,
+         n[LEDGER_LINES_ACCEPTED] == n[LEDGER_LINES_DELIVERED] + n[LEDGER_LINES_SPOOLED] +
+                                         n[LEDGER_LINES_SUPERSEDED] + n[LEDGER_LINES_SETTLED] +
+                                         n[LEDGER_LINES_LATE] + n[LEDGER_LINES_REFUSED] +
+                                         n[LEDGER_LINES_DEAD],
+         "the ledger of lines does not balance");
+    RULE(w,
+         n[LEDGER_BLOBS_ACCEPTED] == n[LEDGER_BLOBS_DELIVERED] + n[LEDGER_BLOBS_SPOOLED] +
+                                         n[LEDGER_BLOBS_REPEATED] + n[LEDGER_BLOBS_BROKEN] +
+                                         n[LEDGER_BLOBS_DEAD],
+         "the ledger of blobs does not balance");
     for (i = 0; i < LEDGER_N; i++)
         RULE(w, n[i] >= 0, "a ledger row is below nothing");
 }
@@ -461,7 +482,8 @@ static void check_left_over(const struct world *w)
     int i;
 
     for (i = 0; i < W_RECORDS; i++)
-        RULE(w, !w->store.records[i].used || w->store.records[i].dead, "a record is left in the store for ever");
+        RULE(w, !w->store.records[i].used || w->store.records[i].dead,
+             "a record is left in the store for ever");
     for (i = 0; i < W_STREAMS; i++)
         RULE(w, !w->store.streams[i].exists, "a stream is remembered for ever");
     for (i = 0; i < (int)w->n_calls; i++)
@@ -470,19 +492,25 @@ static void check_left_over(const struct world *w)
 
 static void check_lines(const struct world *w)
 {
-    uint32_t all = w->delivered | w->superseded | w->settled | w->dead, there = w->excused | w->dead;
+    uint32_t all = w->delivered | w->superseded | w->settled | w->dead,
+             there = w->excused | w->dead;
     const int64_t *n = w->store.ledger;
     int i;
 
     for (i = 0; i < W_STREAMS; i++)
         there |= letters(w->up[i].entries) | letters(w->up[i].content);
-    RULE(w, count(all) == count(w->delivered) + count(w->superseded) + count(w->settled) + count(w->dead),
+    RULE(w,
+         count(all) ==
+             count(w->delivered) + count(w->superseded) + count(w->settled) + count(w->dead),
          "a line is accounted for twice");
     RULE(w, all == w->durable, "an accepted line is not accounted for");
     RULE(w, !(w->acked & ~(all | w->late_lines)), "an acknowledged line is lost");
     RULE(w, !(all & ~there), "a line is accounted for and upstream does not have it");
-    RULE(w, n[LEDGER_LINES_DELIVERED] == count(w->delivered) && n[LEDGER_LINES_SETTLED] == count(w->settled) &&
-                n[LEDGER_LINES_SUPERSEDED] == count(w->superseded) && n[LEDGER_LINES_DEAD] == count(w->dead),
+    RULE(w,
+         n[LEDGER_LINES_DELIVERED] == count(w->delivered) &&
+             n[LEDGER_LINES_SETTLED] == count(w->settled) &&
+             n[LEDGER_LINES_SUPERSEDED] == count(w->superseded) &&
+             n[LEDGER_LINES_DEAD] == count(w->dead),
          "the ledger says something else than what happened");
     RULE(w, (uint64_t)n[LEDGER_LINES_RESENT] + w->dups_uncounted >= w->dups,
          "lines were sent again and not counted");
@@ -525,7 +553,8 @@ static void print_life(const struct life *l)
            l->close ? " close" : "", l->closing ? " closing" : "", l->ended ? " ended" : "",
            l->done ? " done" : "");
     for (it = l->lines.next; it != &l->lines; it = it->next)
-        printf(" %s/%d", str_c(&list_entry(it, struct record, link)->text), list_entry(it, struct record, link)->state);
+        printf(" %s/%d", str_c(&list_entry(it, struct record, link)->text),
+               list_entry(it, struct record, link)->state);
     printf(" stuck");
     for (it = l->stuck.next; it != &l->stuck; it = it->next)
         printf(" %s", str_c(&list_entry(it, struct record, link)->text));
@@ -548,8 +577,9 @@ void world_print(const struct world *w)
     print_letters("excused", w->excused);
     printf(" pending=%u\n", w->n_pending);
     for (i = 0; i < W_STREAMS; i++) {
-        printf("  upstream %d: %s entries '%s' blob %s '%s'\n", i, w->up[i].exists ? "open" : "absent",
-               w->up[i].entries, w->up[i].blob ? "stored" : "none", w->up[i].content);
+        printf("  upstream %d: %s entries '%s' blob %s '%s'\n", i,
+               w->up[i].exists ? "open" : "absent", w->up[i].entries,
+               w->up[i].blob ? "stored" : "none", w->up[i].content);
         for (it = w->s[i] ? w->s[i]->lives.next : NULL; it && it != &w->s[i]->lives; it = it->next)
             print_life(list_entry(it, struct life, link));
     }
@@ -557,7 +587,7 @@ void world_print(const struct world *w)
         const struct stored_record *r = &w->store.records[i];
 
         if (r->used)
-            printf("  stored %lld: stream %d kind %d '%s'%s\n", (long long)r->id, r->stream, r->kind, r->text,
-                   r->dead ? " dead" : "");
+            printf("  stored %lld: stream %d kind %d '%s'%s\n", (long long)r->id, r->stream,
+                   r->kind, r->text, r->dead ? " dead" : "");
     }
 }

@@ -1,4 +1,5 @@
-/* The rules of delivery, one by one: blobs, closes, settling, retries, and what is stored. HP is docs/harness-protocol.md. */
+/* The rules of delivery, one by one: blobs, closes, settling, retries, and what is stored. HP is
+ * docs/harness-protocol.md. */
 #include "words.h"
 
 #include <setjmp.h>
@@ -360,7 +361,8 @@ static void test_lines_that_overlap_the_blob_are_in_it(void **state)
     call('l', "a");
     before = w->now.mono;
     call('b', "ab");
-    world_call(w, &(struct spec){.kind = 'l', .text = "b", .start_ns = before}); /* its last flush (HP §2.2) */
+    /* its last flush (HP §2.2) */
+    world_call(w, &(struct spec){.kind = 'l', .text = "b", .start_ns = before});
     call('c', "");
     request(OP_BLOB, END_WELL);
     ledger(LEDGER_LINES_SUPERSEDED, 2);
@@ -927,7 +929,9 @@ static void crowded(void)
     world_advance(w, W_HOLD);
     call('o', "");
     call('l', "c");
-    world_call(w, &(struct spec){.kind = 'l', .text = "d", .split = 1, .edge = 9, .edge_life = 3, .number = 5});
+    world_call(w,
+               &(struct spec){
+                   .kind = 'l', .text = "d", .split = 1, .edge = 9, .edge_life = 3, .number = 5});
     call('e', "");
     call('s', "");
     call('o', "");
@@ -970,6 +974,35 @@ static void test_cut_state_is_not_understood(void **state)
     str_fini(&whole);
 }
 
+static void test_records_of_a_state_that_is_not_understood(void **state)
+{
+    struct stream *s = stream_new(&w->env, VIEW_LIT("acc"), VIEW_LIT("k0"));
+    struct spool_stream_row row = {.id = 1, .next = 3, .state = VIEW_LIT("\377")};
+    enum record_kind kinds[] = {RECORD_BLOB, RECORD_LINES, RECORD_CLOSE};
+    struct op op;
+    size_t i;
+
+    (void)state;
+    assert_int_equal(stream_decode(s, &row), -1);
+    for (i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct record *r = record_new(kinds[i]);
+
+        r->life = 77;
+        r->row.number = i;
+        r->row.id = (int64_t)i + 1;
+        r->row.lines = kinds[i] == RECORD_LINES;
+        stream_recover_record(s, r);
+    }
+    w->s[0] = s;
+    stream_recovered(s, w->now);
+    assert_true(stream_ready(s, LANE_BLOBS, w->now) == 0);
+    assert_true(stream_ready(s, LANE_LINES, w->now) == 0);
+    stream_take(s, LANE_LINES, &op);
+    assert_int_equal(op.kind, OP_LINES); /* and no open */
+    stream_take(s, LANE_BLOBS, &op);
+    assert_int_equal(op.kind, OP_BLOB);
+}
+
 static void test_record_round_trip(void **state)
 {
     enum record_kind kinds[] = {RECORD_LINES, RECORD_BLOB, RECORD_CLOSE};
@@ -998,7 +1031,8 @@ static void test_record_round_trip(void **state)
         assert_int_equal(record_decode(b, a->row.meta), 0);
         record_encode(b);
         assert_true(view_eq(a->row.meta, b->row.meta));
-        assert_true(b->life == 5 && b->cred == 6 && b->ahead == 7 && b->hash.hi == 9 && b->edge_number == 12);
+        assert_true(b->life == 5 && b->cred == 6 && b->ahead == 7 && b->hash.hi == 9 &&
+                    b->edge_number == 12);
         assert_true(b->hashed && b->by_link && b->compressed && b->snapshot && b->covers && b->log);
         for (n = 0; n < a->row.meta.n; n++) {
             struct record *cut = record_new(kinds[i]);
@@ -1079,6 +1113,7 @@ int main(void)
         TEST(test_questions),
         TEST(test_state_round_trip),
         TEST(test_cut_state_is_not_understood),
+        TEST(test_records_of_a_state_that_is_not_understood),
         TEST(test_record_round_trip),
     };
 

@@ -1,4 +1,5 @@
-/* The rules of the stream machine, one by one. HP is docs/harness-protocol.md; the invariants are architecture.md §4's. */
+/* The rules of the stream machine, one by one. HP is docs/harness-protocol.md; the invariants
+ * are architecture.md §4's. */
 #include "words.h"
 
 #include <setjmp.h>
@@ -497,8 +498,10 @@ static void test_another_generation_repeats_nothing(void **state)
 
 static int from_edge(const char *text, uint64_t edge, uint64_t number)
 {
-    return world_call(w, &(struct spec){.kind = 'l', .text = text, .split = 1, .edge = edge, .edge_life = 1,
-                                        .number = number});
+    return world_call(
+        w,
+        &(struct spec){
+            .kind = 'l', .text = text, .split = 1, .edge = edge, .edge_life = 1, .number = number});
 }
 
 static void test_edge_repeats_in_part(void **state)
@@ -536,7 +539,8 @@ static void test_edge_whose_commit_fails(void **state)
 
 static void test_edge_that_does_not_wait(void **state)
 {
-    int first = from_edge("ab", 7, 1), second = from_edge("ab", 7, 1), other = from_edge("cd", 8, 1);
+    int first = from_edge("ab", 7, 1), second = from_edge("ab", 7, 1),
+        other = from_edge("cd", 8, 1);
 
     (void)state;
     assert_true(answered(second));
@@ -567,12 +571,18 @@ static void test_more_edges_than_are_remembered(void **state)
 
     (void)state;
     for (i = 0; i < 6; i++) {
-        world_call(w, &(struct spec){.kind = 'l', .text = text[i], .split = 1, .edge = i + 1,
-                                     .edge_life = i + 1, .number = 1});
+        world_call(w, &(struct spec){.kind = 'l',
+                                     .text = text[i],
+                                     .split = 1,
+                                     .edge = i + 1,
+                                     .edge_life = i + 1,
+                                     .number = 1});
         world_commit_all(w);
     }
     ledger(LEDGER_LINES_ACCEPTED, 6);
-    world_call(w, &(struct spec){.kind = 'l', .text = "f", .split = 1, .edge = 6, .edge_life = 6, .number = 1});
+    world_call(w,
+               &(struct spec){
+                   .kind = 'l', .text = "f", .split = 1, .edge = 6, .edge_life = 6, .number = 1});
     world_commit_all(w);
     ledger(LEDGER_LINES_ACCEPTED, 6);
 }

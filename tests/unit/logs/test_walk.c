@@ -1,4 +1,5 @@
-/* Random ways through longer scripts than can be explored, with real allocation, for the memory checkers. */
+/* Random ways through longer scripts than can be explored, with real allocation, for the memory
+ * checkers. */
 #include "explore_priv.h"
 
 #include <setjmp.h>
@@ -8,26 +9,52 @@
 #include <cmocka.h>
 #include "base/bug.h"
 
-#define S(k, t, ...) {.kind = (k), .text = (t), ##__VA_ARGS__}
-#define STEPS(...)   ((const struct step[]){__VA_ARGS__, {.kind = 0}})
+#define S(k, t, ...)                                                                               \
+    {                                                                                              \
+        .kind = (k), .text = (t), ##__VA_ARGS__                                                    \
+    }
+#define STEPS(...) ((const struct step[]){__VA_ARGS__, {.kind = 0}})
 
 enum { WALKS = 1500 };
 
 static const struct scenario scenarios[] = {
     {.name = "three lives and an edge",
      .steps = STEPS(S('o', "", .fail = FAIL_AGAIN), S('l', "abc", .split = 1), S('l', "d"),
-                    S('b', "abcd", .fail = FAIL_EMPTY), S('c', ""), S('o', ""), S('l', "e", .fail = FAIL_AGAIN),
-                    S('l', "f"), S('s', ""), S('o', ""), S('l', "g"), S('l', "h"), S('b', "abcdefgh"), S('c', ""),
-                    S('l', "yz", .client = 1, .stream = 1, .split = 1, .edge = 3, .life = 1, .number = 1, .fail = FAIL_AGAIN),
-                    S('l', "yzx", .client = 1, .stream = 1, .split = 1, .edge = 3, .life = 1, .number = 1,
-                      .fail = FAIL_AGAIN)),
-     .faults = 5, .crashes = 2, .holds = 2, .idles = 1, .may = MAY_FAULTS | MAY_EXPIRE, .batch_lines = 3},
+                    S('b', "abcd", .fail = FAIL_EMPTY), S('c', ""), S('o', ""),
+                    S('l', "e", .fail = FAIL_AGAIN), S('l', "f"), S('s', ""), S('o', ""),
+                    S('l', "g"), S('l', "h"), S('b', "abcdefgh"), S('c', ""),
+                    S('l', "yz", .client = 1, .stream = 1, .split = 1, .edge = 3, .life = 1,
+                      .number = 1, .fail = FAIL_AGAIN),
+                    S('l', "yzx", .client = 1, .stream = 1, .split = 1, .edge = 3, .life = 1,
+                      .number = 1, .fail = FAIL_AGAIN)),
+     .faults = 5,
+     .crashes = 2,
+     .holds = 2,
+     .idles = 1,
+     .may = MAY_FAULTS | MAY_EXPIRE,
+     .batch_lines = 3},
     {.name = "two streams, a prefix and overlaps",
-     .steps = STEPS(S('o', ""), S('l', "a"), S('l', "p"), S('l', "e"), S('l', "bcd", .client = 1, .early = true,
-                                                                      .after = 4),
-                    S('l', "x", .stream = 1, .client = 1), S('q', "", .stream = 1, .client = 1), S('s', ""),
-                    S('l', "f"), S('o', ""), S('l', "g"), S('c', "")),
-     .faults = 4, .crashes = 2, .holds = 1, .idles = 1, .may = MAY_FAULTS, .poison = 'p'},
+     .steps = STEPS(S('o', ""), S('l', "a"), S('l', "p"), S('l', "e"),
+                    S('l', "bcd", .client = 1, .early = true, .after = 4),
+                    S('l', "x", .stream = 1, .client = 1), S('q', "", .stream = 1, .client = 1),
+                    S('s', ""), S('l', "f"), S('o', ""), S('l', "g"), S('c', "")),
+     .faults = 4,
+     .crashes = 2,
+     .holds = 1,
+     .idles = 1,
+     .may = MAY_FAULTS,
+     .poison = 'p'},
+    {.name = "a delegate among others",
+     .steps =
+         STEPS(S('o', ""), S('l', "a", .fail = FAIL_AGAIN), S('l', "bc", .split = 1), S('l', "d"),
+               S('l', "e", .client = 1), S('o', "", .client = 1), S('s', "", .client = 1),
+               S('l', "f"), S('s', ""), S('o', ""), S('l', "g"), S('l', "h"), S('s', "")),
+     .faults = 6,
+     .crashes = 1,
+     .holds = 1,
+     .idles = 1,
+     .batch_lines = 2,
+     .may = MAY_FAULTS | MAY_DELAY | MAY_OPEN | MAY_WRITE | MAY_CLOSE | MAY_SNAPSHOT | MAY_EXPIRE},
 };
 
 static struct run *begin(const struct scenario *sc)
@@ -51,7 +78,8 @@ static void walk(const struct scenario *sc, struct rng *rng)
         while (first < n && events[first].type != EV_CRASH)
             first++;
         ASSERT(explore_path.n < RUN_DEPTH);
-        explore_path.events[explore_path.n] = events[rng_below(rng, rng_below(rng, 30) && first ? first : n)];
+        explore_path.events[explore_path.n] =
+            events[rng_below(rng, rng_below(rng, 30) && first ? first : n)];
         run_apply(r, explore_path.events[explore_path.n++]);
     }
     explore_path.finish = true;
@@ -77,7 +105,8 @@ int main(void)
     size_t i;
 
     for (i = 0; i < ARRAY_LEN(scenarios); i++) {
-        tests[i] = (struct CMUnitTest){.name = scenarios[i].name, .test_func = test_walks,
+        tests[i] = (struct CMUnitTest){.name = scenarios[i].name,
+                                       .test_func = test_walks,
                                        .initial_state = (void *)(uintptr_t)&scenarios[i]};
     }
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,8 @@ int tear_down(void **state);
 int begin(char kind, const char *text); /* A call is made; its index. */
 bool answered(int call);
 void call(char kind, const char *text); /* A call that is accepted and durable. */
-void request(enum op_kind kind, enum ending how); /* One request of that kind, to stream 0, and its end; what it commits is durable. */
+/* One request of that kind, to stream 0, and its end; what it commits is durable. */
+void request(enum op_kind kind, enum ending how);
 void request_times(enum op_kind kind, enum ending how, unsigned n);
 void nothing_ready(void);
 void take_lines(const char *text); /* The next request is for these lines. */
