@@ -17,8 +17,8 @@ static void direct_done(void *ctx, const struct fetch_result *r)
     in->failed = r->status >= 300;
 }
 
-/* Method and path upstream of what can go directly; false for the rest. An upload by ticket would need
- * a signed link first, and its client tries again. */
+/* Method and path upstream of what can go directly; false for the rest. An upload by ticket would
+ * need a signed link first, and its client tries again. */
 static bool direct_path(const struct ingest *in, const char **method, const char **path)
 {
     static const struct {
@@ -59,7 +59,8 @@ bool direct_start(struct ingest *in)
     str_adds(&in->url, settings->base);
     str_addv(&in->url, in->prefix);
     str_adds(&in->url, path);
-    str_addv(&in->url, str_view(in->kind == TARGET_CLOSE ? &in->target.close_query : &in->target.query));
+    str_addv(&in->url,
+             str_view(in->kind == TARGET_CLOSE ? &in->target.close_query : &in->target.query));
     cred_apply(in->sh->logs->creds, in->cred, &in->field, &param);
     str_addv(&in->url, str_view(&param));
     str_fini(&param);

@@ -1,7 +1,7 @@
 /*
- * Direct calls: while the spool cannot commit but upstream answers, a call is passed on as it is and its client
- * gets upstream's own answer (architecture, invariant 10). Only for streams of which nothing waits in the spool, so
- * that no order is broken.
+ * Direct calls: while the spool cannot commit but upstream answers, a call is passed on as it is
+ * and its client gets upstream's own answer (architecture, invariant 10). Only for streams of which
+ * nothing waits in the spool, so that no order is broken.
  */
 #ifndef TR_LOGS_DIRECT_H
 #define TR_LOGS_DIRECT_H

@@ -12,14 +12,14 @@
 enum { LOGS_MAX_WORKERS = 64 };
 
 struct logs_metrics {
-    struct metric_family *requests;   /* client_requests: call, code */
-    struct metric_family *upstream;   /* upstream_requests: call, code */
-    struct metric_family *ack;        /* ack_seconds: call */
-    struct metric_family *delivery;   /* delivery_seconds: call */
-    struct metric_family *notes;      /* stream_events: event */
+    struct metric_family *requests; /* client_requests: call, code */
+    struct metric_family *upstream; /* upstream_requests: call, code */
+    struct metric_family *ack;      /* ack_seconds: call */
+    struct metric_family *delivery; /* delivery_seconds: call */
+    struct metric_family *notes;    /* stream_events: event */
     struct metric *note[NOTE_N];
     struct metric *memory;
-    struct metric *direct;            /* direct_calls */
+    struct metric *direct; /* direct_calls */
 };
 
 struct logs {
@@ -28,23 +28,26 @@ struct logs {
     struct aead_key ticket_key;
     struct creds *creds;
     struct shapes *shapes;
-    uint64_t edge_id;                    /* ours, towards a hub; kept in the spool */
-    atomic_bool hub;                     /* upstream is a tailrace, by its newest answer; kept in the spool */
+    uint64_t edge_id; /* ours, towards a hub; kept in the spool */
+    atomic_bool hub;  /* upstream is a tailrace, by its newest answer; kept in the spool */
     struct shard *shards[LOGS_MAX_WORKERS];
     struct ingest_service *services[LOGS_MAX_WORKERS];
     unsigned n_shards;
     struct logs_settings *settings;
-    struct logs_settings **old;          /* replaced ones: freed at the end, since requests may still use them */
+    struct logs_settings *
+        *old; /* replaced ones: freed at the end, since requests may still use them */
     unsigned n_old;
-    atomic_uint_fast64_t memory_used;    /* bodies of accepted records in memory */
-    atomic_uint_fast64_t unproven_used;  /* bytes spooled for credentials upstream has not taken yet */
+    atomic_uint_fast64_t memory_used; /* bodies of accepted records in memory */
+    atomic_uint_fast64_t
+        unproven_used; /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;
-    uint64_t last_used;                  /* of the spool, at the last scrape */
+    uint64_t last_used; /* of the spool, at the last scrape */
     int64_t last_used_at;
     int64_t last_resent;
 };
 
-/* Upstream is, or is not, a tailrace. Kept over a restart, so that the first delivery bears its id. */
+/* Upstream is, or is not, a tailrace. Kept over a restart, so that the first delivery bears its id.
+ */
 void logs_learn_hub(struct logs *l, bool hub);
 
 void logs_metrics_init(struct logs_metrics *m);

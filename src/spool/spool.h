@@ -162,7 +162,7 @@ void spool_ledger(struct spool *s, int64_t out[LEDGER_N]); /* as of the last com
 struct spool_stats {
     uint64_t used_bytes;  /* pages in use and the write-ahead log */
     uint64_t limit_bytes;
-    uint64_t log_bytes;   /* of the limit: what the write-ahead log may use, and the database may not */
+    uint64_t log_bytes;   /* of the limit: for the write-ahead log only */
     uint64_t written_bytes; /* handed to the disk since start */
     uint64_t commits, transactions, failed;
     int64_t oldest_at_ns; /* wall time of the oldest record, 0: none; as of at most a second ago */
