@@ -43,6 +43,7 @@ struct record {
     bool hashed;
     /* in a request whose answer is not known: it may be upstream already */
     bool maybe_sent;
+    uint16_t passed;         /* so many went ahead of it; not kept over a restart */
     /* how many records it went ahead of when it came (two calls that overlapped) */
     uint16_t ahead;
     uint64_t ahead_above;    /* ... and those have this number or a higher one, set if `ahead` */

@@ -93,6 +93,19 @@ void stream_mark_dirty(struct stream *s)
     s->dirty = true;
 }
 
+void stream_begin_anew(struct stream *s)
+{
+    struct list *it, *tmp;
+
+    ASSERT(!stream_head(s) && list_empty(&s->blobs));
+    list_each (it, tmp, &s->lives)
+        life_free(list_entry(it, struct life, link));
+    recent_clear(s);
+    memset(s->edges, 0, sizeof(s->edges));
+    s->held = false;
+    s->next_number = 0;
+}
+
 void stream_save(struct stream *s)
 {
     if (s->dirty)

@@ -37,6 +37,9 @@ enum {
     STREAM_RECENT = 64,
     STREAM_RECENT_KEPT = 16,  /* of these, kept over a restart */
     STREAM_EDGES = 4,         /* edges that send to one stream */
+    /* calls that one may go ahead of, and that may go ahead of one: a hub knows an edge's last 64
+     * records only (edge_seen), and takes what is further behind for a repetition */
+    STREAM_MAX_AHEAD = 16,
     STREAM_ABSENT_TRIES = 4,  /* answers of "not found" to lines before they are believed */
     STREAM_CLOSE_TRIES = 4,   /* the same for a close */
 };

@@ -192,7 +192,8 @@ static void take_late(struct stream *s, struct call *call)
  * go ahead of `b`, that was not answered when it began, and whose lines all come after its own? */
 static bool may_pass(const struct record *r, const struct record *b)
 {
-    return b->state != RECORD_SENDING && !(b->acked_ns && b->acked_ns <= r->start_ns) &&
+    return b->state != RECORD_SENDING && b->passed < STREAM_MAX_AHEAD &&
+           !(b->acked_ns && b->acked_ns <= r->start_ns) &&
            b->pos_min > r->pos_max;
 }
 
@@ -206,13 +207,14 @@ static void set_ahead(const struct stream *s, const struct life *l, struct recor
     r->ahead_above = s->next_number;
     if (r->pos_min == r->pos_max && r->row.lines > 1)
         return; /* a client that does not number its lines (Java sends 0) */
-    for (it = l->lines.prev; it != &l->lines && r->ahead < UINT16_MAX; it = it->prev) {
-        const struct record *b = list_entry(it, struct record, link);
+    for (it = l->lines.prev; it != &l->lines && r->ahead < STREAM_MAX_AHEAD; it = it->prev) {
+        struct record *b = list_entry(it, struct record, link);
 
         if (!may_pass(r, b))
             break;
         if (b->state != RECORD_COMMITTING)
             r->ahead_above = TR_MIN(r->ahead_above, b->row.number);
+        b->passed++;
         r->ahead++;
     }
 }
@@ -493,6 +495,7 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now)
     if (s->forgetting) {
         s->forgetting = false; /* its row is on the way out: store it again */
         s->forget->forget = false; /* ... and should it have to be asked for again, not any more */
+        stream_begin_anew(s);
         stream_mark_dirty(s);
     }
     if (call->cred && call->cred != s->cred) {

@@ -115,6 +115,9 @@ struct commit *commit_new(struct stream *s);
 void commit_gone(struct commit *c, struct record *r);
 void commit_send(struct commit *c);
 void stream_mark_dirty(struct stream *s);
+/* Nothing of it is left, and its row may be gone: numbers begin again, and so does all that is
+ * known by them. */
+void stream_begin_anew(struct stream *s);
 void stream_save(struct stream *s);       /* a commit of the state alone, if dirty */
 /* bring lives forward as far as they go by themselves */
 void stream_tidy(struct stream *s, struct stream_now now);

@@ -503,8 +503,7 @@ static void store_apply(struct world *w, struct pending *p)
                      w->store.records[i].stream != p->stream,
                  "a stream with records is forgotten");
         str_fini(&w->store.streams[p->stream].state);
-        w->store.streams[p->stream] =
-            (struct stored_stream){.next = w->store.streams[p->stream].next};
+        w->store.streams[p->stream] = (struct stored_stream){0};
     }
     oracle_store(w);
 }

@@ -48,7 +48,7 @@ static void add_record(struct mix *m, const struct record *r)
     add(m, (uint64_t)r->start_ns);
     add(m, (uint64_t)r->acked_ns);
     add(m, (uint64_t)r->ahead * 2 + r->maybe_sent);
-    add(m, r->ahead ? r->ahead_above : 0);
+    add(m, (r->ahead ? r->ahead_above : 0) * 64 + r->passed);
     for (it = r->waiters.next; it != &r->waiters; it = it->next)
         add_text(m, list_entry(it, struct client_call, call.link)->text);
 }

@@ -883,10 +883,34 @@ static void test_call_while_being_forgotten(void **state)
     request(OP_CLOSE, END_WELL);
     world_advance(w, W_IDLE);
     assert_int_equal(w->n_pending, 1);
-    call('l', "b");
-    assert_int_equal(w->notes[NOTE_LATE], 1);
+    call('l', "b"); /* as if it had come a moment later */
+    assert_int_equal(w->notes[NOTE_LATE], 0);
     assert_non_null(w->s[0]);
     assert_true(w->store.streams[0].exists);
+    restart();
+    take_lines("b");
+}
+
+static void test_numbers_begin_again_with_the_row(void **state)
+{
+    (void)state;
+    call('l', "a");
+    call('b', "a");
+    w->up[0].exists = true;
+    world_run(w);
+    world_advance(w, W_IDLE);
+    world_run(w);
+    world_advance(w, W_EXPIRY);
+    assert_int_equal(w->n_pending, 1);
+    begin('l', "b");
+    world_commit_all(w); /* its number is below the old blob's */
+    world_foreign(w, 0, FOREIGN_EXPIRE);
+    world_run(w);
+    world_advance(w, W_IDLE);
+    world_run(w);
+    upstream("", "ab");
+    ledger(LEDGER_LINES_SETTLED, 1);
+    ledger(LEDGER_LINES_SUPERSEDED, 0);
 }
 
 static void test_forgetting_that_is_repeated_after_a_call(void **state)
@@ -1109,6 +1133,7 @@ int main(void)
         TEST(test_forgotten_when_nothing_is_left),
         TEST(test_ended_by_silence_is_remembered_longer),
         TEST(test_call_while_being_forgotten),
+        TEST(test_numbers_begin_again_with_the_row),
         TEST(test_forgetting_that_is_repeated_after_a_call),
         TEST(test_questions),
         TEST(test_state_round_trip),

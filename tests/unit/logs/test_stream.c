@@ -412,6 +412,24 @@ static void test_no_swap_over_a_restart(void **state)
     take_lines("za");
 }
 
+static void test_few_go_ahead_of_one(void **state)
+{
+    const char *text = "zyxwvutsrqponmlkjihgfedcba";
+    int64_t before = w->now.mono;
+    char one[2] = "";
+
+    (void)state;
+    w->up[0].exists = true;
+    for (; *text > 'a'; text++) {
+        one[0] = *text;
+        world_call(w, &(struct spec){.kind = 'l', .text = one, .start_ns = before});
+        world_commit_all(w);
+        w->calls[--w->n_calls].used = false; /* they all overlap */
+    }
+    assert_true(world_ready(w, 0, LANE_LINES));
+    assert_string_equal(str_c(&world_take(w, 0, LANE_LINES)->records[STREAM_MAX_AHEAD]->text), "z");
+}
+
 static void test_gap_is_not_waited_for(void **state)
 {
     (void)state;
@@ -624,6 +642,7 @@ int main(void)
         TEST(test_swap_survives_a_restart),
         TEST(test_no_swap_over_a_restart),
         TEST(test_gap_is_not_waited_for),
+        TEST(test_few_go_ahead_of_one),
         TEST(test_same_body_is_taken_once),
         TEST(test_repetition_waits_for_the_first),
         TEST(test_repetition_of_a_failed_call),
