@@ -40,7 +40,8 @@ enum target_kind target_kind(struct view method, struct view target, struct view
     size_t i;
 
     url_split_target(target, &path, &query);
-    if (!find_service(path, prefix, &rest))
+    /* What stands before "/log-service" goes behind harness.url: anything but a path there would name another host. */
+    if (!path.n || path.p[0] != '/' || !find_service(path, prefix, &rest))
         return TARGET_OTHER;
     for (i = 0; i < ARRAY_LEN(calls); i++) {
         if (view_is(method, calls[i].method) && view_is(rest, calls[i].rest))
@@ -127,6 +128,9 @@ static int take_name(const char *what, struct view value, struct str *out, bool 
     return 0;
 }
 
+/* Which of them the service would take is not ours to guess. */
+static const char two_tokens[] = "two different tokens or API keys in the request";
+
 static int parse_query(struct view query, struct target *t, struct view *token, struct err *e)
 {
     struct view name, value;
@@ -134,6 +138,8 @@ static int parse_query(struct view query, struct target *t, struct view *token, 
 
     while (url_query_next(&query, &name, &value)) {
         if (view_is(name, "X-Harness-Token")) {
+            if (token->n && !view_eq(*token, value))
+                return err_set(e, ERR_INVALID, "%s", two_tokens);
             *token = value;
             continue;
         }
@@ -160,6 +166,17 @@ static int parse_query(struct view query, struct target *t, struct view *token, 
     return 0;
 }
 
+static bool repeats(const struct http_request *req, const char *name, struct view first)
+{
+    size_t i;
+
+    for (i = 0; i < req->n_fields; i++) {
+        if (view_ieq(req->fields[i].name, view_str(name)) && !view_eq(req->fields[i].value, first))
+            return false;
+    }
+    return true;
+}
+
 /* One credential goes on: the API key if there is one, else the field, else the parameter (HP
  * §1.3). */
 static int take_credential(const struct http_request *req, struct view param, struct target *t,
@@ -168,6 +185,8 @@ static int take_credential(const struct http_request *req, struct view param, st
     struct view api = http_field(req->fields, req->n_fields, "x-api-key");
     struct view field = http_field(req->fields, req->n_fields, "x-harness-token");
 
+    if (!repeats(req, "x-api-key", api) || !repeats(req, "x-harness-token", field))
+        return err_set(e, ERR_INVALID, "%s", two_tokens);
     t->cred_kind = api.n ? CRED_API_KEY : field.n ? CRED_TOKEN_HEADER : CRED_TOKEN_QUERY;
     str_addv(&t->secret, api.n ? api : field.n ? field : param);
     if (!t->secret.n)
