@@ -6,7 +6,7 @@
 #include "arena.h"
 #include "base/bug.h"
 
-enum { TABLE_BITS = 23 };
+enum { TABLE_BITS = 23, TABLE_BITS_MORE = 27 };
 
 struct level {
     unsigned char *saved;
@@ -19,11 +19,12 @@ struct level {
 static struct level levels[RUN_DEPTH];
 static uint64_t *table;
 static size_t in_table;
+static unsigned table_bits;
 
 /* True if it was not there before. */
 static bool remember(uint64_t h)
 {
-    size_t mask = ((size_t)1 << TABLE_BITS) - 1, at = (size_t)(h >> 20) & mask;
+    size_t mask = ((size_t)1 << table_bits) - 1, at = (size_t)(h >> 20) & mask;
 
     h |= 1;
     while (table[at]) {
@@ -89,7 +90,9 @@ void explore(const struct scenario *sc, struct explored *out)
 
     *out = (struct explored){0};
     free(table);
-    table = calloc((size_t)1 << TABLE_BITS, sizeof(*table));
+    table_bits = getenv("EXPLORE_MORE") ? TABLE_BITS_MORE : TABLE_BITS;
+    table = calloc((size_t)1 << table_bits, sizeof(*table));
+    ASSERT(table);
     in_table = 0;
     explore_path = (struct path){.begin = begin, .sc = sc};
     remember(run_hash(r));
