@@ -217,8 +217,8 @@ static const struct conf_row rows[] = {
         .reloadable = true, .text = "The largest body of lines in one call."),
     ROW(SIZE, limit_blob, "limits.blob", .deflt = "1GiB", .min = 1 * MIB, .max = 1 * TIB,
         .reloadable = true, .text = "The largest finished log; at most spool.limit."),
-    ROW(SIZE, limit_expand, "limits.expand", .deflt = "256MiB", .min = 32 * MIB, .max = 1 * TIB,
-        .reloadable = true, .text = "What a compressed body may expand to."),
+    ROW(SIZE, limit_expand, "limits.expand", .deflt = "64MiB", .min = 32 * MIB, .max = 1 * TIB,
+        .reloadable = true, .text = "What a compressed body of lines may expand to."),
     ROW(INT, workers, "workers", .deflt = "0", .min = 0, .max = 256,
         .text = "Threads that serve connections; 0: one for each CPU."),
 

@@ -81,7 +81,7 @@ void ingest_release(struct ingest *in)
     ingest_blob_free(in);
     zdecoder_free(&in->decoder);
     target_fini(&in->target);
-    str_fini(&in->body);
+    ingest_lines_free(in);
     str_fini(&in->url);
     if (in->field.p)
         explicit_bzero(in->field.p, in->field.n);
@@ -149,7 +149,8 @@ void ingest_submit(struct ingest *in, struct submission *sub)
     submission_send(sub);
 }
 
-bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t max)
+bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t max,
+                     uint64_t expanded)
 {
     enum zcoding coding;
 
@@ -161,7 +162,7 @@ bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t
         ingest_reply(in, 413, "the body is larger than this gateway takes");
         return false;
     }
-    in->decoder = zdecoder_new(coding, max);
+    in->decoder = zdecoder_new(coding, coding == Z_IDENTITY ? max : expanded);
     return true;
 }
 
@@ -323,7 +324,9 @@ static void begin_ticket(struct ingest *in, const struct http_request *req, stru
 
 static void begin_lines(struct ingest *in, const struct http_request *req)
 {
-    if (ingest_decoding(in, req, in->sh->settings->body_max))
+    const struct logs_settings *settings = in->sh->settings;
+
+    if (ingest_decoding(in, req, settings->body_max, settings->expand_max))
         http_bind(in->ex, &ingest_lines_handler, in);
     else
         http_bind(in->ex, &plain_handler, in);

@@ -268,6 +268,6 @@ void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool b
         BUG("out of memory");
     XXH3_128bits_reset(b->hash);
     in->blob = b;
-    ingest_decoding(in, req, in->sh->settings->blob_max);
+    ingest_decoding(in, req, in->sh->settings->blob_max, in->sh->settings->blob_max);
     http_bind(in->ex, &ingest_blob_handler, in);
 }

@@ -61,6 +61,24 @@ static void charge(struct logs *logs, struct submission *sub, bool unproven)
     }
 }
 
+/* Account for what the body takes now. False: all that are coming in take too much together. */
+static bool hold_body(struct ingest *in, size_t bytes)
+{
+    struct logs *logs = in->sh->logs;
+    uint64_t more = (uint64_t)bytes - in->charged; /* modulo 2^64: it may be less */
+    uint64_t used = atomic_fetch_add(&logs->bodies_used, more) + more;
+    bool grown = bytes > in->charged;
+
+    in->charged = bytes;
+    return !grown || used <= in->sh->settings->bodies_max;
+}
+
+void ingest_lines_free(struct ingest *in)
+{
+    str_fini(&in->body);
+    hold_body(in, 0);
+}
+
 static void finish(struct ingest *in, struct lines_job *j)
 {
     struct submission *sub = j->sub;
@@ -150,12 +168,17 @@ static void lines_body(void *ctx, struct view piece)
     struct ingest *in = ctx;
     struct err e;
 
-    if (!in->failed && zdecoder_feed(in->decoder, piece, 0, &in->body, &e) < 0) {
-        str_fini(&in->body);
-        if (e.code == ERR_LIMIT)
-            ingest_reply(in, 413, "the body is larger than this gateway takes");
-        else
-            ingest_reply(in, 400, e.text);
+    if (!in->failed) {
+        if (zdecoder_feed(in->decoder, piece, 0, &in->body, &e) < 0) {
+            ingest_lines_free(in);
+            if (e.code == ERR_LIMIT)
+                ingest_reply(in, 413, "the body is larger than this gateway takes");
+            else
+                ingest_reply(in, 400, e.text);
+        } else if (!hold_body(in, in->body.cap)) {
+            ingest_lines_free(in);
+            ingest_reply(in, 503, "too many large bodies at a time");
+        }
     }
     if (in->ex)
         http_consumed(in->ex, piece.n);

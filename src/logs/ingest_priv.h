@@ -23,6 +23,7 @@ struct ingest {
     struct submission *sub; /* under way, or NULL */
     struct zdecoder *decoder;
     struct str body;    /* PUT /stream, decoded */
+    size_t charged;     /* of logs.bodies_used, for it */
     struct ev_job *job; /* in the pool, or NULL */
     struct blob_in *blob;
     struct fetch *fetch;        /* a request upstream that the answer waits for, or NULL */
@@ -47,10 +48,13 @@ void ingest_cancel(struct ingest *in); /* the exchange is gone: so is what its a
 struct submission *ingest_submission(struct ingest *in, enum call_kind kind);
 void ingest_submit(struct ingest *in, struct submission *sub);
 
-/* Prepare the decoder as Content-Encoding says; false: answered with 415 or 413. */
-bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t max);
+/* Prepare the decoder as Content-Encoding says; false: answered with 415 or 413. `expanded`: how
+ * much a compressed body may become. */
+bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t max,
+                     uint64_t expanded);
 
 /* In ingest_lines.c and ingest_blob.c. */
+void ingest_lines_free(struct ingest *in); /* the body */
 void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool by_link);
 void ingest_blob_free(struct ingest *in);
 
