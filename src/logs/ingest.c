@@ -291,7 +291,7 @@ static void begin_link(struct ingest *in, const struct http_request *req)
 static bool known_credential(struct ingest *in)
 {
     in->cred = cred_intern(in->sh->logs->creds, str_view(&in->target.account), in->target.cred_kind,
-                           str_view(&in->target.secret), &in->cred_fresh);
+                           str_view(&in->target.secret), ev_now_ns(in->sh->loop), &in->cred_fresh);
     if (!in->cred)
         ingest_reply(in, 503, "too many different credentials");
     return in->cred != 0;

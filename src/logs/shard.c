@@ -174,6 +174,11 @@ static void fill_gone(struct spool_txn *t, struct commit *c)
     }
 }
 
+static bool brings_cred(const struct commit *c)
+{
+    return c->call && container_of(c->call, struct submission, call)->cred_fresh;
+}
+
 static void commit_submit(struct shard_commit *sc)
 {
     struct commit *c = sc->c;
@@ -188,7 +193,7 @@ static void commit_submit(struct shard_commit *sc)
         spool_txn_stream(t, &s->row, s->account_v, s->key_v, str_view(&state));
         str_fini(&state);
     }
-    if (c->call && container_of(c->call, struct submission, call)->cred_fresh)
+    if (brings_cred(c))
         cred_store(sc->sh->logs->creds, c->call->cred, t);
     fill_records(t, c);
     fill_gone(t, c);
@@ -249,6 +254,8 @@ static void commit_run(struct ev_task *task)
         list_append(&sh->unsaved, &sc->link);
         return;
     }
+    if (sc->ok && brings_cred(sc->c))
+        cred_stored(sh->logs->creds, sc->c->call->cred);
     stream_committed(s, sc->c, sc->ok || !sc->c->call, shard_now(sh));
     xfree(sc);
     if (stream_unused(s))
@@ -407,6 +414,28 @@ void shard_cred_proven(struct shard *sh, uint32_t cred)
 
 /* --- time --------------------------------------------------------------------------------- */
 
+/* Tell which credentials are still needed; one shard then clears the others away. */
+static void sweep_creds(struct shard *sh, int64_t now)
+{
+    struct hnode *n = NULL;
+    struct spool_txn *t;
+    size_t slot = 0;
+
+    if (now < sh->touch_at)
+        return;
+    sh->touch_at = now + CREDS_TOUCH_NS;
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
+        cred_touch(sh->logs->creds, hmap_entry(n, struct stream, place.node)->cred, now);
+    if (sh->index != 0)
+        return;
+    t = spool_txn_new();
+    creds_sweep(sh->logs->creds, now, t);
+    if (spool_txn_empty(t))
+        spool_txn_free(&t);
+    else
+        spool_submit(sh->logs->spool, t, NULL, NULL);
+}
+
 static void sweep_due(void *ctx)
 {
     struct shard *sh = ctx;
@@ -418,6 +447,7 @@ static void sweep_due(void *ctx)
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
+    sweep_creds(sh, now.mono);
     barrier_check(sh);
     ev_timer_arm(sh->sweep, list_empty(&sh->unsaved) ? SWEEP_MS : REPEAT_MS);
 }

@@ -28,6 +28,7 @@ struct shard {
     struct list ready[LANE_COUNT]; /* struct stream.place.ready: ask these */
     struct heap later[LANE_COUNT]; /* struct stream.place.later: ask these when their time has come */
     int64_t retry_at;              /* when the timer fires */
+    int64_t touch_at;              /* when credentials in use are named next */
     struct limiter harness;
     struct list stores;            /* struct store_host: a limiter for each object store */
     struct ev_timer *retry;        /* the earliest time something may be tried again */
