@@ -86,6 +86,7 @@ void ingest_release(struct ingest *in)
     if (in->field.p)
         explicit_bzero(in->field.p, in->field.n);
     str_fini(&in->field);
+    in->sh->ingests--;
     xfree(in);
 }
 
@@ -385,6 +386,7 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     in->kind = kind;
     in->prefix = prefix;
     in->start_ns = req->start_ns;
+    s->sh->ingests++;
     begin(in, req, ticket);
 }
 
