@@ -348,8 +348,17 @@ static void on_signal(void *ctx, int signo)
 
 static void stop_workers(struct gateway *g)
 {
+    sem_t quiet;
     unsigned i;
 
+    sem_init(&quiet, 0, 0);
+    for (i = 0; i < g->n_started; i++)
+        worker_quiesce(&g->workers[i], &quiet);
+    for (i = 0; i < g->n_started; i++) {
+        while (sem_wait(&quiet) < 0 && errno == EINTR)
+            ;
+    }
+    sem_destroy(&quiet);
     for (i = 0; i < g->n_started; i++)
         worker_stop(&g->workers[i]);
     for (i = 0; i < g->n_started; i++)

@@ -189,14 +189,17 @@ struct order {
     struct ev_task task;
     struct worker *w;
     const struct plan *plan;
+    sem_t *done;
 };
 
-static void give_order(struct worker *w, void (*run)(struct ev_task *), const struct plan *plan)
+static void give_order(struct worker *w, void (*run)(struct ev_task *), const struct plan *plan,
+                       sem_t *done)
 {
     struct order *o = XNEW(struct order);
 
     o->w = w;
     o->plan = plan;
+    o->done = done;
     o->task.run = run;
     ev_post(w->loop, &o->task);
 }
@@ -231,7 +234,7 @@ static void run_drain(struct ev_task *task)
     xfree(o);
 }
 
-static void run_stop(struct ev_task *task)
+static void run_quiesce(struct ev_task *task)
 {
     struct order *o = container_of(task, struct order, task);
     struct worker *w = o->w;
@@ -241,23 +244,37 @@ static void run_stop(struct ev_task *task)
         net_listener_free(&w->listeners[i]);
         http_server_free(&w->servers[i]);
     }
-    logs_worker_stop(w->shard, ev_loop_stop);
+    logs_worker_quiesce(w->shard);
+    sem_post(o->done);
+    xfree(o);
+}
+
+static void run_stop(struct ev_task *task)
+{
+    struct order *o = container_of(task, struct order, task);
+
+    logs_worker_stop(o->w->shard, ev_loop_stop);
     xfree(o);
 }
 
 void worker_apply(struct worker *w, const struct plan *plan)
 {
-    give_order(w, run_apply, plan);
+    give_order(w, run_apply, plan, NULL);
 }
 
 void worker_drain(struct worker *w)
 {
-    give_order(w, run_drain, NULL);
+    give_order(w, run_drain, NULL, NULL);
+}
+
+void worker_quiesce(struct worker *w, sem_t *done)
+{
+    give_order(w, run_quiesce, NULL, done);
 }
 
 void worker_stop(struct worker *w)
 {
-    give_order(w, run_stop, NULL);
+    give_order(w, run_stop, NULL, NULL);
 }
 
 void worker_fini(struct worker *w)

@@ -3,6 +3,7 @@
 #define TR_APP_WORKER_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include "app/options.h"
 #include "codec/url.h"
@@ -56,7 +57,10 @@ int worker_start(struct worker *w, struct err *e) TR_MUST_USE; /* the thread; ta
 /* From the main thread, carried out in the worker's own time. */
 void worker_apply(struct worker *w, const struct plan *plan);
 void worker_drain(struct worker *w); /* accept no more, finish what is there */
-void worker_stop(struct worker *w); /* break off what is left, end the loop; then join the thread */
+/* Two steps, each for all workers before the next: break off what is left, and post `done`; then
+ * end the loop once nothing is under way between workers. Then join the thread. */
+void worker_quiesce(struct worker *w, sem_t *done);
+void worker_stop(struct worker *w);
 
 void worker_fini(struct worker *w);
 

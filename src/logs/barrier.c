@@ -19,6 +19,7 @@ struct watch {
     int64_t before; /* record id of the close */
     struct str account, prefix, keys;
     bool by_prefix;
+    const struct stream *blocker; /* one that was found busy: asked first the next time */
 };
 
 /* A parameter that lists keys; its spelling is not known for certain (HP §8). */
@@ -85,9 +86,10 @@ static bool older_in(const struct list *head, int64_t before)
     const struct list *it;
 
     for (it = head->next; it != head; it = it->next) {
-        int64_t id = list_entry(it, struct record, link)->row.id;
+        const struct record *r = list_entry(it, struct record, link);
 
-        if (id && id < before)
+        /* One whose commit is under way came later: this shard would have heard of it before the close's owner did. */
+        if (r->state != RECORD_COMMITTING && r->row.id < before)
             return true;
     }
     return false;
@@ -106,11 +108,14 @@ static bool busy(const struct watch *w, const struct stream *s)
     return false;
 }
 
-static bool satisfied(const struct watch *w)
+static bool satisfied(struct watch *w)
 {
     struct hnode *n = NULL;
     size_t slot = 0;
 
+    if (w->blocker && busy(w, w->blocker))
+        return false;
+    w->blocker = NULL;
     while ((n = hmap_walk(&w->sh->streams, &slot, n)) != NULL) {
         const struct stream *s = hmap_entry(n, struct stream, place.node);
 
@@ -118,8 +123,10 @@ static bool satisfied(const struct watch *w)
             continue;
         if (((w->by_prefix && view_starts(s->key_v, str_view(&w->prefix))) ||
              listed(w, s->key_v)) &&
-            busy(w, s))
+            busy(w, s)) {
+            w->blocker = s;
             return false;
+        }
     }
     return true;
 }
@@ -137,9 +144,10 @@ static void reported(struct ev_task *task)
     }
 }
 
+/* A shard that stops reports no more: the close's owner may be gone. The next start asks again. */
 static void watch_check(struct watch *w)
 {
-    if (!satisfied(w))
+    if (w->sh->stopping || !satisfied(w))
         return;
     list_remove(&w->link);
     w->task.run = reported;
@@ -158,9 +166,12 @@ static void watch_begin(struct ev_task *task)
 void barrier_ask(struct stream_env *env, struct stream *s, struct record *close)
 {
     struct shard *sh = container_of(env, struct shard, env);
-    struct barrier *b = XNEW(struct barrier);
+    struct barrier *b;
     unsigned i;
 
+    if (sh->stopping)
+        return;
+    b = XNEW(struct barrier);
     b->owner = sh;
     b->stream = s;
     b->waiting = sh->logs->n_shards;
@@ -177,12 +188,35 @@ void barrier_ask(struct stream_env *env, struct stream *s, struct record *close)
     }
 }
 
+static void check_run(struct ev_task *task)
+{
+    struct shard *sh = container_of(task, struct shard, barrier_task);
+    struct list *it, *tmp;
+
+    sh->barrier_due = false;
+    list_each (it, tmp, &sh->barriers)
+        watch_check(list_entry(it, struct watch, link));
+}
+
 void barrier_check(struct shard *sh)
+{
+    if (list_empty(&sh->barriers) || sh->barrier_due || sh->stopping)
+        return;
+    sh->barrier_due = true;
+    sh->barrier_task.run = check_run;
+    ev_defer(sh->loop, &sh->barrier_task);
+}
+
+void barrier_forget(struct shard *sh, const struct stream *s)
 {
     struct list *it, *tmp;
 
-    list_each (it, tmp, &sh->barriers)
-        watch_check(list_entry(it, struct watch, link));
+    list_each (it, tmp, &sh->barriers) {
+        struct watch *w = list_entry(it, struct watch, link);
+
+        if (w->blocker == s)
+            w->blocker = NULL;
+    }
 }
 
 void barrier_free_all(struct shard *sh)

@@ -4,16 +4,25 @@
 #include "base/bug.h"
 #include "base/hash.h"
 #include "base/hmap.h"
+#include "base/list.h"
 #include "base/wire.h"
 #include "base/xmem.h"
 #include "rt/clock.h"
 
-enum { CREDS_MAX = 100000 }; /* a client that invents tokens: past this many new ones are refused */
+/* A client that invents tokens. Past either bound the one that was used longest ago makes room; only if all are
+ * in use are new ones refused. */
+enum { CREDS_MAX = 100000, CREDS_MAX_BYTES = 64 * 1024 * 1024 };
 
-#define PROVEN_FOR_NS (600 * NS_PER_SEC)
+#define PROVEN_FOR_NS    (600 * NS_PER_SEC)
+#define PASSING_FOR_NS   (60 * NS_PER_SEC)         /* not in the spool: no longer than its request */
+#define IN_USE_FOR_NS    (2 * CREDS_TOUCH_NS)      /* streams that name it say so more often */
+#define UNPROVEN_KEEP_NS (3600 * NS_PER_SEC)
+#define PROVEN_KEEP_NS   (48 * 3600 * NS_PER_SEC)  /* a token lasts so long (HP §1.3) */
 
 struct cred {
-    struct hnode by_value;
+    struct hnode by_value, by_id;
+    struct list link;    /* creds.passing or creds.kept, the one used last at the end */
+    int64_t used_at;
     uint32_t id;
     enum cred_kind kind;
     char *account, *value;
@@ -25,9 +34,11 @@ struct cred {
 
 struct creds {
     pthread_mutex_t lock;
-    struct hmap by_value;
-    struct cred **by_id; /* index id - 1 */
-    uint32_t n, cap;
+    struct hmap by_value, by_id;
+    struct list passing, kept; /* struct cred.link: not in the spool, and those that are */
+    size_t n, bytes;
+    uint32_t last_id;          /* numbers are never given out again */
+    struct str dropped;        /* numbers (uint32_t) that are to leave the spool */
 };
 
 struct creds *creds_new(void)
@@ -35,25 +46,49 @@ struct creds *creds_new(void)
     struct creds *c = XNEW(struct creds);
 
     pthread_mutex_init(&c->lock, NULL);
+    list_init(&c->passing);
+    list_init(&c->kept);
     return c;
+}
+
+static size_t size_of(struct view account, struct view value)
+{
+    return sizeof(struct cred) + account.n + value.n + 2;
+}
+
+static void drop(struct creds *c, struct cred *cr)
+{
+    if (cr->stored)
+        str_add(&c->dropped, &cr->id, sizeof(cr->id));
+    hmap_remove(&c->by_value, &cr->by_value);
+    hmap_remove(&c->by_id, &cr->by_id);
+    list_remove(&cr->link);
+    c->n--;
+    c->bytes -= size_of(view_of(cr->account, cr->account_n), view_of(cr->value, cr->value_n));
+    xfree_secret(cr->value, cr->value_n);
+    xfree(cr->account);
+    xfree(cr);
+}
+
+static void drop_all(struct creds *c, struct list *from)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, from)
+        drop(c, list_entry(it, struct cred, link));
 }
 
 void creds_free(struct creds **cp)
 {
     struct creds *c = *cp;
-    uint32_t i;
 
     if (!c)
         return;
-    for (i = 0; i < c->n; i++) {
-        if (!c->by_id[i])
-            continue;
-        xfree_secret(c->by_id[i]->value, c->by_id[i]->value_n);
-        xfree(c->by_id[i]->account);
-        xfree(c->by_id[i]);
-    }
+    drop_all(c, &c->passing);
+    drop_all(c, &c->kept);
     hmap_fini(&c->by_value);
-    xfree(c->by_id);
+    hmap_fini(&c->by_id);
+    str_fini(&c->dropped);
     pthread_mutex_destroy(&c->lock);
     XFREE(*cp);
 }
@@ -78,19 +113,20 @@ static struct cred *find(struct creds *c, uint64_t h, struct view account, enum 
     return NULL;
 }
 
-static void place(struct creds *c, struct cred *cr)
+static uint64_t id_hash(uint32_t id)
 {
-    if (cr->id > c->cap) {
-        uint32_t cap = c->cap ? c->cap : 64;
+    return (uint64_t)id * 0x9e3779b97f4a7c15ULL;
+}
 
-        while (cap < cr->id)
-            cap *= 2;
-        c->by_id = xrealloc(c->by_id, cap * sizeof(struct cred *));
-        memset(c->by_id + c->cap, 0, (cap - c->cap) * sizeof(struct cred *));
-        c->cap = cap;
+static struct cred *get(const struct creds *c, uint32_t id)
+{
+    struct hnode *n;
+
+    for (n = hmap_first(&c->by_id, id_hash(id)); n; n = hmap_next(n, id_hash(id))) {
+        if (hmap_entry(n, struct cred, by_id)->id == id)
+            return hmap_entry(n, struct cred, by_id);
     }
-    c->by_id[cr->id - 1] = cr;
-    c->n = TR_MAX(c->n, cr->id);
+    return NULL;
 }
 
 static struct cred *add(struct creds *c, uint32_t id, struct view account, enum cred_kind kind,
@@ -104,13 +140,44 @@ static struct cred *add(struct creds *c, uint32_t id, struct view account, enum 
     cr->account_n = account.n;
     cr->value = xmemdup0(value.p, value.n);
     cr->value_n = value.n;
-    place(c, cr);
+    list_init(&cr->link);
+    hmap_insert(&c->by_id, &cr->by_id, id_hash(id));
     hmap_insert(&c->by_value, &cr->by_value, hash_of(account, kind, value));
+    c->n++;
+    c->bytes += size_of(account, value);
+    c->last_id = TR_MAX(c->last_id, id);
     return cr;
 }
 
+static void use(struct creds *c, struct cred *cr, int64_t now)
+{
+    cr->used_at = now;
+    list_remove(&cr->link);
+    list_append(cr->stored ? &c->kept : &c->passing, &cr->link);
+}
+
+static bool drop_oldest(struct creds *c, struct list *of, int64_t before)
+{
+    struct cred *cr = list_first(of, struct cred, link);
+
+    if (!cr || cr->used_at >= before)
+        return false;
+    drop(c, cr);
+    return true;
+}
+
+static bool make_room(struct creds *c, size_t size, int64_t now)
+{
+    while (c->n >= CREDS_MAX || c->bytes + size > CREDS_MAX_BYTES) {
+        if (!drop_oldest(c, &c->passing, now - PASSING_FOR_NS) &&
+            !drop_oldest(c, &c->kept, now - IN_USE_FOR_NS))
+            return false;
+    }
+    return true;
+}
+
 uint32_t cred_intern(struct creds *c, struct view account, enum cred_kind kind, struct view value,
-                     bool *fresh)
+                     int64_t now, bool *fresh)
 {
     uint64_t h = hash_of(account, kind, value);
     struct cred *cr;
@@ -118,9 +185,10 @@ uint32_t cred_intern(struct creds *c, struct view account, enum cred_kind kind, 
 
     pthread_mutex_lock(&c->lock);
     cr = find(c, h, account, kind, value);
-    if (!cr && c->n < CREDS_MAX)
-        cr = add(c, c->n + 1, account, kind, value);
+    if (!cr && make_room(c, size_of(account, value), now))
+        cr = add(c, c->last_id + 1, account, kind, value);
     if (cr) {
+        use(c, cr, now);
         id = cr->id;
         *fresh = !cr->stored;
     }
@@ -128,9 +196,55 @@ uint32_t cred_intern(struct creds *c, struct view account, enum cred_kind kind, 
     return id;
 }
 
-static struct cred *get(struct creds *c, uint32_t id)
+void cred_touch(struct creds *c, uint32_t id, int64_t now)
 {
-    return id && id <= c->n ? c->by_id[id - 1] : NULL;
+    struct cred *cr;
+
+    pthread_mutex_lock(&c->lock);
+    if ((cr = get(c, id)) != NULL)
+        use(c, cr, now);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static bool outlived(const struct cred *cr, int64_t now)
+{
+    int64_t keep = !cr->stored      ? PASSING_FOR_NS
+                   : cr->known_good ? PROVEN_KEEP_NS
+                                    : UNPROVEN_KEEP_NS;
+
+    return now - cr->used_at > keep;
+}
+
+static void drop_outlived(struct creds *c, struct list *of, int64_t now)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, of) {
+        struct cred *cr = list_entry(it, struct cred, link);
+
+        if (outlived(cr, now))
+            drop(c, cr);
+    }
+}
+
+void creds_sweep(struct creds *c, int64_t now, struct spool_txn *t)
+{
+    struct str name = STR_INIT;
+    size_t at;
+    uint32_t id;
+
+    pthread_mutex_lock(&c->lock);
+    drop_outlived(c, &c->passing, now);
+    drop_outlived(c, &c->kept, now);
+    for (at = 0; at < c->dropped.n; at += sizeof(id)) {
+        memcpy(&id, c->dropped.p + at, sizeof(id));
+        str_clear(&name);
+        wire_put_u32(&name, id);
+        spool_txn_value(t, "cred", str_view(&name), VIEW_NONE);
+    }
+    str_fini(&c->dropped);
+    pthread_mutex_unlock(&c->lock);
+    str_fini(&name);
 }
 
 void cred_store(struct creds *c, uint32_t id, struct spool_txn *t)
@@ -146,13 +260,25 @@ void cred_store(struct creds *c, uint32_t id, struct spool_txn *t)
         wire_put_view(&value, view_of(cr->account, cr->account_n));
         wire_put_view(&value, view_of(cr->value, cr->value_n));
         wire_put_u8(&value, cr->known_good);
-        cr->stored = true;
         spool_txn_value(t, "cred", str_view(&name), str_view(&value));
     }
     pthread_mutex_unlock(&c->lock);
     explicit_bzero(value.p, value.n);
     str_fini(&value);
     str_fini(&name);
+}
+
+void cred_stored(struct creds *c, uint32_t id)
+{
+    struct cred *cr;
+
+    pthread_mutex_lock(&c->lock);
+    cr = get(c, id);
+    if (cr && !cr->stored) {
+        cr->stored = true;
+        use(c, cr, cr->used_at);
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 static int recover_one(void *ctx, struct view name, struct view value)
@@ -164,11 +290,12 @@ static int recover_one(void *ctx, struct view name, struct view value)
     struct view account = wire_view(&v), secret = wire_view(&v);
     bool known_good = wire_u8(&v) != 0;
 
-    if (!n.failed && !v.failed && id && id <= CREDS_MAX) {
+    if (!n.failed && !v.failed && id && !get(c, id)) {
         struct cred *cr = add(c, id, account, kind, secret);
 
         cr->stored = true;
         cr->known_good = known_good;
+        use(c, cr, clock_mono_ns());
     }
     return 0;
 }
@@ -185,7 +312,7 @@ bool cred_proven(struct creds *c, uint32_t id, int64_t now)
 
     pthread_mutex_lock(&c->lock);
     if ((cr = get(c, id)) != NULL) {
-        news = cr->stored && !cr->known_good;
+        news = !cr->known_good;
         cr->proven_at = now;
         cr->refused_at = 0;
         cr->known_good = true;
@@ -228,21 +355,27 @@ bool cred_is_proven(struct creds *c, uint32_t id, int64_t now)
     return yes;
 }
 
+/* The better one of `best` and those in the list. */
+static const struct cred *newest_in(const struct list *of, const struct cred *like, const struct cred *best)
+{
+    const struct list *it;
+
+    for (it = of->next; it != of; it = it->next) {
+        const struct cred *cr = list_entry(it, struct cred, link);
+
+        if (cr->known_good && !cr->refused_at && (!best || cr->proven_at >= best->proven_at) &&
+            view_eq(view_of(cr->account, cr->account_n), view_of(like->account, like->account_n)))
+            best = cr;
+    }
+    return best;
+}
+
 /* A once-proven token that was refused has expired (48 h, HP §1.3): another of the account may do.
  */
 static uint32_t newest_proven(const struct creds *c, const struct cred *like)
 {
-    const struct cred *best = NULL;
-    uint32_t i;
+    const struct cred *best = newest_in(&c->kept, like, newest_in(&c->passing, like, NULL));
 
-    for (i = 0; i < c->n; i++) {
-        const struct cred *cr = c->by_id[i];
-
-        if (cr && cr->known_good && !cr->refused_at &&
-            (!best || cr->proven_at >= best->proven_at) &&
-            view_eq(view_of(cr->account, cr->account_n), view_of(like->account, like->account_n)))
-            best = cr;
-    }
     return best ? best->id : 0;
 }
 
@@ -290,14 +423,32 @@ int cred_read(struct creds *c, uint32_t id, enum cred_kind *kind, struct str *va
     return cr ? 0 : -1;
 }
 
+static size_t refused_in(const struct list *of)
+{
+    const struct list *it;
+    size_t n = 0;
+
+    for (it = of->next; it != of; it = it->next)
+        n += list_entry(it, struct cred, link)->refused_at != 0;
+    return n;
+}
+
 size_t creds_refused_count(struct creds *c)
 {
-    size_t n = 0;
-    uint32_t i;
+    size_t n;
 
     pthread_mutex_lock(&c->lock);
-    for (i = 0; i < c->n; i++)
-        n += c->by_id[i] && c->by_id[i]->refused_at;
+    n = refused_in(&c->passing) + refused_in(&c->kept);
+    pthread_mutex_unlock(&c->lock);
+    return n;
+}
+
+size_t creds_count(struct creds *c)
+{
+    size_t n;
+
+    pthread_mutex_lock(&c->lock);
+    n = c->n;
     pthread_mutex_unlock(&c->lock);
     return n;
 }

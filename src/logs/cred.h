@@ -11,6 +11,7 @@
 #include "base/attrs.h"
 #include "base/str.h"
 #include "base/view.h"
+#include "rt/clock.h"
 #include "spool/spool.h"
 
 enum cred_kind { CRED_TOKEN_HEADER = 1, CRED_TOKEN_QUERY, CRED_API_KEY };
@@ -25,11 +26,22 @@ void creds_free(struct creds **c);
 /* Take up what the spool holds. */
 int creds_recover(struct creds *c, struct spool *spool, struct err *e) TR_MUST_USE;
 
-/* The number of this credential of this account, made if it is new (`*fresh`; it is then to be
- * stored with cred_store in the transaction that first names it). 0: too many. */
+/* The number of this credential of this account, made if it is new. `*fresh`: it is not in the
+ * spool yet and is to be stored with cred_store in the transaction that names it; once that is
+ * durable call cred_stored. 0: too many. Times are monotonic. */
 uint32_t cred_intern(struct creds *c, struct view account, enum cred_kind kind, struct view value,
-                     bool *fresh);
+                     int64_t now, bool *fresh);
 void cred_store(struct creds *c, uint32_t id, struct spool_txn *t);
+void cred_stored(struct creds *c, uint32_t id);
+
+/*
+ * Tokens come and go with builds, so those that nothing names any more are forgotten: an hour after
+ * their last use, proven ones after 48 h. Whoever names one says so at least every CREDS_TOUCH_NS
+ * (cred_touch); creds_sweep, as often, drops the others and lets `t` take them out of the spool.
+ */
+#define CREDS_TOUCH_NS (300 * NS_PER_SEC)
+void cred_touch(struct creds *c, uint32_t id, int64_t now);
+void creds_sweep(struct creds *c, int64_t now, struct spool_txn *t);
 
 /* Upstream took it, or refused it, at this monotonic time. cred_proven: true if that is news to be
  * kept by cred_store. */
@@ -51,5 +63,6 @@ void cred_apply(struct creds *c, uint32_t id, struct str *field, struct str *que
 int cred_read(struct creds *c, uint32_t id, enum cred_kind *kind, struct str *value) TR_MUST_USE;
 
 size_t creds_refused_count(struct creds *c);
+size_t creds_count(struct creds *c);
 
 #endif

@@ -127,6 +127,7 @@ void delivery_released(struct delivery *d, const char *call, const struct fetch_
         limiter_end(d->limiter, is_trouble(r) ? LIMITER_TROUBLE : LIMITER_GOOD, d->request_started,
                     retry_after(r), &sh->rng, ev_now_ns(sh->loop));
         d->limiter = NULL;
+        shard_wake(sh); /* the delivery may go on elsewhere for long: others can have its place */
     }
     metric_code(sh->logs->metrics.upstream, call, r->outcome == FETCH_ANSWERED ? r->status : 0);
 }

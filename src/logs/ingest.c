@@ -86,6 +86,7 @@ void ingest_release(struct ingest *in)
     if (in->field.p)
         explicit_bzero(in->field.p, in->field.n);
     str_fini(&in->field);
+    in->sh->ingests--;
     xfree(in);
 }
 
@@ -292,7 +293,7 @@ static void begin_link(struct ingest *in, const struct http_request *req)
 static bool known_credential(struct ingest *in)
 {
     in->cred = cred_intern(in->sh->logs->creds, str_view(&in->target.account), in->target.cred_kind,
-                           str_view(&in->target.secret), &in->cred_fresh);
+                           str_view(&in->target.secret), ev_now_ns(in->sh->loop), &in->cred_fresh);
     if (!in->cred)
         ingest_reply(in, 503, "too many different credentials");
     return in->cred != 0;
@@ -388,6 +389,7 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     in->kind = kind;
     in->prefix = prefix;
     in->start_ns = req->start_ns;
+    s->sh->ingests++;
     begin(in, req, ticket);
 }
 

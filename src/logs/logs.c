@@ -389,6 +389,11 @@ bool logs_upstream_down(struct logs *l)
     return down;
 }
 
+void logs_worker_quiesce(struct shard *sh)
+{
+    shard_quiesce(sh);
+}
+
 void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop))
 {
     shard_stop(sh, then);

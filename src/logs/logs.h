@@ -48,9 +48,11 @@ uint64_t logs_waiting(struct logs *l);
 bool logs_upstream_down(struct logs *l); /* for every worker: waiting longer is of no use */
 
 /*
- * At the end: send nothing more, and call `then` with the worker's loop when its commits are done.
- * In the worker's loop. logs_idle tells afterwards whether every delivery had ended by itself.
+ * At the end, in the worker's loop, when its server is gone: send nothing more. Once all workers have done so:
+ * call `then` with the worker's loop when its calls and commits are done. logs_idle tells
+ * afterwards whether every delivery had ended by itself.
  */
+void logs_worker_quiesce(struct shard *sh);
 void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 bool logs_idle(struct logs *l);
 

@@ -11,6 +11,9 @@
 #include "rt/fault.h"
 #include "rt/log.h"
 
+/* A client that invents names. Each costs about a kilobyte, and a row in the spool. */
+enum { SHARD_MAX_STREAMS = 250000 };
+
 enum { SWEEP_MS = 1000, REPEAT_MS = 100, STOP_TICK_MS = 10 };
 
 struct stream_now shard_now(const struct shard *sh)
@@ -97,6 +100,17 @@ static struct stream *stream_add(struct shard *sh, struct view account, struct v
     return s;
 }
 
+static void env_answer(struct stream_env *env, struct call *call, bool ok)
+{
+    struct submission *s = container_of(call, struct submission, call);
+
+    (void)env;
+    s->ok = ok;
+    s->quiet = ok || (s->stream && stream_quiet(s->stream));
+    s->task.run = submission_return;
+    ev_post(s->from->loop, &s->task);
+}
+
 /* In the owner's loop. */
 static void submission_run(struct ev_task *task)
 {
@@ -104,23 +118,16 @@ static void submission_run(struct ev_task *task)
     struct shard *sh = sub->owner;
     struct stream *s = stream_find(sh, str_view(&sub->account), str_view(&sub->key));
 
+    if (!s && sh->streams.count >= SHARD_MAX_STREAMS) {
+        env_answer(&sh->env, &sub->call, false);
+        return;
+    }
     if (!s)
         s = stream_add(sh, str_view(&sub->account), str_view(&sub->key));
     sub->stream = s;
     sub->call.prefix = str_view(&sub->prefix);
     sub->call.query = str_view(&sub->query);
     stream_call(s, &sub->call, shard_now(sh));
-}
-
-static void env_answer(struct stream_env *env, struct call *call, bool ok)
-{
-    struct submission *s = container_of(call, struct submission, call);
-
-    (void)env;
-    s->ok = ok;
-    s->quiet = ok || stream_quiet(s->stream);
-    s->task.run = submission_return;
-    ev_post(s->from->loop, &s->task);
 }
 
 /* --- commits ------------------------------------------------------------------------------ */
@@ -131,7 +138,7 @@ struct shard_commit {
     struct shard *sh;
     struct commit *c;
     struct err err;
-    bool ok;
+    bool ok, forgets;
 };
 
 static void commit_run(struct ev_task *task);
@@ -174,6 +181,11 @@ static void fill_gone(struct spool_txn *t, struct commit *c)
     }
 }
 
+static bool brings_cred(const struct commit *c)
+{
+    return c->call && container_of(c->call, struct submission, call)->cred_fresh;
+}
+
 static void commit_submit(struct shard_commit *sc)
 {
     struct commit *c = sc->c;
@@ -181,14 +193,14 @@ static void commit_submit(struct shard_commit *sc)
     struct spool_txn *t = spool_txn_new();
     int i;
 
-    if (c->state || s->row.id == 0) {
+    if (c->state || !s->place.stored) {
         struct str state = STR_INIT;
 
         stream_encode(s, &state);
         spool_txn_stream(t, &s->row, s->account_v, s->key_v, str_view(&state));
         str_fini(&state);
     }
-    if (c->call && container_of(c->call, struct submission, call)->cred_fresh)
+    if (brings_cred(c))
         cred_store(sc->sh->logs->creds, c->call->cred, t);
     fill_records(t, c);
     fill_gone(t, c);
@@ -198,8 +210,11 @@ static void commit_submit(struct shard_commit *sc)
     }
     if (c->drop_blob)
         spool_txn_blob_drop(t, c->drop_blob);
-    if (c->forget)
+    sc->forgets = c->forget;
+    if (c->forget) {
         spool_txn_stream_drop(t, &s->row);
+        s->place.stored = false;
+    }
     sc->sh->commits++;
     spool_submit(sc->sh->logs->spool, t, commit_done, sc);
 }
@@ -222,6 +237,7 @@ static void stream_remove(struct shard *sh, struct stream *s)
         list_remove(&s->place.ready[lane]);
         heap_remove(&sh->later[lane], &s->place.later[lane]);
     }
+    barrier_forget(sh, s);
     hmap_remove(&sh->streams, &s->place.node);
     atomic_fetch_sub(&sh->n_streams, 1);
     stream_free(s);
@@ -249,6 +265,10 @@ static void commit_run(struct ev_task *task)
         list_append(&sh->unsaved, &sc->link);
         return;
     }
+    if (sc->ok && !sc->forgets && !s->forgetting)
+        s->place.stored = true;
+    if (sc->ok && brings_cred(sc->c))
+        cred_stored(sh->logs->creds, sc->c->call->cred);
     stream_committed(s, sc->c, sc->ok || !sc->c->call, shard_now(sh));
     xfree(sc);
     if (stream_unused(s))
@@ -407,6 +427,28 @@ void shard_cred_proven(struct shard *sh, uint32_t cred)
 
 /* --- time --------------------------------------------------------------------------------- */
 
+/* Tell which credentials are still needed; one shard then clears the others away. */
+static void sweep_creds(struct shard *sh, int64_t now)
+{
+    struct hnode *n = NULL;
+    struct spool_txn *t;
+    size_t slot = 0;
+
+    if (now < sh->touch_at)
+        return;
+    sh->touch_at = now + CREDS_TOUCH_NS;
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
+        cred_touch(sh->logs->creds, hmap_entry(n, struct stream, place.node)->cred, now);
+    if (sh->index != 0)
+        return;
+    t = spool_txn_new();
+    creds_sweep(sh->logs->creds, now, t);
+    if (spool_txn_empty(t))
+        spool_txn_free(&t);
+    else
+        spool_submit(sh->logs->spool, t, NULL, NULL);
+}
+
 static void sweep_due(void *ctx)
 {
     struct shard *sh = ctx;
@@ -418,6 +460,7 @@ static void sweep_due(void *ctx)
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
+    sweep_creds(sh, now.mono);
     barrier_check(sh);
     ev_timer_arm(sh->sweep, list_empty(&sh->unsaved) ? SWEEP_MS : REPEAT_MS);
 }
@@ -508,6 +551,7 @@ struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_
     if (stream_decode(s, row) < 0)
         log_event(LOG_WARN, "spool", "the stored state of a stream is not understood; its records are delivered",
                   LF_VIEW("account", row->account), LF_VIEW("key", row->key));
+    s->place.stored = true;
     return s;
 }
 
@@ -525,20 +569,43 @@ static void stop_due(void *ctx)
 {
     struct shard *sh = ctx;
 
-    if (sh->commits)
+    if (sh->commits || sh->ingests)
         ev_timer_arm(sh->stop, STOP_TICK_MS);
     else
         sh->stopped(sh->loop);
 }
 
-void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop))
+void shard_quiesce(struct shard *sh)
 {
     sh->stopping = true;
-    sh->stopped = then;
     ev_timer_disarm(sh->sweep);
     ev_timer_disarm(sh->retry);
+}
+
+void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop))
+{
+    ASSERT(sh->stopping);
+    sh->stopped = then;
     sh->stop = ev_timer_new(sh->loop, stop_due, sh);
     ev_timer_arm(sh->stop, STOP_TICK_MS);
+}
+
+/* What could not be made durable: the records that were to leave the spool are still in it. */
+static void free_unsaved(struct shard *sh)
+{
+    struct list *it, *tmp;
+    size_t i;
+
+    list_each (it, tmp, &sh->unsaved) {
+        struct shard_commit *sc = list_entry(it, struct shard_commit, link);
+
+        list_remove(it);
+        for (i = 0; i < sc->c->n_gone; i++)
+            record_free(sc->c->gone[i]);
+        xfree(sc->c->gone);
+        xfree(sc->c);
+        xfree(sc);
+    }
 }
 
 void shard_free(struct shard **shp)
@@ -548,6 +615,7 @@ void shard_free(struct shard **shp)
 
     if (!sh)
         return;
+    free_unsaved(sh);
     for (slot = 0; slot < sh->streams.n_slots; slot++) {
         while (sh->streams.slots[slot]) {
             struct stream *s = hmap_entry(sh->streams.slots[slot], struct stream, place.node);

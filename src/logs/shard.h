@@ -28,6 +28,7 @@ struct shard {
     struct list ready[LANE_COUNT]; /* struct stream.place.ready: ask these */
     struct heap later[LANE_COUNT]; /* struct stream.place.later: ask these when their time has come */
     int64_t retry_at;              /* when the timer fires */
+    int64_t touch_at;              /* when credentials in use are named next */
     struct limiter harness;
     struct list stores;            /* struct store_host: a limiter for each object store */
     struct ev_timer *retry;        /* the earliest time something may be tried again */
@@ -35,6 +36,8 @@ struct shard {
     struct ev_task pump;
     bool pumping;
     struct list barriers;          /* closes that wait for streams of this shard */
+    struct ev_task barrier_task;
+    bool barrier_due;
     size_t deliveries;             /* under way */
     struct list unsaved;           /* struct shard_commit: to be repeated */
     int64_t zstd_connections[64];  /* to a hub that takes zstd: ids as in fetch_result; 0: none */
@@ -42,6 +45,7 @@ struct shard {
     atomic_uint state;             /* enum limiter_state, for the metrics */
     atomic_size_t n_streams;
     size_t commits;                /* under way to the spool */
+    size_t ingests;                /* client calls that this worker has not done with */
     bool stopping;
     struct ev_timer *stop;         /* looks whether the last commit is back */
     void (*stopped)(struct ev_loop *loop);
@@ -83,7 +87,9 @@ void shard_recovered(struct shard *sh);
 void shard_wake(struct shard *sh); /* something may be ready */
 struct stream_now shard_now(const struct shard *sh);
 
-/* Start nothing more; call `then` when what was submitted to the spool has come back. Own thread. */
+/* The end has two parts, so that no shard ends while another may still have something for it: first every shard sends
+ * nothing more, then each calls `then` once its client calls and what it submitted to the spool have come back. Own thread. */
+void shard_quiesce(struct shard *sh);
 void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 
 /* Upstream took the credential: remember it, also over a restart. */
