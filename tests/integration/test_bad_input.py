@@ -159,11 +159,11 @@ def test_head(gw, watch, name):
 
 
 def test_connect_is_not_for_this_listener(far, gw, watch):
-    before = far.state(lines=False)['connections']['tcp']
+    before = far.state(lines=False)['connections']['main']['h1']
     data = raw(gw.port, b'CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' % far.port)
     status, _, body = answers(data)[0]
     assert status == 400 and error_of(body.decode())
-    assert far.state(lines=False)['connections']['tcp'] == before
+    assert far.state(lines=False)['connections']['main']['h1'] == before
     watch.disturbed_nothing()
 
 
