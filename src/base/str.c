@@ -6,6 +6,9 @@
 #include "base/utf8.h"
 #include "base/xmem.h"
 
+/* The first block is as large as asked for: what is added at once, or reserved, wastes nothing. */
+enum { FIRST_STEP = 64 };
+
 void str_fini(struct str *s)
 {
     xfree(s->p);
@@ -20,7 +23,7 @@ void str_reserve(struct str *s, size_t more)
     need = s->n + more + 1;
     if (need <= s->cap)
         return;
-    cap = s->cap ? s->cap : 64;
+    cap = s->cap ? s->cap : need + FIRST_STEP - need % FIRST_STEP;
     while (cap < need)
         cap *= 2;
     s->p = xrealloc(s->p, cap);

@@ -225,6 +225,17 @@ static int run(struct zdecoder *d, struct progress *p, size_t max, struct str *o
     }
 }
 
+/* What is not coded needs no room but its own. */
+static int feed_plainly(struct zdecoder *d, struct view in, struct str *out, struct err *e)
+{
+    if (in.n > d->left)
+        return err_set(e, ERR_LIMIT, "more comes out than may");
+    str_addv(out, in);
+    d->left -= in.n;
+    d->made += in.n;
+    return 0;
+}
+
 int zdecoder_feed(struct zdecoder *d, struct view in, size_t max_piece, struct str *out,
                   struct err *e)
 {
@@ -233,6 +244,8 @@ int zdecoder_feed(struct zdecoder *d, struct view in, size_t max_piece, struct s
     size_t head_n = TR_MIN(in.n, ZSTD_HEAD_MAX - d->head_n);
     int r;
 
+    if (d->coding == Z_IDENTITY && !max_piece && !kept)
+        return feed_plainly(d, in, out, e);
     if (head_n)
         memcpy(d->head + d->head_n, in.p, head_n);
     d->head_n += head_n;

@@ -17,6 +17,9 @@ enum {
     STORED = 0x00,
     STORED_HEAD = ZFRAME_OVERHEAD,
     LEVEL = 1,
+    /* Smaller frames are made here and copied, so that a record's memory is what it needs and not
+     * the several times as much that it could have needed. */
+    SCRATCH = 80 << 10,
 };
 
 /* The dictionary, digested once for all threads. */
@@ -28,6 +31,7 @@ static pthread_key_t key;
 struct contexts {
     ZSTD_CCtx *pack;
     ZSTD_DCtx *unpack;
+    char scratch[SCRATCH];
 };
 
 static _Thread_local struct contexts *mine;
@@ -87,12 +91,20 @@ void zframe_pack(struct view plain, struct str *out)
 {
     struct contexts *c = contexts();
     size_t room = ZSTD_compressBound(plain.n), n;
+    char *to = c->scratch;
 
-    str_reserve(out, room);
-    n = ZSTD_compress2(c->pack, out->p + out->n, room, plain.p, plain.n);
+    if (room > SCRATCH) {
+        str_reserve(out, room);
+        to = out->p + out->n;
+    }
+    n = ZSTD_compress2(c->pack, to, room, plain.p, plain.n);
     ASSERT(!ZSTD_isError(n));
     if (n >= plain.n + STORED_HEAD) {
         store(plain, out);
+        return;
+    }
+    if (to == c->scratch) {
+        str_add(out, to, n);
         return;
     }
     out->n += n;

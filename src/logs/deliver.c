@@ -257,8 +257,11 @@ void delivery_load(struct delivery *d, void (*then)(struct delivery *d))
 /* `[a,b,c]`: the clients' bytes, spliced (HP §1.7: one array, never several). */
 static void splice(struct delivery *d)
 {
-    size_t i;
+    size_t i, n = 2;
 
+    for (i = 0; i < d->op.n_records; i++)
+        n += d->op.records[i]->text.n + 1;
+    str_reserve(&d->body, n);
     str_addc(&d->body, '[');
     for (i = 0; i < d->op.n_records; i++) {
         const struct record *r = d->op.records[i];

@@ -127,6 +127,8 @@ static void collect(void *ctx)
     set_gauge("spool_bytes", "Bytes in use in the spool", (double)st.used_bytes);
     set_gauge("spool_limit_bytes", "Bytes the spool may use", (double)st.limit_bytes);
     set_gauge("spool_written_bytes", "Bytes handed to the disk since start", (double)st.written_bytes);
+    set_gauge("spool_commits", "Groups made durable since start, one sync each", (double)st.commits);
+    set_gauge("spool_transactions", "Transactions in them", (double)st.transactions);
     set_gauge("spool_failing", "1 while commits fail", st.failing);
     set_gauge("spool_oldest_seconds", "Age of the oldest record that waits",
               st.oldest_at_ns ? (double)(clock_wall_ns() - st.oldest_at_ns) / NS_PER_SEC : 0);

@@ -98,18 +98,21 @@ static int check_name(const char *what, const struct str *name, size_t max, stru
  * means the same. */
 static void add_spelled(struct str *out, struct view v)
 {
-    size_t i;
+    const char *at;
 
-    for (i = 0; i < v.n; i++) {
-        if (v.p[i] == ';')
-            str_adds(out, "%3B");
-        else
-            str_addc(out, v.p[i]);
+    while (v.n && (at = memchr(v.p, ';', v.n)) != NULL) {
+        size_t n = (size_t)(at - v.p);
+
+        str_add(out, v.p, n);
+        str_adds(out, "%3B");
+        v = view_from(v, n + 1);
     }
+    str_addv(out, v);
 }
 
 static void add_pair(struct str *out, struct view name, struct view value)
 {
+    str_reserve(out, name.n + value.n + 16);
     if (out->n)
         str_addc(out, '&');
     add_spelled(out, name);
