@@ -79,9 +79,10 @@ void ingest_release(struct ingest *in)
     if (in->ex || in->sub || in->job || in->fetch)
         return;
     ingest_blob_free(in);
+    intake_fini(in);
     zdecoder_free(&in->decoder);
     target_fini(&in->target);
-    ingest_lines_free(in);
+    str_fini(&in->body);
     str_fini(&in->url);
     if (in->field.p)
         explicit_bzero(in->field.p, in->field.n);
@@ -389,6 +390,7 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     in->kind = kind;
     in->prefix = prefix;
     in->start_ns = req->start_ns;
+    intake_init(in, in->kind == TARGET_LINES ? ingest_lines_late : NULL);
     s->sh->ingests++;
     begin(in, req, ticket);
 }

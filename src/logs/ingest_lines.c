@@ -6,7 +6,11 @@
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
 
-enum { LARGE_BODY = 256 * 1024 }; /* longer than this would hold the loop up for milliseconds */
+enum {
+    LARGE_BODY = 256 * 1024, /* longer than this would hold the loop up for milliseconds */
+    DECODE_STEP = 256 * 1024,
+    DECODE_TURN = 4,         /* steps in one turn: a small body may expand to a large one */
+};
 
 struct lines_job {
     struct ev_job job;
@@ -55,28 +59,11 @@ static void charge(struct logs *logs, struct submission *sub, bool unproven)
         struct record *r = list_entry(it, struct record, link);
 
         atomic_fetch_add(&logs->memory_used, r->text.cap);
-        r->unproven = unproven;
-        if (unproven)
-            atomic_fetch_add(&logs->unproven_used, r->size);
+        if (!unproven)
+            continue;
+        r->unproven = (uint32_t)r->frame.n;
+        atomic_fetch_add(&logs->unproven_used, r->unproven);
     }
-}
-
-/* Account for what the body takes now. False: all that are coming in take too much together. */
-static bool hold_body(struct ingest *in, size_t bytes)
-{
-    struct logs *logs = in->sh->logs;
-    uint64_t more = (uint64_t)bytes - in->charged; /* modulo 2^64: it may be less */
-    uint64_t used = atomic_fetch_add(&logs->bodies_used, more) + more;
-    bool grown = bytes > in->charged;
-
-    in->charged = bytes;
-    return !grown || used <= in->sh->settings->bodies_max;
-}
-
-void ingest_lines_free(struct ingest *in)
-{
-    str_fini(&in->body);
-    hold_body(in, 0);
 }
 
 static void finish(struct ingest *in, struct lines_job *j)
@@ -85,9 +72,10 @@ static void finish(struct ingest *in, struct lines_job *j)
     bool unproven = !cred_known_good(in->sh->logs->creds, in->cred);
 
     in->job = NULL;
+    in->parked = false;
     if (j->rc < 0) {
         submission_free(sub);
-        ingest_reply(in, 400, j->err.text);
+        ingest_reply(in, j->err.code == ERR_UNAVAIL ? 503 : 400, j->err.text);
     } else if (!in->ex) {
         submission_free(sub); /* the client has left and was promised nothing */
     } else if (sub->call.lines && (!spool_has_room(in) || !unproven_has_room(in, unproven))) {
@@ -106,6 +94,7 @@ static void finish(struct ingest *in, struct lines_job *j)
     }
     str_fini(&j->body);
     xfree(j);
+    intake_charge(in, in->body.cap);
     ingest_release(in);
 }
 
@@ -139,6 +128,23 @@ static void read_delivery(struct ingest *in, struct lines_job *j)
     call->n_parts = j->rules.n_parts = n;
 }
 
+/* Called again when the pool may have room. */
+static void to_pool(struct ingest *in)
+{
+    in->parked = ev_pool_submit(in->sh->logs->pool, in->sh->loop, in->job) < 0;
+    if (in->parked)
+        intake_wait(in, to_pool);
+}
+
+static void give_up_job(struct ingest *in)
+{
+    struct lines_job *j = container_of(in->job, struct lines_job, job);
+
+    intake_wait_no_more(in);
+    j->rc = err_set(&j->err, ERR_UNAVAIL, "the gateway has too many large bodies at hand");
+    finish(in, j);
+}
+
 static void body_complete(struct ingest *in)
 {
     const struct stream_rules *rules = &in->sh->settings->rules;
@@ -158,44 +164,110 @@ static void body_complete(struct ingest *in)
     in->job = &j->job;
     j->job.work = job_work;
     j->job.done = job_done;
-    if (j->body.n > LARGE_BODY && ev_pool_submit(logs->pool, in->sh->loop, &j->job) == 0)
+    if (j->body.n > LARGE_BODY) {
+        to_pool(in);
         return;
+    }
     job_work(&j->job);
     finish(in, j);
+}
+
+/* --- the body ----------------------------------------------------------------------------- */
+
+static void refuse(struct ingest *in, int status, const char *text)
+{
+    ingest_reply(in, status, text);
+    str_fini(&in->body);
+    in->waiting = false;
+    intake_wait_no_more(in);
+    intake_charge(in, 0);
+}
+
+static void give_back(struct ingest *in)
+{
+    size_t n = in->held;
+
+    in->held = 0;
+    if (in->ex && n)
+        http_consumed(in->ex, n);
+}
+
+static void end_if_complete(struct ingest *in)
+{
+    if (!in->ended || in->more || in->failed)
+        return;
+    intake_wait_no_more(in);
+    if (zdecoder_complete(in->decoder))
+        body_complete(in);
+    else
+        refuse(in, 400, "the compressed body is cut short");
+}
+
+static void decode(struct ingest *in, struct view piece);
+
+static void lines_resume(struct ingest *in)
+{
+    in->waiting = false;
+    if (in->more)
+        decode(in, VIEW_NONE);
+    else
+        give_back(in);
+    end_if_complete(in);
+}
+
+/* Decode as much as there is room and time for. While it waits the decoder keeps what comes, at most a window's worth. */
+static void decode(struct ingest *in, struct view piece)
+{
+    size_t step = in->waiting ? 1 : DECODE_STEP;
+    unsigned steps = 0;
+    struct err e;
+    int more;
+
+    do {
+        more = zdecoder_feed(in->decoder, piece, step, &in->body, &e);
+        piece = VIEW_NONE;
+        intake_charge(in, in->body.cap);
+    } while (more > 0 && !in->waiting && ++steps < DECODE_TURN && intake_may_grow(in));
+    in->more = more > 0;
+    if (more < 0 && e.code == ERR_LIMIT)
+        refuse(in, 413, "the body is larger than this gateway takes");
+    else if (more < 0)
+        refuse(in, 400, e.text);
+    if (in->failed || (!in->more && !in->waiting && intake_may_grow(in))) {
+        give_back(in);
+    } else if (!in->waiting) {
+        in->waiting = true;
+        intake_wait(in, lines_resume);
+    }
+}
+
+void ingest_lines_late(struct ingest *in)
+{
+    if (in->parked) {
+        give_up_job(in);
+    } else if (!in->job && !in->sub && !in->fetch && !in->failed) {
+        refuse(in, 503, "the gateway has no memory for this body now");
+        give_back(in);
+    }
 }
 
 static void lines_body(void *ctx, struct view piece)
 {
     struct ingest *in = ctx;
-    struct err e;
 
-    if (!in->failed) {
-        if (zdecoder_feed(in->decoder, piece, 0, &in->body, &e) < 0) {
-            ingest_lines_free(in);
-            if (e.code == ERR_LIMIT)
-                ingest_reply(in, 413, "the body is larger than this gateway takes");
-            else
-                ingest_reply(in, 400, e.text);
-        } else if (!hold_body(in, in->body.cap)) {
-            ingest_lines_free(in);
-            ingest_reply(in, 503, "too many large bodies at a time");
-        }
-    }
-    if (in->ex)
-        http_consumed(in->ex, piece.n);
+    in->held += piece.n;
+    if (in->failed)
+        give_back(in);
+    else
+        decode(in, piece);
 }
 
 static void lines_end(void *ctx)
 {
     struct ingest *in = ctx;
 
-    in->complete = true;
-    if (in->failed)
-        return;
-    if (!zdecoder_complete(in->decoder))
-        ingest_reply(in, 400, "the compressed body is cut short");
-    else
-        body_complete(in);
+    in->complete = in->ended = true;
+    end_if_complete(in);
 }
 
 static void lines_gone(void *ctx, bool complete)
@@ -205,7 +277,10 @@ static void lines_gone(void *ctx, bool complete)
     (void)complete;
     in->ex = NULL;
     ingest_cancel(in);
-    ingest_release(in);
+    if (in->parked)
+        give_up_job(in);
+    else
+        ingest_release(in);
 }
 
 const struct http_handler ingest_lines_handler = {

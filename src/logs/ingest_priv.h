@@ -5,6 +5,7 @@
 
 #include "codec/zcodec.h"
 #include "logs/ingest.h"
+#include "logs/intake.h"
 #include "logs/target.h"
 
 struct blob_in;
@@ -23,8 +24,13 @@ struct ingest {
     struct submission *sub; /* under way, or NULL */
     struct zdecoder *decoder;
     struct str body;    /* PUT /stream, decoded */
-    size_t charged;     /* of logs.bodies_used, for it */
+    bool more;          /* the decoder has more to give */
+    bool waiting;       /* for memory, or for its next turn */
+    bool ended;         /* the request is complete */
+    size_t held;        /* bytes of the exchange not yet given back: its sender waits */
+    struct intake intake;
     struct ev_job *job; /* in the pool, or NULL */
+    bool parked;        /* the job waits for room in the pool */
     struct blob_in *blob;
     struct fetch *fetch;        /* a request upstream that the answer waits for, or NULL */
     struct str url, field;      /* ... what it says */
@@ -54,7 +60,7 @@ bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t
                      uint64_t expanded);
 
 /* In ingest_lines.c and ingest_blob.c. */
-void ingest_lines_free(struct ingest *in); /* the body */
+void ingest_lines_late(struct ingest *in);
 void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool by_link);
 void ingest_blob_free(struct ingest *in);
 

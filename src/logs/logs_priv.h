@@ -38,7 +38,7 @@ struct logs {
         *old; /* replaced ones: freed at the end, since requests may still use them */
     unsigned n_old;
     atomic_uint_fast64_t memory_used; /* bodies of accepted records in memory */
-    atomic_uint_fast64_t bodies_used; /* memory of bodies of lines that are coming in */
+    atomic_uint_fast64_t intake_used; /* bodies being received */
     atomic_uint_fast64_t
         unproven_used; /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;

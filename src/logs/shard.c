@@ -5,6 +5,7 @@
 #include "base/xmem.h"
 #include "logs/barrier.h"
 #include "logs/deliver.h"
+#include "logs/intake.h"
 #include "logs/logs_priv.h"
 #include "logs/store.h"
 #include "rt/clock.h"
@@ -296,8 +297,7 @@ static void env_release(struct stream_env *env, struct record *r)
     struct shard *sh = container_of(env, struct shard, env);
 
     atomic_fetch_sub(&sh->logs->memory_used, r->text.cap);
-    if (r->unproven)
-        atomic_fetch_sub(&sh->logs->unproven_used, r->size);
+    atomic_fetch_sub(&sh->logs->unproven_used, r->unproven);
     record_free(r);
 }
 
@@ -535,6 +535,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);
     ev_timer_arm(sh->sweep, SWEEP_MS);
+    intake_shard_init(sh);
     return sh;
 }
 
@@ -631,6 +632,7 @@ void shard_free(struct shard **shp)
     heap_fini(&sh->later[LANE_BLOBS]);
     ev_timer_free(&sh->retry);
     ev_timer_free(&sh->sweep);
+    intake_shard_fini(sh);
     if (sh->stop)
         ev_timer_free(&sh->stop);
     XFREE(*shp);

@@ -46,6 +46,10 @@ struct shard {
     atomic_size_t n_streams;
     size_t commits;                /* under way to the spool */
     size_t ingests;                /* client calls that this worker has not done with */
+    struct list intake_waiting;    /* struct ingest.intake: bodies that wait for memory */
+    struct ev_timer *intake_timer;
+    struct ingest *intake_first;   /* goes on all the same, since then */
+    int64_t intake_first_at;
     bool stopping;
     struct ev_timer *stop;         /* looks whether the last commit is back */
     void (*stopped)(struct ev_loop *loop);
