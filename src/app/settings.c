@@ -5,8 +5,6 @@
 
 /* Largest bodies that may come in together. A compression bomb costs its sender some kilobytes; a
  * hundred at a time would cost us gigabytes. */
-enum { BODIES_AT_ONCE = 8 };
-
 static char *copy(const char *s)
 {
     return s ? xstrdup(s) : NULL;
@@ -58,7 +56,6 @@ struct logs_settings *settings_from_config(const struct config *c)
     };
     s->body_max = c->limit_body;
     s->expand_max = c->limit_expand;
-    s->bodies_max = c->memory_limit + BODIES_AT_ONCE * c->limit_expand;
     s->blob_max = c->limit_blob;
     s->memory = c->memory_limit;
     s->timeout_ms = (unsigned)c->upstream_timeout_ms;

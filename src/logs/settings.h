@@ -19,7 +19,6 @@ struct logs_settings {
     struct stream_rules rules;
     uint64_t body_max; /* of a PUT /stream, decoded */
     uint64_t expand_max;    /* what a compressed one may expand to */
-    uint64_t bodies_max;    /* of all that are coming in at a time */
     uint64_t blob_max;
     uint64_t memory;     /* for the bodies of accepted records */
     unsigned timeout_ms; /* of one delivery */

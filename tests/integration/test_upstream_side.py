@@ -274,7 +274,8 @@ def test_item_28_refused_token_holds_its_streams_only(far, gw, api):
     began = far.counts()['started'].get('lines', 0)
     assert api.put(key('good'), 'line 1\n', start=1)[0] == 204
     wait_for(lambda: far.lines('acct', key('good')) == expect(2))
-    assert gw.ledger()['dead'] == 0 and gw.ledger()['spooled'] == 1
+    wait_for(lambda: gw.ledger()['spooled'] == 1)
+    assert gw.ledger()['dead'] == 0
     assert far.counts()['started']['lines'] - began <= 4
     bad.close()
 
