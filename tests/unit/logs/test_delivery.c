@@ -810,6 +810,29 @@ static void test_batch_limits(void **state)
     take_lines("efghi");
 }
 
+static void test_lines_of_a_busy_stream_gather(void **state)
+{
+    int64_t sent;
+
+    (void)state;
+    w->up[0].exists = true;
+    w->rules.batch_delay_ns = 50;
+    w->rules.batch_lines = 3;
+    call('l', "a"); /* a quiet stream's go at once */
+    sent = w->now.mono;
+    request(OP_LINES, END_WELL);
+    call('l', "b");
+    nothing_ready();
+    assert_true(stream_ready(w->s[0], LANE_LINES, w->now) == sent + 50);
+    call('l', "cd"); /* a full batch does not wait */
+    take_lines("bcd");
+    ends(END_WELL);
+    call('l', "e");
+    nothing_ready();
+    call('s', ""); /* nor do the last ones */
+    take_lines("e");
+}
+
 static void test_backoff(void **state)
 {
     int64_t most = 0, at;
@@ -1128,6 +1151,7 @@ int main(void)
         TEST(test_resent_is_counted_though_a_try_was_refused),
         TEST(test_one_batch_is_resent_after_a_crash),
         TEST(test_batch_limits),
+        TEST(test_lines_of_a_busy_stream_gather),
         TEST(test_backoff),
         TEST(test_retry_after),
         TEST(test_forgotten_when_nothing_is_left),
