@@ -206,7 +206,8 @@ if build tsan --prefix=/usr --enable-werror --enable-fault-points --with-sanitiz
     # Only what has threads.
     TSAN_TESTS=$(cd "$TOP" && for t in tests/unit/{rt,ev,spool,net,http}/test_*.c; do echo "${t%.c}"; done)
     make_check check-tsan "$BUILD/tsan" 900 TESTS="$(echo $TSAN_TESTS)"
-    run_pytest integration-tsan 900 "$BUILD/tsan/tailrace" tests/integration/test_first.py
+    run_pytest integration-tsan 900 "$BUILD/tsan/tailrace" tests/integration/test_first.py \
+        tests/integration/test_upstream_side.py
 fi
 
 named_check check-outage 600 SECONDS="$OUTAGE_SECONDS"
