@@ -202,7 +202,7 @@ def run(args, directory):
         killer, upstream, early = Killer(gateway, rng, named), Upstream(far, rng), []
         sampler = Sampler(gateway, 0.5)
         load = Load(gateway.url, directory / 'ack', steps=STEPS, interval=60, lines=LINES, bytes=1500,
-                    puts=12, seconds=36000, again=True, kinds='le-blob,le-link,delegate', run='crash',
+                    puts=12, seconds=36000, again=True, kinds=args.kinds, run='crash',
                     retry_for=120)
         while killer.kills < args.kills and load.running:
             mood = upstream.next()
@@ -249,6 +249,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--seed', type=int, default=int(time.time()))
+    parser.add_argument('--kinds', default='le-blob,le-link,delegate', help='what the steps do')
     parser.add_argument('--points', action='store_true', help='the fault points are compiled in')
     parser.add_argument('--keep', help='work in this directory and leave it')
     args = parser.parse_args()
