@@ -12,6 +12,11 @@ static void direct_done(void *ctx, const struct fetch_result *r)
         ingest_reply(in, 503, "the gateway's spool cannot take this now, nor can the log service");
         return;
     }
+    if (in->kind == TARGET_LINES && r->status < 300 && r->status != 204) {
+        /* Not stored, though its client would take it for success (HP §1.5). */
+        ingest_reply(in, 503, "the gateway's spool cannot take this now, nor has the log service");
+        return;
+    }
     metric_add(in->sh->logs->metrics.direct, 1);
     ingest_reply_json(in, r->status, r->body);
     in->failed = r->status >= 300;

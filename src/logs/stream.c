@@ -574,7 +574,7 @@ bool stream_quiet(const struct stream *s)
     for (it = s->lives.next; it != &s->lives; it = it->next) {
         const struct life *l = list_entry(it, struct life, link);
 
-        if (!list_empty(&l->lines) || l->open == OPEN_PENDING)
+        if (!list_empty(&l->lines) || l->open == OPEN_PENDING || l->open == OPEN_UNKNOWN)
             return false;
     }
     return true;
