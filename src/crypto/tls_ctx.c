@@ -21,11 +21,11 @@ enum { CLIENT_CHAIN_DEPTH = 8 };
 static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen,
                        const unsigned char *in, unsigned inlen, void *arg)
 {
-    static const unsigned char both[] = "\x02h2\x08http/1.1";
-    static const unsigned char only_1_1[] = "\x08http/1.1";
+    static const unsigned char both[] = "\x02h2\x08http/1.1\x08http/1.0";
+    static const unsigned char only_1[] = "\x08http/1.1\x08http/1.0";
     const struct tls_ctx *ctx = arg;
-    const unsigned char *ours = ctx->http2 ? both : only_1_1;
-    unsigned ours_len = ctx->http2 ? sizeof(both) - 1 : sizeof(only_1_1) - 1;
+    const unsigned char *ours = ctx->http2 ? both : only_1;
+    unsigned ours_len = ctx->http2 ? sizeof(both) - 1 : sizeof(only_1) - 1;
     unsigned char *chosen;
 
     (void)ssl;

@@ -14,7 +14,7 @@ from standin.harness import Harness
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):
     with Harness() as far:
-        with Gateway(tmp_path_factory.mktemp('h2') / 'gw', far.url) as gw:
+        with Gateway(tmp_path_factory.mktemp('h2') / 'gw', far.url, drain={'limit': '1s'}) as gw:
             yield far, gw
         assert far.state(lines=False)['errors'] == []
 

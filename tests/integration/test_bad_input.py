@@ -26,7 +26,7 @@ def pair(tmp_path_factory, ca):
     with Harness() as far:
         tls = {'address': '127.0.0.1:0', 'mode': 'upstream', 'certificate': str(cert), 'key': str(tls_key)}
         with Gateway(tmp_path_factory.mktemp('bad') / 'gw', far.url, listen={'tls': tls},
-                     limits={'body': '32MiB', 'expand': '48MiB'}) as gw:
+                     limits={'body': '32MiB', 'expand': '48MiB'}, drain={'limit': '1s'}) as gw:
             yield far, gw
         assert far.state(lines=False)['errors'] == []
 
