@@ -5,6 +5,7 @@
  *     flood --url http[s]://127.0.0.1:PORT [--connections 32] [--keys 200] [--first-key N] [--total N]
  *           [--bytes 4096] [--open] [--hold SECONDS]
  *     flood --raw PORT [--connections 8] [--total N] [--bytes 4096]
+ *     flood --print [--total N]            the same text on standard output
  *
  * A key belongs to one connection, and its `pos` rises from call to call, as a client's does. With
  * --open each key is opened first. --hold keeps the connections for a while after the last call, and
@@ -57,7 +58,7 @@ struct conn {
 static struct {
     const char *url;
     int port, raw_port;
-    bool tls, open;
+    bool tls, open, print;
     unsigned connections, keys, first_key, bytes, hold;
     uint64_t total;
 } opt = {.connections = 32, .keys = 200, .bytes = 4096, .total = 20000};
@@ -102,7 +103,8 @@ static void add_line(struct body *b, struct corpus *c)
 
 static void make_bodies(void)
 {
-    char open = opt.raw_port ? '\0' : '[', between = opt.raw_port ? '\n' : ',';
+    bool text = opt.raw_port || opt.print;
+    char open = text ? '\0' : '[', between = text ? '\n' : ',';
     struct corpus c = {0};
     unsigned i, step = STEP_LINES, seed = 0;
 
@@ -120,7 +122,7 @@ static void make_bodies(void)
                 str_addc(&b->text, between);
             add_line(b, &c);
         } while (b->text.n < opt.bytes && b->lines < LINES_MAX);
-        str_adds(&b->text, opt.raw_port ? "\n" : "]\n");
+        str_adds(&b->text, text ? "\n" : "]\n");
     }
 }
 
@@ -276,6 +278,19 @@ static void readable(struct conn *c)
     answered(c, atoi(c->in + 9));
 }
 
+static int print_all(void)
+{
+    uint64_t i;
+
+    for (i = 0; i < opt.total; i++) {
+        const struct body *b = next_body(0);
+
+        begun++;
+        fwrite(b->text.p, 1, b->text.n, stdout);
+    }
+    return 0;
+}
+
 static void connect_all(void)
 {
     struct sockaddr_in a = {.sin_family = AF_INET};
@@ -353,7 +368,7 @@ static void parse_options(int argc, char **argv)
     static const struct option longs[] = {
         {"url", 1, NULL, 'u'},   {"raw", 1, NULL, 'r'},  {"connections", 1, NULL, 'c'}, {"keys", 1, NULL, 'k'},
         {"total", 1, NULL, 't'}, {"bytes", 1, NULL, 'b'}, {"first-key", 1, NULL, 'f'},  {"open", 0, NULL, 'o'},
-        {"hold", 1, NULL, 'h'},  {0},
+        {"hold", 1, NULL, 'h'},  {"print", 0, NULL, 'p'},  {0},
     };
     const char *colon;
     int c;
@@ -370,6 +385,7 @@ static void parse_options(int argc, char **argv)
         case 'b': opt.bytes = (unsigned)v; break;
         case 'f': opt.first_key = (unsigned)v; break;
         case 'o': opt.open = true; break;
+        case 'p': opt.print = true; break;
         case 'h': opt.hold = (unsigned)v; break;
         default: fputs("flood: see the head of flood.c for its options\n", stderr); exit(2);
         }
@@ -379,7 +395,7 @@ static void parse_options(int argc, char **argv)
     opt.tls = opt.url && strncmp(opt.url, "https:", 6) == 0;
     if (opt.keys < opt.connections)
         opt.keys = opt.connections;
-    if (!opt.port == !opt.raw_port || !opt.connections || !opt.total) {
+    if (!!opt.port + !!opt.raw_port + opt.print != 1 || !opt.connections || !opt.total) {
         fputs("flood: --url or --raw, and something to do\n", stderr);
         exit(2);
     }
@@ -394,6 +410,8 @@ int main(int argc, char **argv)
     make_bodies();
     conns = xcalloc(opt.connections, sizeof(*conns));
     key_pos = xcalloc(opt.keys, sizeof(*key_pos));
+    if (opt.print)
+        return print_all();
     took = xcalloc(opt.total, sizeof(*took));
     tls_ctx = SSL_CTX_new(TLS_client_method());
     ep = epoll_create1(EPOLL_CLOEXEC);
