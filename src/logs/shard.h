@@ -45,6 +45,7 @@ struct shard {
     atomic_uint state;             /* enum limiter_state, for the metrics */
     atomic_size_t n_streams;
     size_t commits;                /* under way to the spool */
+    size_t checks;                 /* of credentials, under way */
     size_t ingests;                /* client calls that this worker has not done with */
     struct list intake_waiting;    /* struct ingest.intake: bodies that wait for memory */
     struct ev_timer *intake_timer;
