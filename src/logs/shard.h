@@ -30,6 +30,7 @@ struct shard {
     int64_t retry_at;              /* when the timer fires */
     int64_t touch_at;              /* when credentials in use are named next */
     struct limiter harness;
+    unsigned harness_blobs;        /* of the requests under way to the log service: uploads */
     struct list stores;            /* struct store_host: a limiter for each object store */
     struct ev_timer *retry;        /* the earliest time something may be tried again */
     struct ev_timer *sweep;
