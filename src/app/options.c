@@ -27,9 +27,6 @@ static const struct conf_choice uploads[] = {
 static const struct conf_choice modes[] = {
     {"upstream", CONFIG_MODE_UPSTREAM}, {"admin", CONFIG_MODE_ADMIN}, {0},
 };
-static const struct conf_choice profiles[] = {
-    {"harness", CONFIG_PROFILE_HARNESS}, {"none", CONFIG_PROFILE_NONE}, {0},
-};
 static const struct conf_choice syncs[] = {
     {"full", SPOOL_SYNC_FULL}, {"normal", SPOOL_SYNC_NORMAL}, {0},
 };
@@ -52,7 +49,7 @@ static bool is_literal(const char *host)
     return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
 }
 
-/* A port in decimal, or "*" for all. */
+/* A port in decimal. */
 static bool is_port(const char *p)
 {
     unsigned long port = 0;
@@ -61,26 +58,6 @@ static bool is_port(const char *p)
     for (i = 0; i < 6 && p[i] >= '0' && p[i] <= '9'; i++)
         port = port * 10 + (unsigned long)(p[i] - '0');
     return i > 0 && p[i] == '\0' && port > 0 && port <= 65535;
-}
-
-/* A name of letters, digits, "-", "_" and dots, without empty labels; "*." may stand in front. */
-static bool is_host_pattern(const char *host)
-{
-    size_t label = 0;
-
-    if (strncmp(host, "*.", 2) == 0)
-        host += 2;
-    if (strlen(host) > 253)
-        return false;
-    for (; *host; host++) {
-        bool letter = (*host >= 'a' && *host <= 'z') || (*host >= 'A' && *host <= 'Z') ||
-                      (*host >= '0' && *host <= '9');
-
-        if (*host == '.' ? label == 0 : !letter && *host != '-' && *host != '_')
-            return false;
-        label = *host == '.' ? 0 : label + 1;
-    }
-    return label > 0;
 }
 
 /* Take the brackets off "[v6]". False if they do not match or hold no IPv6 address. */
@@ -96,30 +73,6 @@ static bool unbracket(char *host)
     host[n - 1] = '\0';
     memmove(host, host + 1, n - 1);
     return inet_pton(AF_INET6, host, bytes) == 1;
-}
-
-static int check_allow(const char *value, struct err *e)
-{
-    char *host = xstrdup(value), *colon = strrchr(host, ':');
-    bool ok = colon && is_port(colon + 1);
-
-    if (ok) {
-        *colon = '\0';
-        ok = unbracket(host) && (is_literal(host) || is_host_pattern(host));
-    }
-    xfree(host);
-    if (!ok)
-        return err_set(e, ERR_INVALID,
-                       "use HOST:PORT, such as github.com:443 or \"*.corp.example:443\"");
-    return 0;
-}
-
-static int check_bypass(const char *value, struct err *e)
-{
-    if (is_literal(value) || is_host_pattern(value))
-        return 0;
-    return err_set(e, ERR_INVALID,
-                   "use a name, \"*.corp.example\" or an address, without a port");
 }
 
 static int check_resolver(const char *value, struct err *e)
@@ -153,12 +106,6 @@ static const struct conf_row rows[] = {
     ROW(BOOL, upload_gzip, "harness.upload-gzip", .deflt = "true", .reloadable = true,
         .text = "Compress logs for the bucket, where they were found to read back right."),
 
-    ROW(ENUM, egress_profile, "egress.profile", .choices = profiles, .deflt = "harness",
-        .reloadable = true, .text = "What may be reached besides egress.allow: what a Harness "
-                                    "deployment needs, or nothing."),
-    ROW(LIST, egress_allow, "egress.allow", .check = check_allow, .reloadable = true,
-        .text = "Further destinations that may be reached, each HOST:PORT."),
-
     ROW(PATH, spool_directory, "spool.directory", .deflt = "/var/lib/tailrace",
         .text = "Where accepted records wait for their delivery; on a local file system."),
     ROW(SIZE, spool_limit, "spool.limit", .deflt = "10GiB", .min = 1 * MIB, .max = 64 * TIB,
@@ -178,11 +125,6 @@ static const struct conf_row rows[] = {
     ROW(PATH, upstream_key, "upstream.key", .text = "The key of upstream.certificate (PEM)."),
     ROW(ENUM, upstream_tls_min, "upstream.tls-min", .choices = tls_versions, .deflt = "1.2",
         .text = "The oldest version of TLS to speak upstream."),
-    ROW(URL, upstream_parent, "upstream.parent",
-        .text = "A corporate proxy to reach upstream through, such as "
-                "http://proxy.corp.example:3128."),
-    ROW(LIST, upstream_parent_bypass, "upstream.parent-bypass", .check = check_bypass,
-        .text = "Hosts that are reached without upstream.parent."),
     ROW(LIST, upstream_resolvers, "upstream.resolvers", .check = check_resolver,
         .text = "Name servers to ask; needed where DNS points upstream's name at this gateway. "
                 "Default: the system's."),
@@ -210,7 +152,8 @@ static const struct conf_row rows[] = {
                 "and an open wipes."),
 
     ROW(SIZE, memory_limit, "memory.limit", .deflt = "64MiB", .min = 1 * MIB, .max = 1 * TIB,
-        .text = "Memory for records that wait for delivery; the rest is read from the spool."),
+        .text = "Memory for records that wait for delivery, the rest is read from the spool; and as "
+                "much for bodies that are being received."),
     ROW(INT, limit_connections, "limits.connections", .deflt = "10000", .min = 16, .max = 1000000,
         .text = "Client connections at a time, over all listeners."),
     ROW(SIZE, limit_body, "limits.body", .deflt = "64MiB", .min = 32 * MIB, .max = 1024 * MIB,
@@ -322,12 +265,9 @@ static void check_listeners(const struct config *cf, struct conf_check *c)
 static void check_upstream(struct config *cf, struct conf_check *c)
 {
     check_origin(c, "harness.url", cf->harness_url);
-    check_origin(c, "upstream.parent", cf->upstream_parent);
     check_pair(c, "upstream", cf->upstream_certificate, cf->upstream_key);
     if (cf->upstream_certificate && strncmp(cf->harness_url, "https:", 6) != 0)
         conf_complain(c, "upstream.certificate", "is never shown: harness.url is not https");
-    if (cf->upstream_parent_bypass.n && !cf->upstream_parent)
-        conf_complain(c, "upstream.parent-bypass", "has no effect without upstream.parent");
 }
 
 static void check_limits(struct config *cf, struct conf_check *c)
@@ -336,11 +276,6 @@ static void check_limits(struct config *cf, struct conf_check *c)
         if (conf_given(c, "limits.blob"))
             conf_complain(c, "limits.blob", "more than spool.limit: such a blob could not be kept");
         cf->limit_blob = cf->spool_limit;
-    }
-    if (cf->limit_expand < cf->limit_body) {
-        if (conf_given(c, "limits.expand"))
-            conf_complain(c, "limits.expand", "less than limits.body");
-        cf->limit_expand = cf->limit_body;
     }
 }
 

@@ -14,7 +14,6 @@
 
 enum config_uploads { CONFIG_UPLOADS_FOLLOW, CONFIG_UPLOADS_GOOGLEAPIS, CONFIG_UPLOADS_HARNESS };
 enum config_mode { CONFIG_MODE_UPSTREAM, CONFIG_MODE_ADMIN };
-enum config_profile { CONFIG_PROFILE_HARNESS, CONFIG_PROFILE_NONE };
 enum config_tls { CONFIG_TLS_1_2, CONFIG_TLS_1_3 };
 
 struct config_listen {
@@ -35,9 +34,6 @@ struct config {
     struct config_listen *listen;
     size_t n_listen;
 
-    enum config_profile egress_profile;
-    struct conf_list egress_allow; /* HOST:PORT; host a name, *.suffix, address, [v6] */
-
     char *spool_directory;
     uint64_t spool_limit;
     enum spool_sync spool_sync;
@@ -47,8 +43,6 @@ struct config {
     char *upstream_certificate;
     char *upstream_key;
     enum config_tls upstream_tls_min;
-    char *upstream_parent;
-    struct conf_list upstream_parent_bypass;
     struct conf_list upstream_resolvers; /* ADDRESS or ADDRESS:PORT; empty: the system's */
     enum fetch_http upstream_http;
     int64_t upstream_timeout_ms;
@@ -63,7 +57,6 @@ struct config {
     int64_t limit_connections;
     uint64_t limit_body;
     uint64_t limit_blob;
-    uint64_t limit_expand;
     int64_t workers; /* 0: as many as there are CPUs */
 
     enum log_level log_level;

@@ -243,7 +243,8 @@ static bool same_listeners(const struct config *a, const struct config *b)
     for (i = 0; i < a->n_listen; i++) {
         if (strcmp(a->listen[i].name, b->listen[i].name) != 0 ||
             a->listen[i].mode != b->listen[i].mode ||
-            strcmp(a->listen[i].address, b->listen[i].address) != 0)
+            strcmp(a->listen[i].address, b->listen[i].address) != 0 ||
+            !a->listen[i].certificate != !b->listen[i].certificate)
             return false;
     }
     return true;
@@ -277,7 +278,7 @@ static void reload(struct gateway *g)
     if (!p || configure_log(c, &e) < 0) {
         reload_failed(g, e.text[0]
                              ? e.text
-                             : "listeners cannot be added, removed or moved without a restart");
+                             : "listeners cannot be added, removed, moved or given TLS without a restart");
         plan_free(p);
         config_free(&c);
         return;
@@ -288,6 +289,10 @@ static void reload(struct gateway *g)
     g->plan = p;
     for (i = 0; i < g->n_workers; i++)
         worker_apply(&g->workers[i], p);
+    for (i = 0; i < WORKER_LISTENERS; i++) {
+        if (g->admin[i] && p->server_tls[i])
+            http_server_set_tls(g->admin[i], p->server_tls[i]);
+    }
     logs_configure(g->logs, settings_from_config(c));
     metric_set(g->generation_metric, (double)++g->generation);
     notify("READY=1");

@@ -16,7 +16,6 @@ static void fill_peer(const struct config *c, bool with_certificate, struct fetc
     p->certificate = with_certificate ? copy(c->upstream_certificate) : NULL;
     p->key = with_certificate ? copy(c->upstream_key) : NULL;
     p->min_version = xstrdup(config_tls_min(c));
-    p->parent = copy(c->upstream_parent);
     p->http = c->upstream_http;
 }
 

@@ -171,6 +171,17 @@ static void upstream_body(void *ctx, struct view piece)
         http_call_consumed(r->call, piece.n);
 }
 
+/* The answer is complete before the request is: what was held for a slow upstream is not wanted any more, and the
+ * client must not wait for it to be. */
+static void give_up_rest(struct relay *r)
+{
+    size_t n = r->held_up;
+
+    r->held_up = 0;
+    if (r->ex && n)
+        http_consumed(r->ex, n);
+}
+
 static void upstream_end(void *ctx)
 {
     struct relay *r = ctx;
@@ -179,6 +190,7 @@ static void upstream_end(void *ctx)
         http_finish(r->ex);
     if (!r->tunnel) {
         end_call(r);
+        give_up_rest(r);
         release(r);
     }
 }

@@ -14,6 +14,7 @@ struct ev_pool {
     pthread_cond_t work;
     struct ev_task *first; /* jobs by their tasks */
     struct ev_task **end;
+    struct ev_task **urgent_end; /* behind the last of those that go first */
     size_t queued;
     size_t max_queued;
     bool closing;
@@ -41,6 +42,8 @@ static struct ev_job *job_take(struct ev_pool *pool)
         pool->first = t->next;
         if (!pool->first)
             pool->end = &pool->first;
+        if (pool->urgent_end == &t->next)
+            pool->urgent_end = &pool->first;
         pool->queued--;
     }
     pthread_mutex_unlock(&pool->lock);
@@ -72,7 +75,7 @@ struct ev_pool *ev_pool_new(unsigned threads, size_t max_queued)
     OBJ_INIT(pool, POOL_MAGIC);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
-    pool->end = &pool->first;
+    pool->end = pool->urgent_end = &pool->first;
     pool->max_queued = max_queued;
     pool->n_threads = threads;
     /* Signals are for the loop that watches them. */
@@ -106,8 +109,10 @@ void ev_pool_free(struct ev_pool **poolp)
     XFREE(*poolp);
 }
 
-int ev_pool_submit(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job)
+static int submit(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job, bool urgent)
 {
+    struct ev_task **at;
+
     OBJ_CHECK(pool, POOL_MAGIC);
     pthread_mutex_lock(&pool->lock);
     if (pool->queued >= pool->max_queued) {
@@ -116,11 +121,25 @@ int ev_pool_submit(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *jo
     }
     job->loop = loop;
     job->task.run = job_done;
-    job->task.next = NULL;
-    *pool->end = &job->task;
-    pool->end = &job->task.next;
+    at = urgent ? pool->urgent_end : pool->end;
+    job->task.next = *at;
+    *at = &job->task;
+    if (!job->task.next)
+        pool->end = &job->task.next;
+    if (urgent)
+        pool->urgent_end = &job->task.next;
     pool->queued++;
     pthread_cond_signal(&pool->work);
     pthread_mutex_unlock(&pool->lock);
     return 0;
+}
+
+int ev_pool_submit(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job)
+{
+    return submit(pool, loop, job, false);
+}
+
+int ev_pool_submit_first(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job)
+{
+    return submit(pool, loop, job, true);
 }

@@ -10,6 +10,8 @@
 #include "rt/fault.h"
 #include "rt/log.h"
 
+#define LOST_RETRY_NS (2 * NS_PER_SEC)
+
 enum { CHECK_EVERY_S = 30, HUB_LEVEL = 3, ZSTD_LEAST = 512 };
 
 static const char *const call_names[] = {
@@ -56,6 +58,18 @@ static int64_t retry_after(const struct fetch_result *r)
     return sec > 0 ? TR_MIN(sec, 300) * NS_PER_SEC : 0;
 }
 
+static bool is_harness_blob(const struct delivery *d)
+{
+    return d->limiter == &d->sh->harness && d->op.lane == LANE_BLOBS;
+}
+
+void delivery_begins(struct delivery *d, struct limiter *l)
+{
+    d->limiter = l;
+    d->request_started = ev_now_ns(d->sh->loop);
+    d->sh->harness_blobs += is_harness_blob(d);
+}
+
 void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call, fetch_done_fn done)
 {
     const char *fields[8];
@@ -77,9 +91,8 @@ void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call
     o->done = done;
     if (!o->ctx)
         o->ctx = d;
-    d->limiter = &d->sh->harness;
-    d->request_started = ev_now_ns(d->sh->loop);
-    limiter_start(d->limiter);
+    limiter_start(&d->sh->harness);
+    delivery_begins(d, &d->sh->harness);
     d->fetch = fetch_start(d->sh->pool, o);
 }
 
@@ -112,7 +125,8 @@ static void learn_connection(struct shard *sh, const struct fetch_result *r)
 /* An answer from another tailrace says so; only then do zstd and delivery ids go to it. */
 static void learn_hub(struct shard *sh, const struct fetch_result *r)
 {
-    if (r->outcome != FETCH_ANSWERED)
+    /* What stands between an edge and its hub answers 5xx in its own name. */
+    if (r->outcome != FETCH_ANSWERED || (!r->gateway.n && r->status >= 500))
         return;
     logs_learn_hub(sh->logs, r->gateway.n > 0);
     learn_connection(sh, r);
@@ -124,6 +138,7 @@ void delivery_released(struct delivery *d, const char *call, const struct fetch_
 
     d->fetch = NULL;
     if (d->limiter) {
+        sh->harness_blobs -= is_harness_blob(d);
         limiter_end(d->limiter, is_trouble(r) ? LIMITER_TROUBLE : LIMITER_GOOD, d->request_started,
                     retry_after(r), &sh->rng, ev_now_ns(sh->loop));
         d->limiter = NULL;
@@ -171,6 +186,22 @@ struct op_result delivery_outcome(const struct fetch_result *r)
     return out;
 }
 
+/* They will be read again: what is only waiting must not hold more memory than it may. */
+static void forget_texts(struct delivery *d)
+{
+    struct logs *logs = d->sh->logs;
+    size_t i;
+
+    for (i = 0; i < d->op.n_records; i++) {
+        struct record *r = d->op.records[i];
+
+        if (!r->text.p || atomic_load(&logs->memory_used) <= d->settings->memory)
+            continue;
+        atomic_fetch_sub(&logs->memory_used, r->text.cap);
+        str_fini(&r->text);
+    }
+}
+
 void delivery_end(struct delivery *d, const struct op_result *r)
 {
     struct shard *sh = d->sh;
@@ -180,6 +211,10 @@ void delivery_end(struct delivery *d, const struct op_result *r)
     if (r->outcome == OUT_OK)
         metric_observe(metric_series(sh->logs->metrics.delivery, call_names[d->op.kind]),
                        (double)(ev_now_ns(sh->loop) - d->started) / NS_PER_SEC);
+    if (r->outcome != OUT_OK)
+        forget_texts(d);
+    if (d->url.p)
+        explicit_bzero(d->url.p, d->url.n); /* a token may be in it */
     str_fini(&d->url);
     str_fini(&d->body);
     if (d->field.p)
@@ -202,17 +237,39 @@ struct load {
     void (*then)(struct delivery *d);
 };
 
+static void lost(struct delivery *d, const struct err *e)
+{
+    static struct log_rate rate;
+    uint64_t left_out;
+
+    d->lost = true;
+    d->damaged |= e->code == ERR_INVALID || e->code == ERR_NOTFOUND || e->code == ERR_LIMIT;
+    if (log_rate_ok(&rate, 10, &left_out))
+        log_event(LOG_ERROR, "delivery", "lines cannot be read from the spool",
+                  LF_VIEW("account", d->s->account_v), LF_VIEW("key", d->s->key_v), LF_ERR(e),
+                  LF_UINT("suppressed", left_out));
+}
+
+/* What is damaged becomes a dead letter, record by record; what cannot be read now is tried again. */
+void delivery_lost(struct delivery *d)
+{
+    delivery_end(d, &(struct op_result){.outcome = d->damaged ? OUT_TOO_LARGE : OUT_NOT_SENT,
+                                        .retry_after_ns = d->damaged ? 0 : LOST_RETRY_NS});
+}
+
 static void load_done(struct ev_task *task)
 {
     struct load *l = container_of(task, struct load, task);
     struct delivery *d = l->d;
     struct err e;
 
-    if (l->read.err.code != ERR_NONE ||
-        zframe_unpack(str_view(&l->read.data), l->r->size + 2, &l->r->text, &e) < 0)
-        d->lost = true;
-    else
-        atomic_fetch_add(&d->sh->logs->memory_used, l->r->text.cap);
+    if (l->read.err.code != ERR_NONE)
+        lost(d, &l->read.err);
+    else if (zframe_unpack(str_view(&l->read.data), (size_t)l->r->size + 2, &l->r->text, &e) < 0)
+        lost(d, &e);
+    if (d->lost && !l->r->text.n)
+        str_fini(&l->r->text);
+    atomic_fetch_add(&d->sh->logs->memory_used, l->r->text.cap);
     str_fini(&l->read.data);
     if (--d->loading == 0)
         l->then(d);
@@ -303,9 +360,10 @@ static void compress_for_hub(struct delivery *d)
 /* Only on a connection whose own earlier answers announced zstd may it be used. */
 static bool connection_takes_zstd(void *ctx, int64_t connection)
 {
-    const struct delivery *d = ctx;
+    struct delivery *d = ctx;
 
-    return takes_zstd(d->sh, connection);
+    d->declined = !takes_zstd(d->sh, connection);
+    return !d->declined;
 }
 
 static void lines_done(void *ctx, const struct fetch_result *r);
@@ -334,10 +392,17 @@ static void lines_done(void *ctx, const struct fetch_result *r)
     struct delivery *d = ctx;
     struct op_result out = delivery_outcome(r);
 
+    if (d->declined && r->outcome == FETCH_NOT_SENT) {
+        d->declined = false;
+        d->fetch = NULL;
+        limiter_leave(d->limiter);
+        send_plainly(d);
+        return;
+    }
     delivery_answered(d, "lines", r);
     if (out.outcome == OUT_OK && r->status != 204)
         out.outcome = OUT_ABSENT; /* only 204 is success (HP §1.5) */
-    if (d->zstd && (r->status == 415 || r->outcome == FETCH_NOT_SENT)) {
+    if (d->zstd && r->outcome == FETCH_ANSWERED && r->status == 415) {
         send_plainly(d);
         return;
     }
@@ -347,7 +412,7 @@ static void lines_done(void *ctx, const struct fetch_result *r)
 static void lines_send(struct delivery *d)
 {
     if (d->lost) {
-        delivery_end(d, &(struct op_result){.outcome = OUT_NOT_SENT});
+        delivery_lost(d);
         return;
     }
     splice(d);

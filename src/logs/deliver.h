@@ -20,8 +20,10 @@ struct delivery {
     struct str url, body, field, id_field;
     struct fetch *fetch;
     bool zstd;                 /* the body travels compressed, to a hub */
+    bool declined;             /* ... and the connection chosen for it had not announced that */
     size_t loading;            /* record bodies being read from the spool */
-    bool lost;                 /* one of them could not be read */
+    bool lost;                 /* one of them could not be read, */
+    bool damaged;              /* ... nor ever will be */
     struct limiter *limiter;   /* the one that counts this request, or NULL */
     int64_t request_started;
 };
@@ -36,6 +38,9 @@ void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call
 /* To be called first in `done`: releases the limiter, counts, remembers whether the credential was taken and whether upstream is a hub. */
 void delivery_answered(struct delivery *d, const char *call, const struct fetch_result *r);
 
+/* The request begins and is counted by `l`, which was told so (limiter_start). */
+void delivery_begins(struct delivery *d, struct limiter *l);
+
 /* The same for a request that did not go to the log service: releases the limiter and counts, no more. */
 void delivery_released(struct delivery *d, const char *call, const struct fetch_result *r);
 
@@ -45,7 +50,8 @@ struct op_result delivery_outcome(const struct fetch_result *r);
 /* Report to the machine and free d. */
 void delivery_end(struct delivery *d, const struct op_result *r);
 
-/* Get the text of each record of the op into memory, then call `then`. */
+/* Get the text of each record of the op into memory, then call `then`. If d->lost it is to end with delivery_lost(). */
+void delivery_lost(struct delivery *d);
 void delivery_load(struct delivery *d, void (*then)(struct delivery *d));
 
 /* In blob_out.c and settle.c. Never report from within. */

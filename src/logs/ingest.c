@@ -13,6 +13,14 @@
 #include "config.h"
 #endif
 
+/* A credential that only this call names may be forgotten while its body comes. */
+#define CRED_RECALL_NS (10 * NS_PER_SEC)
+
+enum {
+    LINK_OUT_MAX = 15 * 1024, /* it must fit into a request line again (H1_MAX_START_LINE) */
+    CHECKS_MAX = 32,          /* of one worker at a time: opens with ever new credentials must not flood upstream */
+};
+
 struct ingest_service {
     struct http_service service;
     const struct http_service *fallback;
@@ -68,10 +76,17 @@ void ingest_reply(struct ingest *in, int status, const char *text)
 
 /* --- life-cycle --------------------------------------------------------------------------- */
 
+static void check_over(struct ingest *in)
+{
+    in->sh->checks -= in->checking;
+    in->checking = false;
+}
+
 void ingest_cancel(struct ingest *in)
 {
     if (in->fetch)
         fetch_cancel(&in->fetch);
+    check_over(in);
 }
 
 void ingest_release(struct ingest *in)
@@ -111,10 +126,22 @@ static void plain_body(void *ctx, struct view piece)
 
 static const struct http_handler plain_handler = {.on_body = plain_body, .on_gone = plain_gone};
 
+static void recall_credential(struct ingest *in)
+{
+    uint32_t id = cred_intern(in->sh->logs->creds, str_view(&in->target.account),
+                              in->target.cred_kind, str_view(&in->target.secret),
+                              ev_now_ns(in->sh->loop), &in->cred_fresh);
+
+    if (id)
+        in->cred = id;
+}
+
 struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
 {
     struct submission *sub = submission_new(in->sh, kind);
 
+    if (ev_now_ns(in->sh->loop) - in->start_ns > CRED_RECALL_NS)
+        recall_credential(in);
     str_addv(&sub->account, str_view(&in->target.account));
     str_addv(&sub->key, str_view(&in->target.key));
     str_addv(&sub->query, str_view(&in->target.query));
@@ -136,6 +163,8 @@ static void answered(void *ctx, bool ok)
 
     in->quiet = in->sub->quiet;
     in->sub = NULL;
+    if (!ok)
+        ingest_blob_lost(in);
     if (ok)
         ingest_reply(in, status_of(in), NULL);
     else if (!direct_start(in))
@@ -189,6 +218,7 @@ static void check_answered(void *ctx, const struct fetch_result *r)
     int64_t now = ev_now_ns(in->sh->loop);
 
     in->fetch = NULL;
+    check_over(in);
     metric_code(logs->metrics.upstream, "check", r->outcome == FETCH_ANSWERED ? r->status : 0);
     if (r->outcome == FETCH_ANSWERED && r->status == 200) {
         logs_learn_hub(in->sh->logs, r->gateway.n > 0);
@@ -229,13 +259,15 @@ static void check_credential(struct ingest *in)
         fields[0] = str_c(&in->field);
     o.url = str_c(&in->url);
     in->fetch = fetch_start(in->sh->pool, &o);
+    in->checking = true;
+    in->sh->checks++;
 }
 
 static void begin_open(struct ingest *in)
 {
     http_bind(in->ex, &plain_handler, in);
     if (cred_is_proven(in->sh->logs->creds, in->cred, in->start_ns) ||
-        limiter_state(&in->sh->harness) == LIMITER_DOWN)
+        in->sh->checks >= CHECKS_MAX || limiter_state(&in->sh->harness) == LIMITER_DOWN)
         open_submit(in);
     else
         check_credential(in);
@@ -284,7 +316,10 @@ static void begin_link(struct ingest *in, const struct http_request *req)
     str_add_json(&body, str_view(&link));
     str_adds(&body, "\",\n  \"expires\": 3600000000000\n}\n");
     http_bind(in->ex, &plain_handler, in);
-    ingest_reply_json(in, 200, str_view(&body));
+    if (link.n > LINK_OUT_MAX)
+        ingest_reply(in, 400, "the names are too long for an upload link");
+    else
+        ingest_reply_json(in, 200, str_view(&body));
     str_fini(&link);
     str_fini(&body);
 }
@@ -293,8 +328,7 @@ static void begin_link(struct ingest *in, const struct http_request *req)
 
 static bool known_credential(struct ingest *in)
 {
-    in->cred = cred_intern(in->sh->logs->creds, str_view(&in->target.account), in->target.cred_kind,
-                           str_view(&in->target.secret), ev_now_ns(in->sh->loop), &in->cred_fresh);
+    recall_credential(in);
     if (!in->cred)
         ingest_reply(in, 503, "too many different credentials");
     return in->cred != 0;
@@ -347,6 +381,10 @@ static void begin(struct ingest *in, const struct http_request *req, struct view
         ingest_reply(in, 400, e.text);
         return;
     }
+    if (in->kind == TARGET_LINK) { /* the ticket holds the credential: it need not be known */
+        begin_link(in, req);
+        return;
+    }
     if (!known_credential(in)) {
         http_bind(in->ex, &plain_handler, in);
         return;
@@ -360,9 +398,6 @@ static void begin(struct ingest *in, const struct http_request *req, struct view
         break;
     case TARGET_CLOSE:
         begin_close(in);
-        break;
-    case TARGET_LINK:
-        begin_link(in, req);
         break;
     default:
         ingest_blob_begin(in, req, false);

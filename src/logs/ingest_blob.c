@@ -8,7 +8,11 @@
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
 
-enum { BLOB_PIECE = 256 * 1024, BLOB_AHEAD = 2 };
+enum {
+    BLOB_PIECE = 256 * 1024,
+    BLOB_SHORT_PIECE = 16 * 1024, /* while memory for bodies is short */
+    BLOB_AHEAD = 2,
+};
 
 struct blob_in {
     int64_t id;
@@ -19,7 +23,9 @@ struct blob_in {
     struct str piece;     /* decoded, not yet in the spool */
     uint32_t pieces;
     unsigned writing;     /* pieces under way to the spool */
-    size_t unconsumed;    /* bytes of the exchange not yet given back: its sender waits */
+    struct str late;      /* came while too much was on its way to the spool; a window's worth at most */
+    bool more;            /* the decoder has more to give: a few bytes may expand to gigabytes */
+    bool given;           /* to the stream, with the call that makes the pieces count */
     bool over;            /* the ingest is done with it: freed with the last write */
     bool lost;            /* a piece could not be written */
     struct ingest *in;
@@ -52,6 +58,7 @@ static void blob_free(struct blob_in *b)
         return;
     XXH3_freeState(b->hash);
     str_fini(&b->piece);
+    str_fini(&b->late);
     xfree(b);
 }
 
@@ -61,7 +68,7 @@ void ingest_blob_free(struct ingest *in)
 
     if (!b)
         return;
-    if (!in->complete || b->lost)
+    if (!b->given || b->lost)
         blob_drop(in);
     in->blob = NULL;
     b->over = true;
@@ -71,15 +78,16 @@ void ingest_blob_free(struct ingest *in)
 
 /* --- pieces ------------------------------------------------------------------------------- */
 
-static void give_back(struct blob_in *b)
+static void give_back(struct ingest *in)
 {
-    size_t n = b->unconsumed;
+    size_t n = in->held;
 
-    if (b->in && b->in->ex && n && b->writing < BLOB_AHEAD) {
-        b->unconsumed = 0;
-        http_consumed(b->in->ex, n);
-    }
+    in->held = 0;
+    if (in->ex && n)
+        http_consumed(in->ex, n);
 }
+
+static void blob_go_on(struct ingest *in);
 
 static void piece_written(struct ev_task *task)
 {
@@ -101,9 +109,7 @@ static void piece_written(struct ev_task *task)
         http_abort(b->in->ex);
         return;
     }
-    give_back(b);
-    if (b->in->complete && !b->writing && !b->in->sub && !b->in->failed)
-        blob_complete(b->in);
+    blob_go_on(b->in);
 }
 
 /* The spool's thread. */
@@ -125,7 +131,10 @@ static void write_piece(struct ingest *in)
     w->blob = b;
     w->loop = in->sh->loop;
     zframe_pack(str_view(&b->piece), &w->frame);
-    str_clear(&b->piece);
+    if (intake_is_short(in))
+        str_fini(&b->piece);
+    else
+        str_clear(&b->piece);
     spool_txn_piece(t, b->id, b->pieces++, str_view(&w->frame));
     b->writing++;
     spool_submit(in->sh->logs->spool, t, piece_done, w);
@@ -143,44 +152,101 @@ static void note_bytes(struct blob_in *b, struct view fresh)
     XXH3_128bits_update(b->hash, fresh.p, fresh.n);
 }
 
-/* Decode into pieces. A decoder may have more to give than fits into one. */
-static int take_bytes(struct ingest *in, struct view piece, struct err *e)
+/* Decode what makes one piece at most. */
+static int take_bytes(struct ingest *in, struct view bytes, struct err *e)
 {
     struct blob_in *b = in->blob;
-    int more;
+    size_t before = b->piece.n;
+    int more = zdecoder_feed(in->decoder, bytes, BLOB_PIECE - before, &b->piece, e);
 
-    do {
-        size_t before = b->piece.n;
-
-        more = zdecoder_feed(in->decoder, piece, BLOB_PIECE - before, &b->piece, e);
-        if (more < 0)
-            return -1;
-        note_bytes(b, view_of(b->piece.p + before, b->piece.n - before));
-        if (b->piece.n >= BLOB_PIECE)
-            write_piece(in);
-        piece = VIEW_NONE;
-    } while (more);
+    if (more < 0)
+        return -1;
+    b->more = more > 0;
+    note_bytes(b, view_of(b->piece.p + before, b->piece.n - before));
+    if (b->piece.n >= BLOB_PIECE || (b->piece.n >= BLOB_SHORT_PIECE && intake_is_short(in)))
+        write_piece(in);
+    intake_charge(in, b->piece.cap);
     return 0;
+}
+
+/* What came late, and what the decoder still holds, as far as the spool keeps up. */
+static int catch_up(struct ingest *in, struct err *e)
+{
+    struct blob_in *b = in->blob;
+
+    while (b->writing < BLOB_AHEAD && (b->more || b->late.n)) {
+        struct str bytes = STR_INIT;
+        int rc;
+
+        if (!b->more) {
+            bytes = b->late;
+            b->late = STR_INIT;
+        }
+        rc = take_bytes(in, str_view(&bytes), e);
+        str_fini(&bytes);
+        if (rc < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void fail(struct ingest *in, const struct err *e)
+{
+    struct blob_in *b = in->blob;
+    bool limit = e->code == ERR_LIMIT;
+
+    ingest_reply(in, limit ? 413 : 400,
+                 limit ? "the body is larger than this gateway takes" : e->text);
+    b->more = false;
+    str_fini(&b->late);
+    str_fini(&b->piece);
+    intake_charge(in, 0);
+    give_back(in);
+}
+
+static void blob_go_on(struct ingest *in)
+{
+    struct blob_in *b = in->blob;
+    struct err e;
+
+    if (in->failed)
+        return;
+    if (catch_up(in, &e) < 0) {
+        fail(in, &e);
+        return;
+    }
+    if (b->writing >= BLOB_AHEAD)
+        return;
+    give_back(in);
+    if (!in->ended || b->more || b->given)
+        return;
+    if (!zdecoder_complete(in->decoder)) {
+        ingest_reply(in, 400, "the compressed body is cut short");
+        return;
+    }
+    in->complete = true;
+    if (!b->writing)
+        blob_complete(in);
 }
 
 static void blob_body(void *ctx, struct view piece)
 {
     struct ingest *in = ctx;
+    struct blob_in *b = in->blob;
     struct err e;
 
+    in->held += piece.n;
     if (in->failed) {
-        http_consumed(in->ex, piece.n);
+        give_back(in);
         return;
     }
-    if (take_bytes(in, piece, &e) < 0) {
-        ingest_reply(in, e.code == ERR_LIMIT ? 413 : 400,
-                     e.code == ERR_LIMIT ? "the body is larger than this gateway takes" : e.text);
-        if (in->ex)
-            http_consumed(in->ex, piece.n);
+    if (b->more || b->late.n || b->writing >= BLOB_AHEAD) {
+        str_addv(&b->late, piece);
+    } else if (take_bytes(in, piece, &e) < 0) {
+        fail(in, &e);
         return;
     }
-    in->blob->unconsumed += piece.n;
-    give_back(in->blob);
+    blob_go_on(in);
 }
 
 static bool looks_compressed(const char head[4])
@@ -202,6 +268,7 @@ static void blob_complete(struct ingest *in)
     struct record *r = record_new(RECORD_BLOB);
     XXH128_hash_t h = XXH3_128bits_digest(b->hash);
 
+    b->given = true;
     if (b->piece.n) {
         zframe_pack(str_view(&b->piece), &r->piece);
         if (!b->pieces) {
@@ -222,22 +289,22 @@ static void blob_complete(struct ingest *in)
     sub->call.empty = b->size == 0;
     sub->call.begins_line = b->head[0] == '{';
     list_append(&sub->call.records, &r->link);
+    intake_charge(in, in->body.cap);
     ingest_submit(in, sub);
+}
+
+void ingest_blob_lost(struct ingest *in)
+{
+    if (in->blob)
+        in->blob->lost = true;
 }
 
 static void blob_end(void *ctx)
 {
     struct ingest *in = ctx;
 
-    if (in->failed)
-        return;
-    if (!zdecoder_complete(in->decoder)) {
-        ingest_reply(in, 400, "the compressed body is cut short");
-        return;
-    }
-    in->complete = true;
-    if (!in->blob->writing)
-        blob_complete(in);
+    in->ended = true;
+    blob_go_on(in);
 }
 
 static void blob_gone(void *ctx, bool complete)

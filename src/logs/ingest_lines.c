@@ -131,7 +131,7 @@ static void read_delivery(struct ingest *in, struct lines_job *j)
 /* Called again when the pool may have room. */
 static void to_pool(struct ingest *in)
 {
-    in->parked = ev_pool_submit(in->sh->logs->pool, in->sh->loop, in->job) < 0;
+    in->parked = ev_pool_submit_first(in->sh->logs->pool, in->sh->loop, in->job) < 0;
     if (in->parked)
         intake_wait(in, to_pool);
 }

@@ -32,6 +32,7 @@ struct ingest {
     struct ev_job *job; /* in the pool, or NULL */
     bool parked;        /* the job waits for room in the pool */
     struct blob_in *blob;
+    bool checking;              /* the request asks whether the credential is good */
     struct fetch *fetch;        /* a request upstream that the answer waits for, or NULL */
     struct str url, field;      /* ... what it says */
     bool quiet;                 /* nothing of the stream waits: set with the submission's answer */
@@ -63,5 +64,6 @@ bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t
 void ingest_lines_late(struct ingest *in);
 void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool by_link);
 void ingest_blob_free(struct ingest *in);
+void ingest_blob_lost(struct ingest *in); /* its call was not committed: its pieces are to go */
 
 #endif

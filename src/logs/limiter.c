@@ -64,6 +64,12 @@ void limiter_end(struct limiter *l, enum limiter_verdict v, int64_t started, int
         l->not_before = TR_MAX(l->not_before, now + TR_MIN(retry_after_ns, RETRY_AFTER_MOST));
 }
 
+void limiter_leave(struct limiter *l)
+{
+    ASSERT(l->in_flight > 0);
+    l->in_flight--;
+}
+
 enum limiter_state limiter_state(const struct limiter *l)
 {
     if (l->failures >= 3 && l->limit <= 1.0)

@@ -34,6 +34,8 @@ void limiter_start(struct limiter *l);
 /* A request that began at `started` ended. `retry_after_ns` is obeyed up to five minutes. */
 void limiter_end(struct limiter *l, enum limiter_verdict v, int64_t started, int64_t retry_after_ns,
                  struct rng *rng, int64_t now);
+/* It was not tried after all: that says nothing about the host. */
+void limiter_leave(struct limiter *l);
 enum limiter_state limiter_state(const struct limiter *l);
 
 #endif

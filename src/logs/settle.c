@@ -242,7 +242,7 @@ static void loaded(struct delivery *d)
     struct settle *st;
 
     if (d->lost) {
-        delivery_end(d, &(struct op_result){.outcome = OUT_NOT_SENT});
+        delivery_lost(d);
         return;
     }
     st = XNEW(struct settle);

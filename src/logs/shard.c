@@ -350,6 +350,14 @@ static int64_t take_due(struct shard *sh, enum stream_lane lane, int64_t now)
     return n ? n->key : INT64_MAX;
 }
 
+/* Large uploads last, and lines must not wait for them: a quarter of the requests is theirs. */
+static bool blobs_have_enough(const struct shard *sh)
+{
+    double limit = sh->harness.limit;
+
+    return limit >= 4 && (sh->harness_blobs + 1) * 4.0 > limit * 3;
+}
+
 /* Streams take turns: each that is ready sends one request and goes to the end of the queue when it has more. Returns the
  * time at which the host may be asked again, if it was what stopped us. */
 static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_now now)
@@ -361,7 +369,8 @@ static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_
         int64_t host;
 
         if (at == 0) {
-            host = limiter_ready(&sh->harness, now.mono);
+            host = lane == LANE_BLOBS && blobs_have_enough(sh) ? INT64_MAX
+                                                               : limiter_ready(&sh->harness, now.mono);
             if (host)
                 return host;
         }

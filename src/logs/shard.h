@@ -30,6 +30,7 @@ struct shard {
     int64_t retry_at;              /* when the timer fires */
     int64_t touch_at;              /* when credentials in use are named next */
     struct limiter harness;
+    unsigned harness_blobs;        /* of the requests under way to the log service: uploads */
     struct list stores;            /* struct store_host: a limiter for each object store */
     struct ev_timer *retry;        /* the earliest time something may be tried again */
     struct ev_timer *sweep;
@@ -45,6 +46,7 @@ struct shard {
     atomic_uint state;             /* enum limiter_state, for the metrics */
     atomic_size_t n_streams;
     size_t commits;                /* under way to the spool */
+    size_t checks;                 /* of credentials, under way */
     size_t ingests;                /* client calls that this worker has not done with */
     struct list intake_waiting;    /* struct ingest.intake: bodies that wait for memory */
     struct ev_timer *intake_timer;

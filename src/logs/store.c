@@ -117,8 +117,7 @@ void store_left(struct store_host *h)
 
 void store_give_back(struct store_host *h)
 {
-    ASSERT(h->limiter.in_flight > 0);
-    h->limiter.in_flight--;
+    limiter_leave(&h->limiter);
     pump(h);
 }
 

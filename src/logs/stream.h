@@ -36,6 +36,7 @@ enum {
     /* bodies remembered to recognise a replay; clients retry within seconds (HP §2.6) */
     STREAM_RECENT = 64,
     STREAM_RECENT_KEPT = 16,  /* of these, kept over a restart */
+    STREAM_SETTLE_BYTES = 4 * 1024 * 1024, /* read into memory to be settled at a time */
     STREAM_EDGES = 4,         /* edges that send to one stream */
     /* calls that one may go ahead of, and that may go ahead of one: a hub knows an edge's last 64
      * records only (edge_seen), and takes what is further behind for a repetition */

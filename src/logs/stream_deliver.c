@@ -150,10 +150,17 @@ static void fill_batch(struct stream *s, struct life *l)
 static void fill_settling(struct stream *s, struct life *l)
 {
     const struct list *it;
+    uint64_t bytes = 0;
 
     s->n_batch = 0;
-    for (it = l->stuck.next; it != &l->stuck; it = it->next)
-        batch_add(s, list_entry(it, struct record, link));
+    for (it = l->stuck.next; it != &l->stuck; it = it->next) {
+        struct record *r = list_entry(it, struct record, link);
+
+        if (s->n_batch && bytes + r->size > STREAM_SETTLE_BYTES)
+            break; /* the rest follows as another part */
+        bytes += r->size;
+        batch_add(s, r);
+    }
 }
 
 void stream_take(struct stream *s, enum stream_lane lane, struct op *op)

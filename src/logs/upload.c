@@ -228,8 +228,7 @@ void link_request(struct upload *u, struct fetch_opts *o, struct view link, fetc
     if (!o->timeout_ms)
         o->timeout_ms = d->settings->timeout_ms;
     o->done = done;
-    d->limiter = u->store ? store_limiter(u->store) : &d->sh->harness;
-    d->request_started = ev_now_ns(d->sh->loop);
+    delivery_begins(d, u->store ? store_limiter(u->store) : &d->sh->harness);
     d->fetch = fetch_start(d->sh->pool, o);
 }
 
