@@ -152,8 +152,8 @@ static const struct conf_row rows[] = {
                 "and an open wipes."),
 
     ROW(SIZE, memory_limit, "memory.limit", .deflt = "64MiB", .min = 1 * MIB, .max = 1 * TIB,
-        .text = "Memory for records that wait for delivery, the rest is read from the spool; and as "
-                "much for bodies that are being received."),
+        .text = "Memory for records that wait for delivery, the rest is read from the spool; and "
+                "as much for bodies that are being received."),
     ROW(INT, limit_connections, "limits.connections", .deflt = "10000", .min = 16, .max = 1000000,
         .text = "Client connections at a time, over all listeners."),
     ROW(SIZE, limit_body, "limits.body", .deflt = "64MiB", .min = 32 * MIB, .max = 1024 * MIB,

@@ -27,6 +27,7 @@ void ev_pool_free(struct ev_pool **pool);
 int ev_pool_submit(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job) TR_MUST_USE;
 
 /* The same, ahead of the others: somebody waits for its outcome. */
-int ev_pool_submit_first(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job) TR_MUST_USE;
+int ev_pool_submit_first(struct ev_pool *pool, struct ev_loop *loop,
+                         struct ev_job *job) TR_MUST_USE;
 
 #endif

@@ -9,19 +9,19 @@
 #include "base/xmem.h"
 #include "rt/clock.h"
 
-/* A client that invents tokens. Past either bound the one that was used longest ago makes room; only if all are
- * in use are new ones refused. */
+/* A client that invents tokens. Past either bound the one that was used longest ago makes room;
+ * only if all are in use are new ones refused. */
 enum { CREDS_MAX = 100000, CREDS_MAX_BYTES = 64 * 1024 * 1024 };
 
 #define PROVEN_FOR_NS    (600 * NS_PER_SEC)
-#define PASSING_FOR_NS   (60 * NS_PER_SEC)         /* not in the spool: no longer than its request */
-#define IN_USE_FOR_NS    (2 * CREDS_TOUCH_NS)      /* streams that name it say so more often */
+#define PASSING_FOR_NS   (60 * NS_PER_SEC)    /* not in the spool: no longer than its request */
+#define IN_USE_FOR_NS    (2 * CREDS_TOUCH_NS) /* streams that name it say so more often */
 #define UNPROVEN_KEEP_NS (3600 * NS_PER_SEC)
-#define PROVEN_KEEP_NS   (48 * 3600 * NS_PER_SEC)  /* a token lasts so long (HP §1.3) */
+#define PROVEN_KEEP_NS   (48 * 3600 * NS_PER_SEC) /* a token lasts so long (HP §1.3) */
 
 struct cred {
     struct hnode by_value, by_id;
-    struct list link;    /* creds.passing or creds.kept, the one used last at the end */
+    struct list link; /* creds.passing or creds.kept, the one used last at the end */
     int64_t used_at;
     uint32_t id;
     enum cred_kind kind;
@@ -37,8 +37,8 @@ struct creds {
     struct hmap by_value, by_id;
     struct list passing, kept; /* struct cred.link: not in the spool, and those that are */
     size_t n, bytes;
-    uint32_t last_id;          /* numbers are never given out again */
-    struct str dropped;        /* numbers (uint32_t) that are to leave the spool */
+    uint32_t last_id;   /* numbers are never given out again */
+    struct str dropped; /* numbers (uint32_t) that are to leave the spool */
 };
 
 struct creds *creds_new(void)
@@ -356,7 +356,8 @@ bool cred_is_proven(struct creds *c, uint32_t id, int64_t now)
 }
 
 /* The better one of `best` and those in the list. */
-static const struct cred *newest_in(const struct list *of, const struct cred *like, const struct cred *best)
+static const struct cred *newest_in(const struct list *of, const struct cred *like,
+                                    const struct cred *best)
 {
     const struct list *it;
 

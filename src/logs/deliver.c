@@ -70,7 +70,8 @@ void delivery_begins(struct delivery *d, struct limiter *l)
     d->sh->harness_blobs += is_harness_blob(d);
 }
 
-void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call, fetch_done_fn done)
+void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call,
+                      fetch_done_fn done)
 {
     const char *fields[8];
     size_t n = 0;
@@ -96,7 +97,8 @@ void delivery_request(struct delivery *d, struct fetch_opts *o, const char *call
     d->fetch = fetch_start(d->sh->pool, o);
 }
 
-/* Which connections lead to a tailrace that takes zstd: their own answers said so. The newest are remembered. */
+/* Which connections lead to a tailrace that takes zstd: their own answers said so. The newest are
+ * remembered. */
 static bool takes_zstd(const struct shard *sh, int64_t connection)
 {
     size_t i;
@@ -160,7 +162,8 @@ void delivery_answered(struct delivery *d, const char *call, const struct fetch_
         uint64_t left_out;
 
         if (log_rate_ok(&rate, 10, &left_out))
-            log_event(LOG_WARN, "delivery", "the log service cannot be reached; records wait in the spool",
+            log_event(LOG_WARN, "delivery",
+                      "the log service cannot be reached; records wait in the spool",
                       LF_STR("call", call), LF_ERR(&r->err), LF_UINT("suppressed", left_out));
     }
 }
@@ -221,8 +224,10 @@ void delivery_end(struct delivery *d, const struct op_result *r)
         explicit_bzero(d->field.p, d->field.n);
     str_fini(&d->field);
     str_fini(&d->id_field);
-    fault_point(d->op.kind == OP_OPEN ? "logs-after-open" : d->op.kind == OP_BLOB ? "logs-after-blob" :
-                d->op.kind == OP_CLOSE ? "logs-after-close" : "logs-after-delivery");
+    fault_point(d->op.kind == OP_OPEN    ? "logs-after-open"
+                : d->op.kind == OP_BLOB  ? "logs-after-blob"
+                : d->op.kind == OP_CLOSE ? "logs-after-close"
+                                         : "logs-after-delivery");
     xfree(d);
     shard_result(sh, s, lane, r);
 }
@@ -250,7 +255,8 @@ static void lost(struct delivery *d, const struct err *e)
                   LF_UINT("suppressed", left_out));
 }
 
-/* What is damaged becomes a dead letter, record by record; what cannot be read now is tried again. */
+/* What is damaged becomes a dead letter, record by record; what cannot be read now is tried again.
+ */
 void delivery_lost(struct delivery *d)
 {
     delivery_end(d, &(struct op_result){.outcome = d->damaged ? OUT_TOO_LARGE : OUT_NOT_SENT,
@@ -330,7 +336,8 @@ static void splice(struct delivery *d)
     str_addc(&d->body, ']');
 }
 
-/* Tailrace-Delivery: EDGE-LIFE NUMBER:LINES,... lets a hub take each record once though answers get lost. */
+/* Tailrace-Delivery: EDGE-LIFE NUMBER:LINES,... lets a hub take each record once though answers get
+ * lost. */
 static void add_delivery_id(struct delivery *d)
 {
     size_t i;
@@ -432,8 +439,8 @@ static void open_done(void *ctx, const struct fetch_result *r)
     struct op_result out = delivery_outcome(r);
 
     delivery_answered(d, "open", r);
-    /* A 500 is the service's own word that it could not create the stream (HP §1.2); a gateway's 502 or 504 says
-     * nothing of what happened behind it. */
+    /* A 500 is the service's own word that it could not create the stream (HP §1.2); a gateway's
+     * 502 or 504 says nothing of what happened behind it. */
     if (out.outcome == OUT_PARTIAL && r->outcome == FETCH_ANSWERED)
         out.outcome = r->status == 500 ? OUT_BUSY : OUT_UNKNOWN;
     delivery_end(d, &out);
@@ -486,7 +493,8 @@ static void check_done(void *ctx, const struct fetch_result *r)
 
         cred_refused(sh->logs->creds, d->cred, ev_now_ns(sh->loop));
         if (log_rate_ok(&rate, 10, &left_out))
-            log_event(LOG_ERROR, "delivery", "the log service refuses this account's credential; its streams are held",
+            log_event(LOG_ERROR, "delivery",
+                      "the log service refuses this account's credential; its streams are held",
                       LF_VIEW("account", d->s->account_v), LF_UINT("suppressed", left_out));
         if (!cred_usable(sh->logs->creds, d->s->cred))
             stream_hold(d->s, ev_now_ns(sh->loop) + CHECK_EVERY_S * NS_PER_SEC);

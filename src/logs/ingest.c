@@ -18,7 +18,8 @@
 
 enum {
     LINK_OUT_MAX = 15 * 1024, /* it must fit into a request line again (H1_MAX_START_LINE) */
-    CHECKS_MAX = 32,          /* of one worker at a time: opens with ever new credentials must not flood upstream */
+    CHECKS_MAX =
+        32, /* of one worker at a time: opens with ever new credentials must not flood upstream */
 };
 
 struct ingest_service {
@@ -28,11 +29,13 @@ struct ingest_service {
 };
 
 static const char *const call_names[] = {
-    [TARGET_OTHER] = "other", [TARGET_OPEN] = "open", [TARGET_LINES] = "lines",   [TARGET_CLOSE] = "close",
-    [TARGET_BLOB] = "blob",   [TARGET_LINK] = "link", [TARGET_TICKET] = "ticket",
+    [TARGET_OTHER] = "other",   [TARGET_OPEN] = "open", [TARGET_LINES] = "lines",
+    [TARGET_CLOSE] = "close",   [TARGET_BLOB] = "blob", [TARGET_LINK] = "link",
+    [TARGET_TICKET] = "ticket",
 };
 
-/* What each answer of the log path says: that bodies may come compressed (RFC 9110 §12.5.3), and who we are. */
+/* What each answer of the log path says: that bodies may come compressed (RFC 9110 §12.5.3), and
+ * who we are. */
 static const struct h1_field say_coding = {VIEW_LIT("Accept-Encoding"), VIEW_LIT("zstd, gzip")};
 static const struct h1_field say_name = {VIEW_LIT("Tailrace"), VIEW_LIT(PACKAGE_VERSION)};
 static const struct h1_field say_json = {VIEW_LIT("Content-Type"), VIEW_LIT("application/json")};
@@ -128,9 +131,9 @@ static const struct http_handler plain_handler = {.on_body = plain_body, .on_gon
 
 static void recall_credential(struct ingest *in)
 {
-    uint32_t id = cred_intern(in->sh->logs->creds, str_view(&in->target.account),
-                              in->target.cred_kind, str_view(&in->target.secret),
-                              ev_now_ns(in->sh->loop), &in->cred_fresh);
+    uint32_t id =
+        cred_intern(in->sh->logs->creds, str_view(&in->target.account), in->target.cred_kind,
+                    str_view(&in->target.secret), ev_now_ns(in->sh->loop), &in->cred_fresh);
 
     if (id)
         in->cred = id;
@@ -207,7 +210,9 @@ static void open_submit(struct ingest *in)
 static void refuse_with(struct ingest *in, struct view body)
 {
     /* The service's own words go on, so that the client reads what it would have read. */
-    ingest_reply_json(in, 400, body.n ? body : VIEW_LIT("{\n  \"error_msg\": \"refused by the log service\"\n}\n"));
+    ingest_reply_json(in, 400,
+                      body.n ? body
+                             : VIEW_LIT("{\n  \"error_msg\": \"refused by the log service\"\n}\n"));
     in->failed = true;
 }
 
@@ -289,7 +294,8 @@ static void begin_close(struct ingest *in)
     ingest_submit(in, sub);
 }
 
-/* A ticket instead of a signed link: no upstream call, on the host and scheme that the client used. */
+/* A ticket instead of a signed link: no upstream call, on the host and scheme that the client used.
+ */
 static void begin_link(struct ingest *in, const struct http_request *req)
 {
     const struct logs_settings *settings = in->sh->settings;

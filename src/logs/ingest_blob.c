@@ -1,5 +1,6 @@
-/* Uploads: POST /blob and the PUT to a ticket. Pieces go into the spool as they come, two at most under way, so that a blob of any size
- * needs little memory; the record that makes them count is written when the body is complete. */
+/* Uploads: POST /blob and the PUT to a ticket. Pieces go into the spool as they come, two at most
+ * under way, so that a blob of any size needs little memory; the record that makes them count is
+ * written when the body is complete. */
 #include "logs/ingest_priv.h"
 
 #include <xxhash.h>
@@ -19,15 +20,15 @@ struct blob_in {
     bool by_link;
     XXH3_state_t *hash;
     uint64_t size;
-    char head[4];         /* its first bytes */
-    struct str piece;     /* decoded, not yet in the spool */
+    char head[4];     /* its first bytes */
+    struct str piece; /* decoded, not yet in the spool */
     uint32_t pieces;
-    unsigned writing;     /* pieces under way to the spool */
-    struct str late;      /* came while too much was on its way to the spool; a window's worth at most */
-    bool more;            /* the decoder has more to give: a few bytes may expand to gigabytes */
-    bool given;           /* to the stream, with the call that makes the pieces count */
-    bool over;            /* the ingest is done with it: freed with the last write */
-    bool lost;            /* a piece could not be written */
+    unsigned writing; /* pieces under way to the spool */
+    struct str late; /* came while too much was on its way to the spool; a window's worth at most */
+    bool more;       /* the decoder has more to give: a few bytes may expand to gigabytes */
+    bool given;      /* to the stream, with the call that makes the pieces count */
+    bool over;       /* the ingest is done with it: freed with the last write */
+    bool lost;       /* a piece could not be written */
     struct ingest *in;
 };
 
@@ -104,7 +105,8 @@ static void piece_written(struct ev_task *task)
         return;
     }
     if (b->lost && b->in->ex && !b->in->failed) {
-        /* Not an answer: a client takes any status below 500 for success and repeats after 5xx with less (HP §2.6). */
+        /* Not an answer: a client takes any status below 500 for success and repeats after 5xx with
+         * less (HP §2.6). */
         b->in->failed = true;
         http_abort(b->in->ex);
         return;
@@ -251,7 +253,10 @@ static void blob_body(void *ctx, struct view piece)
 
 static bool looks_compressed(const char head[4])
 {
-    static const char *const marks[] = {"\x1f\x8b", "\x28\xb5\x2f\xfd", "PK\x03\x04", "\xfd" "7zX", "BZh"};
+    static const char *const marks[] = {"\x1f\x8b", "\x28\xb5\x2f\xfd", "PK\x03\x04",
+                                        "\xfd"
+                                        "7zX",
+                                        "BZh"};
     size_t i;
 
     for (i = 0; i < ARRAY_LEN(marks); i++) {

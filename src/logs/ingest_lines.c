@@ -1,4 +1,5 @@
-/* PUT /stream: the body is collected, decoded, checked and made into records; a large one in the pool. */
+/* PUT /stream: the body is collected, decoded, checked and made into records; a large one in the
+ * pool. */
 #include "logs/ingest_priv.h"
 
 #include "base/xmem.h"
@@ -9,7 +10,7 @@
 enum {
     LARGE_BODY = 256 * 1024, /* longer than this would hold the loop up for milliseconds */
     DECODE_STEP = 256 * 1024,
-    DECODE_TURN = 4,         /* steps in one turn: a small body may expand to a large one */
+    DECODE_TURN = 4, /* steps in one turn: a small body may expand to a large one */
 };
 
 struct lines_job {
@@ -22,7 +23,8 @@ struct lines_job {
     int rc;
 };
 
-/* Lines yield first: a tenth of the spool is kept for opens, closes, links and blobs (architecture, invariant 10). */
+/* Lines yield first: a tenth of the spool is kept for opens, closes, links and blobs (architecture,
+ * invariant 10). */
 static bool spool_has_room(struct ingest *in)
 {
     struct spool_stats st;
@@ -40,7 +42,8 @@ static void count_refused(struct ingest *in, uint64_t lines)
     spool_submit(in->sh->logs->spool, t, NULL, NULL);
 }
 
-/* Credentials that upstream has never taken share a quarter of the spool: whoever invents them cannot fill it. */
+/* Credentials that upstream has never taken share a quarter of the spool: whoever invents them
+ * cannot fill it. */
 static bool unproven_has_room(struct ingest *in, bool unproven)
 {
     struct spool_stats st;
@@ -102,7 +105,8 @@ static void job_work(struct ev_job *job)
 {
     struct lines_job *j = container_of(job, struct lines_job, job);
 
-    j->rc = body_to_records(str_view(&j->body), &j->rules, &j->sub->call.records, &j->sub->call.lines, &j->err);
+    j->rc = body_to_records(str_view(&j->body), &j->rules, &j->sub->call.records,
+                            &j->sub->call.lines, &j->err);
 }
 
 static void job_done(struct ev_job *job)
@@ -112,7 +116,8 @@ static void job_done(struct ev_job *job)
     finish(j->in, j);
 }
 
-/* What an edge says of its delivery: which of its records are in it, so that none is taken twice. */
+/* What an edge says of its delivery: which of its records are in it, so that none is taken twice.
+ */
 static void read_delivery(struct ingest *in, struct lines_job *j)
 {
     const struct http_request *req = http_request_of(in->ex);
@@ -120,7 +125,8 @@ static void read_delivery(struct ingest *in, struct lines_job *j)
     struct call *call = &j->sub->call;
     size_t n;
 
-    if (!field.n || body_parse_delivery(field, &call->edge, &call->edge_life, &j->sub->parts, &n) < 0) {
+    if (!field.n ||
+        body_parse_delivery(field, &call->edge, &call->edge_life, &j->sub->parts, &n) < 0) {
         call->edge = 0;
         return;
     }
@@ -215,7 +221,8 @@ static void lines_resume(struct ingest *in)
     end_if_complete(in);
 }
 
-/* Decode as much as there is room and time for. While it waits the decoder keeps what comes, at most a window's worth. */
+/* Decode as much as there is room and time for. While it waits the decoder keeps what comes, at
+ * most a window's worth. */
 static void decode(struct ingest *in, struct view piece)
 {
     size_t step = in->waiting ? 1 : DECODE_STEP;

@@ -47,22 +47,27 @@ void logs_metrics_init(struct logs_metrics *m)
     struct metric_family *memory;
     int i;
 
-    m->requests = metric_family(METRIC_COUNTER, "client_requests", "call,code", "Log calls answered, by status");
-    m->upstream = metric_family(METRIC_COUNTER, "upstream_requests", "call,code",
-                                "Requests to the log service and the object store, by status; none: no answer");
+    m->requests = metric_family(METRIC_COUNTER, "client_requests", "call,code",
+                                "Log calls answered, by status");
+    m->upstream = metric_family(
+        METRIC_COUNTER, "upstream_requests", "call,code",
+        "Requests to the log service and the object store, by status; none: no answer");
     m->ack = metric_family(METRIC_HISTOGRAM, "ack_seconds", "call",
                            "From the first byte of a log call to its answer");
     m->delivery = metric_family(METRIC_HISTOGRAM, "delivery_seconds", "call",
                                 "From the start of a delivery to upstream's confirmation");
     metric_buckets(m->ack, metric_latency_buckets, metric_latency_buckets_n);
     metric_buckets(m->delivery, metric_latency_buckets, metric_latency_buckets_n);
-    m->notes = metric_family(METRIC_COUNTER, "stream_events", "event", "What happened to streams out of the ordinary");
+    m->notes = metric_family(METRIC_COUNTER, "stream_events", "event",
+                             "What happened to streams out of the ordinary");
     for (i = 0; i < NOTE_N; i++)
         m->note[i] = metric_series(m->notes, shard_note_event((enum stream_note)i));
-    memory = metric_family(METRIC_GAUGE, "memory_bytes", "", "Bodies of accepted records kept in memory");
+    memory = metric_family(METRIC_GAUGE, "memory_bytes", "",
+                           "Bodies of accepted records kept in memory");
     m->memory = metric_series(memory);
-    m->direct = metric_series(metric_family(METRIC_COUNTER, "direct_calls", "",
-                                            "Calls passed on as they were since the spool could not commit"));
+    m->direct = metric_series(
+        metric_family(METRIC_COUNTER, "direct_calls", "",
+                      "Calls passed on as they were since the spool could not commit"));
 }
 
 static void collect_ledger(struct logs *l)
@@ -74,12 +79,14 @@ static void collect_ledger(struct logs *l)
         LEDGER_ROWS(X)
 #undef X
     };
-    struct metric_family *lines = metric_family(METRIC_GAUGE, "ledger_lines", "state",
-        "Lines by what became of them: accepted is the sum of the others");
-    struct metric_family *blobs = metric_family(METRIC_GAUGE, "ledger_blobs", "state",
-        "Blobs by what became of them: accepted is the sum of the others");
+    struct metric_family *lines =
+        metric_family(METRIC_GAUGE, "ledger_lines", "state",
+                      "Lines by what became of them: accepted is the sum of the others");
+    struct metric_family *blobs =
+        metric_family(METRIC_GAUGE, "ledger_blobs", "state",
+                      "Blobs by what became of them: accepted is the sum of the others");
     struct metric_family *resent = metric_family(METRIC_COUNTER, "lines_resent", "",
-        "Lines sent again because an answer was lost");
+                                                 "Lines sent again because an answer was lost");
     int64_t now[LEDGER_N];
     int i;
 
@@ -94,7 +101,8 @@ static void collect_ledger(struct logs *l)
     l->last_resent = now[LEDGER_LINES_RESENT];
 }
 
-/* Time to full, from how fast the spool has grown since the last scrape; +Inf while it does not grow. */
+/* Time to full, from how fast the spool has grown since the last scrape; +Inf while it does not
+ * grow. */
 static double full_in(struct logs *l, const struct spool_stats *st)
 {
     int64_t now = clock_mono_ns();
@@ -126,14 +134,18 @@ static void collect(void *ctx)
     spool_stats(l->spool, &st);
     set_gauge("spool_bytes", "Bytes in use in the spool", (double)st.used_bytes);
     set_gauge("spool_limit_bytes", "Bytes the spool may use", (double)st.limit_bytes);
-    set_gauge("spool_written_bytes", "Bytes handed to the disk since start", (double)st.written_bytes);
-    set_gauge("spool_commits", "Groups made durable since start, one sync each", (double)st.commits);
+    set_gauge("spool_written_bytes", "Bytes handed to the disk since start",
+              (double)st.written_bytes);
+    set_gauge("spool_commits", "Groups made durable since start, one sync each",
+              (double)st.commits);
     set_gauge("spool_transactions", "Transactions in them", (double)st.transactions);
     set_gauge("spool_failing", "1 while commits fail", st.failing);
     set_gauge("spool_oldest_seconds", "Age of the oldest record that waits",
               st.oldest_at_ns ? (double)(clock_wall_ns() - st.oldest_at_ns) / NS_PER_SEC : 0);
-    set_gauge("spool_full_in_seconds", "Time until the spool is full at the present rate", full_in(l, &st));
-    set_gauge("credentials_refused", "Credentials that the log service refuses", (double)creds_refused_count(l->creds));
+    set_gauge("spool_full_in_seconds", "Time until the spool is full at the present rate",
+              full_in(l, &st));
+    set_gauge("credentials_refused", "Credentials that the log service refuses",
+              (double)creds_refused_count(l->creds));
     for (i = 0; i < l->n_shards; i++) {
         enum limiter_state s = (enum limiter_state)atomic_load(&l->shards[i]->state);
 
@@ -142,7 +154,9 @@ static void collect(void *ctx)
     }
     set_gauge("streams", "Streams known", (double)streams);
     metric_set(metric_series(metric_family(METRIC_GAUGE, "upstream_state", "upstream",
-                                           "0 healthy, 1 slowed, 2 down: single probes only"), "harness"), (double)worst);
+                                           "0 healthy, 1 slowed, 2 down: single probes only"),
+                             "harness"),
+               (double)worst);
     metric_set(l->metrics.memory, (double)atomic_load(&l->memory_used));
 }
 
@@ -240,7 +254,8 @@ static int recover_record(void *ctx, const struct spool_record_row *row)
     r->row.at_ns = row->at_ns;
     r->row.blob = row->blob;
     if (!s || record_decode(r, row->meta) < 0) {
-        log_event(LOG_ERROR, "spool", "a record is not understood; it stays in the spool", LF_INT("record", row->id));
+        log_event(LOG_ERROR, "spool", "a record is not understood; it stays in the spool",
+                  LF_INT("record", row->id));
         record_free(r);
         return 0;
     }

@@ -259,7 +259,8 @@ static void commit_run(struct ev_task *task)
         uint64_t left_out;
 
         if (log_rate_ok(&rate, 10, &left_out))
-            log_event(LOG_ERROR, "spool", "cannot make records durable; check the disk of spool.directory",
+            log_event(LOG_ERROR, "spool",
+                      "cannot make records durable; check the disk of spool.directory",
                       LF_ERR(&sc->err), LF_UINT("suppressed", left_out));
     }
     if (!sc->ok && !sc->c->call && !sh->stopping) {
@@ -358,8 +359,8 @@ static bool blobs_have_enough(const struct shard *sh)
     return limit >= 4 && (sh->harness_blobs + 1) * 4.0 > limit * 3;
 }
 
-/* Streams take turns: each that is ready sends one request and goes to the end of the queue when it has more. Returns the
- * time at which the host may be asked again, if it was what stopped us. */
+/* Streams take turns: each that is ready sends one request and goes to the end of the queue when it
+ * has more. Returns the time at which the host may be asked again, if it was what stopped us. */
 static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_now now)
 {
     while (!list_empty(&sh->ready[lane])) {
@@ -369,8 +370,9 @@ static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_
         int64_t host;
 
         if (at == 0) {
-            host = lane == LANE_BLOBS && blobs_have_enough(sh) ? INT64_MAX
-                                                               : limiter_ready(&sh->harness, now.mono);
+            host = lane == LANE_BLOBS && blobs_have_enough(sh)
+                       ? INT64_MAX
+                       : limiter_ready(&sh->harness, now.mono);
             if (host)
                 return host;
         }
@@ -414,7 +416,8 @@ static void retry_due(void *ctx)
     shard_wake(sh);
 }
 
-void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, const struct op_result *r)
+void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
+                  const struct op_result *r)
 {
     ASSERT(sh->deliveries > 0);
     sh->deliveries--;
@@ -483,16 +486,25 @@ static const struct {
     [NOTE_JOINED] = {"joined", "an open joined a stream that is open", LOG_DEBUG},
     [NOTE_HELD] = {"held", "an open just after a close is held until lines come", LOG_DEBUG},
     [NOTE_REPLAYED] = {"replayed", "a body came again and was not taken twice", LOG_INFO},
-    [NOTE_BROKEN_BLOB] = {"broken_upload", "a client's broken retry of an upload was not stored; the stream "
-                          "is closed with a snapshot unless its whole log is here", LOG_WARN},
-    [NOTE_ABSENT] = {"absent", "the log service does not know the stream; its lines are kept for the end "
-                     "of the stream", LOG_WARN},
-    [NOTE_EXPIRED] = {"expired", "the stream is older than the log service keeps one (5 h); its lines are "
-                      "kept for the end of the stream", LOG_WARN},
-    [NOTE_TRUNCATED] = {"truncated", "closed by snapshot with more lines than the log service keeps; the "
-                        "stored log lacks the oldest", LOG_WARN},
+    [NOTE_BROKEN_BLOB] = {"broken_upload",
+                          "a client's broken retry of an upload was not stored; the stream "
+                          "is closed with a snapshot unless its whole log is here",
+                          LOG_WARN},
+    [NOTE_ABSENT] = {"absent",
+                     "the log service does not know the stream; its lines are kept for the end "
+                     "of the stream",
+                     LOG_WARN},
+    [NOTE_EXPIRED] = {"expired",
+                      "the stream is older than the log service keeps one (5 h); its lines are "
+                      "kept for the end of the stream",
+                      LOG_WARN},
+    [NOTE_TRUNCATED] = {"truncated",
+                        "closed by snapshot with more lines than the log service keeps; the "
+                        "stored log lacks the oldest",
+                        LOG_WARN},
     [NOTE_DEAD] = {"dead", "refused by the log service for good; kept as a dead letter", LOG_ERROR},
-    [NOTE_REOPENED] = {"reopened", "an open whose outcome was unknown had not taken effect and is sent now",
+    [NOTE_REOPENED] = {"reopened",
+                       "an open whose outcome was unknown had not taken effect and is sent now",
                        LOG_NOTICE},
     [NOTE_LATE] = {"late", "lines came after their stream's close was sent", LOG_INFO},
 };
@@ -502,7 +514,8 @@ const char *shard_note_event(enum stream_note what)
     return notes[what].event;
 }
 
-static void env_note(struct stream_env *env, struct stream *s, enum stream_note what, uint64_t lines)
+static void env_note(struct stream_env *env, struct stream *s, enum stream_note what,
+                     uint64_t lines)
 {
     struct shard *sh = container_of(env, struct shard, env);
 
@@ -513,8 +526,8 @@ static void env_note(struct stream_env *env, struct stream *s, enum stream_note 
 
 /* --- life-cycle --------------------------------------------------------------------------- */
 
-struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop, struct fetch_pool *pool,
-                        const struct logs_settings *settings)
+struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
+                        struct fetch_pool *pool, const struct logs_settings *settings)
 {
     struct shard *sh = XNEW(struct shard);
     int lane;
@@ -559,7 +572,8 @@ struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_
     struct stream *s = stream_add(sh, row->account, row->key);
 
     if (stream_decode(s, row) < 0)
-        log_event(LOG_WARN, "spool", "the stored state of a stream is not understood; its records are delivered",
+        log_event(LOG_WARN, "spool",
+                  "the stored state of a stream is not understood; its records are delivered",
                   LF_VIEW("account", row->account), LF_VIEW("key", row->key));
     s->place.stored = true;
     return s;

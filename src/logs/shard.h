@@ -1,6 +1,7 @@
 /*
- * A shard: the streams that one worker owns, and everything that happens to them. Calls from other workers are handed over; commits go to the spool
- * and come back; what is ready is sent when the host's limiter lets it, streams taking turns.
+ * A shard: the streams that one worker owns, and everything that happens to them. Calls from other
+ * workers are handed over; commits go to the spool and come back; what is ready is sent when the
+ * host's limiter lets it, streams taking turns.
  */
 #ifndef TR_LOGS_SHARD_H
 #define TR_LOGS_SHARD_H
@@ -26,38 +27,40 @@ struct shard {
     struct rng rng;
     struct hmap streams;
     struct list ready[LANE_COUNT]; /* struct stream.place.ready: ask these */
-    struct heap later[LANE_COUNT]; /* struct stream.place.later: ask these when their time has come */
-    int64_t retry_at;              /* when the timer fires */
-    int64_t touch_at;              /* when credentials in use are named next */
+    struct heap
+        later[LANE_COUNT]; /* struct stream.place.later: ask these when their time has come */
+    int64_t retry_at;      /* when the timer fires */
+    int64_t touch_at;      /* when credentials in use are named next */
     struct limiter harness;
-    unsigned harness_blobs;        /* of the requests under way to the log service: uploads */
-    struct list stores;            /* struct store_host: a limiter for each object store */
-    struct ev_timer *retry;        /* the earliest time something may be tried again */
+    unsigned harness_blobs; /* of the requests under way to the log service: uploads */
+    struct list stores;     /* struct store_host: a limiter for each object store */
+    struct ev_timer *retry; /* the earliest time something may be tried again */
     struct ev_timer *sweep;
     struct ev_task pump;
     bool pumping;
-    struct list barriers;          /* closes that wait for streams of this shard */
+    struct list barriers; /* closes that wait for streams of this shard */
     struct ev_task barrier_task;
     bool barrier_due;
-    size_t deliveries;             /* under way */
-    struct list unsaved;           /* struct shard_commit: to be repeated */
-    int64_t zstd_connections[64];  /* to a hub that takes zstd: ids as in fetch_result; 0: none */
+    size_t deliveries;            /* under way */
+    struct list unsaved;          /* struct shard_commit: to be repeated */
+    int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;
-    atomic_uint state;             /* enum limiter_state, for the metrics */
+    atomic_uint state; /* enum limiter_state, for the metrics */
     atomic_size_t n_streams;
-    size_t commits;                /* under way to the spool */
-    size_t checks;                 /* of credentials, under way */
-    size_t ingests;                /* client calls that this worker has not done with */
-    struct list intake_waiting;    /* struct ingest.intake: bodies that wait for memory */
+    size_t commits;             /* under way to the spool */
+    size_t checks;              /* of credentials, under way */
+    size_t ingests;             /* client calls that this worker has not done with */
+    struct list intake_waiting; /* struct ingest.intake: bodies that wait for memory */
     struct ev_timer *intake_timer;
-    struct ingest *intake_first;   /* goes on all the same, since then */
+    struct ingest *intake_first; /* goes on all the same, since then */
     int64_t intake_first_at;
     bool stopping;
-    struct ev_timer *stop;         /* looks whether the last commit is back */
+    struct ev_timer *stop; /* looks whether the last commit is back */
     void (*stopped)(struct ev_loop *loop);
 };
 
-/* A call on its way through: made by the worker that received it, run by the stream's owner, answered where it came from. */
+/* A call on its way through: made by the worker that received it, run by the stream's owner,
+ * answered where it came from. */
 struct submission {
     struct ev_task task;
     struct call call;
@@ -67,19 +70,20 @@ struct submission {
     struct str prefix, query; /* as spelled */
     struct call_part *parts;
     bool ok;
-    bool quiet;               /* with the answer: nothing of the stream waits */
+    bool quiet; /* with the answer: nothing of the stream waits */
     bool cred_fresh;
-    void *ingest;             /* who asked; NULL once it is gone. Touched by `from` only */
+    void *ingest; /* who asked; NULL once it is gone. Touched by `from` only */
     void (*answered)(void *ingest, bool ok);
 };
 
 struct submission *submission_new(struct shard *from, enum call_kind kind);
 void submission_free(struct submission *s);
-/* Hand it to the owner of the stream that `account` and `key` name. `answered` is called in from's loop, not from within. */
+/* Hand it to the owner of the stream that `account` and `key` name. `answered` is called in from's
+ * loop, not from within. */
 void submission_send(struct submission *s);
 
-struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop, struct fetch_pool *pool,
-                        const struct logs_settings *settings);
+struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
+                        struct fetch_pool *pool, const struct logs_settings *settings);
 void shard_free(struct shard **sh); /* after its loop and the spool have ended */
 void shard_configure(struct shard *sh, const struct logs_settings *settings); /* own thread */
 
@@ -93,8 +97,9 @@ void shard_recovered(struct shard *sh);
 void shard_wake(struct shard *sh); /* something may be ready */
 struct stream_now shard_now(const struct shard *sh);
 
-/* The end has two parts, so that no shard ends while another may still have something for it: first every shard sends
- * nothing more, then each calls `then` once its client calls and what it submitted to the spool have come back. Own thread. */
+/* The end has two parts, so that no shard ends while another may still have something for it: first
+ * every shard sends nothing more, then each calls `then` once its client calls and what it
+ * submitted to the spool have come back. Own thread. */
 void shard_quiesce(struct shard *sh);
 void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 
@@ -102,7 +107,8 @@ void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 void shard_cred_proven(struct shard *sh, uint32_t cred);
 
 /* Deliveries report here. `started` is when the request began. */
-void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane, const struct op_result *r);
+void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
+                  const struct op_result *r);
 
 const char *shard_note_event(enum stream_note what);
 

@@ -19,44 +19,44 @@ struct life {
     struct list link;
     uint64_t id;
     enum open_state open;
-    int64_t since_wall;     /* its first call */
-    struct list lines;      /* struct record: COMMITTING, WAITING, SENDING, in delivery order */
-    struct list stuck;      /* struct record: RECORD_STUCK */
-    unsigned were_stuck;    /* during recovery: so many of the first records are */
-    struct record *close;   /* NULL: none accepted */
-    int64_t closed_wall;    /* when the close was accepted; 0: it was not */
+    int64_t since_wall;   /* its first call */
+    struct list lines;    /* struct record: COMMITTING, WAITING, SENDING, in delivery order */
+    struct list stuck;    /* struct record: RECORD_STUCK */
+    unsigned were_stuck;  /* during recovery: so many of the first records are */
+    struct record *close; /* NULL: none accepted */
+    int64_t closed_wall;  /* when the close was accepted; 0: it was not */
     enum barrier_state barrier;
-    bool closing;           /* marked: only the close may be sent from now on */
+    bool closing; /* marked: only the close may be sent from now on */
     bool closing_durable;
-    bool ended;             /* the close is over, or the life ended by itself */
-    bool done;              /* nothing of it is left to do */
-    bool open_acked;        /* a client was told that it is open, or is held to have been */
-    unsigned opens;         /* commits of such calls under way */
-    bool durable;           /* something of it is in the spool besides its name */
-    bool reopened;          /* the open was sent once more after "not found" */
+    bool ended;      /* the close is over, or the life ended by itself */
+    bool done;       /* nothing of it is left to do */
+    bool open_acked; /* a client was told that it is open, or is held to have been */
+    unsigned opens;  /* commits of such calls under way */
+    bool durable;    /* something of it is in the spool besides its name */
+    bool reopened;   /* the open was sent once more after "not found" */
     bool lines_seen;
     /* lines with lower numbers are in a blob that was stored; 0: none was */
     uint64_t blob_below;
-    int64_t blob_start;     /* monotonic: when that upload began; 0: before a restart */
-    bool blob_full;         /* one that was stored was not empty, */
-    bool blob_log;          /* ... and began as a line does */
+    int64_t blob_start; /* monotonic: when that upload began; 0: before a restart */
+    bool blob_full;     /* one that was stored was not empty, */
+    bool blob_log;      /* ... and began as a line does */
     /* an upload came broken, or was refused: close with snapshot unless a whole one is here */
     bool broken;
-    bool close_snapshot;    /* the client's own close asks for a snapshot */
-    bool snapshot_taken;    /* ... and may have been executed */
-    unsigned absent;        /* "not found" in a row, to lines */
-    unsigned close_absent;  /* ... and to the close */
-    uint64_t n_delivered;   /* lines */
-    int64_t next_lines;     /* monotonic: lines of a busy stream gather until then */
+    bool close_snapshot;   /* the client's own close asks for a snapshot */
+    bool snapshot_taken;   /* ... and may have been executed */
+    unsigned absent;       /* "not found" in a row, to lines */
+    unsigned close_absent; /* ... and to the close */
+    uint64_t n_delivered;  /* lines */
+    int64_t next_lines;    /* monotonic: lines of a busy stream gather until then */
 };
 
 struct lane {
     bool busy;
     enum op_kind op;
     unsigned attempts;
-    int64_t not_before;     /* monotonic */
-    bool check;             /* a 4xx came: find out whether the credential is at fault */
-    bool credential_good;   /* ... it is not */
+    int64_t not_before;   /* monotonic */
+    bool check;           /* a 4xx came: find out whether the credential is at fault */
+    bool credential_good; /* ... it is not */
 };
 
 struct edge_mark {
@@ -74,33 +74,33 @@ struct stream {
     struct spool_stream row;
     char *account, *key;
     struct view account_v, key_v;
-    struct str prefix, query;  /* as the client last spelled them */
+    struct str prefix, query; /* as the client last spelled them */
     uint32_t cred;
-    struct list lives;         /* oldest first; the last one stays when it is done */
-    struct list blobs;         /* struct record, in order of arrival */
-    bool held;                 /* an open after the close, waiting for lines */
-    struct recent *recent;     /* a ring; grows to STREAM_RECENT */
+    struct list lives;     /* oldest first; the last one stays when it is done */
+    struct list blobs;     /* struct record, in order of arrival */
+    bool held;             /* an open after the close, waiting for lines */
+    struct recent *recent; /* a ring; grows to STREAM_RECENT */
     unsigned n_recent, cap_recent, recent_at;
     struct edge_mark edges[STREAM_EDGES]; /* what is durable */
-    struct list edge_calls;    /* struct call.link: from edges, their commits under way */
+    struct list edge_calls; /* struct call.link: from edges, their commits under way */
     /* what is known of repeats is ahead of the stored state: it goes with the next records */
     bool marks_dirty;
     struct lane lanes[LANE_COUNT];
-    int64_t held_until;        /* credential refused; monotonic */
-    struct record **batch;     /* SENDING lines, or stuck ones being settled */
+    int64_t held_until;    /* credential refused; monotonic */
+    struct record **batch; /* SENDING lines, or stuck ones being settled */
     size_t n_batch, cap_batch;
-    size_t singly_left;        /* so many records are sent one by one */
-    unsigned commits;          /* under way */
-    unsigned own_commits;      /* of these, the ones no client waits for */
-    bool dirty;                /* the stored state is behind */
+    size_t singly_left;   /* so many records are sent one by one */
+    unsigned commits;     /* under way */
+    unsigned own_commits; /* of these, the ones no client waits for */
+    bool dirty;           /* the stored state is behind */
     /* commits under way that store it and may fail, or be repeated later: the next stores it too */
     unsigned unsure_states;
-    uint64_t next_number;      /* above all that are durable */
-    uint64_t stored_life;      /* the newest life that the stored state names */
-    struct commit *forget;     /* under way */
+    uint64_t next_number;  /* above all that are durable */
+    uint64_t stored_life;  /* the newest life that the stored state names */
+    struct commit *forget; /* under way */
     bool forgetting, forgotten;
-    int64_t last_call;         /* monotonic */
-    int64_t asked;             /* monotonic: when stream_ready last said "now" */
+    int64_t last_call; /* monotonic */
+    int64_t asked;     /* monotonic: when stream_ready last said "now" */
 
     /* for the environment: linkage in its tables; the machine does not touch these */
     struct stream_place {
@@ -108,7 +108,8 @@ struct stream {
         struct list ready[LANE_COUNT];
         struct heap_node later[LANE_COUNT];
         void *owner;
-        bool stored; /* its row is in the spool: row.id is the spool's thread's to read while commits are under way */
+        bool stored; /* its row is in the spool: row.id is the spool's thread's to read while
+                        commits are under way */
     } place;
 };
 
@@ -119,7 +120,7 @@ void stream_mark_dirty(struct stream *s);
 /* Nothing of it is left, and its row may be gone: numbers begin again, and so does all that is
  * known by them. */
 void stream_begin_anew(struct stream *s);
-void stream_save(struct stream *s);       /* a commit of the state alone, if dirty */
+void stream_save(struct stream *s); /* a commit of the state alone, if dirty */
 /* bring lives forward as far as they go by themselves */
 void stream_tidy(struct stream *s, struct stream_now now);
 

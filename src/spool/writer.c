@@ -350,9 +350,9 @@ static struct spool_txn *wait_for_work(struct spool *s)
 }
 
 /*
- * Under load a group fills itself while the one before it is written, but on a fast disk it does not
- * fill much: a sync, the ledger's page and the wake-ups are then paid for a handful of records. So
- * groups begin PACE_US apart at least, once there are several transactions in one.
+ * Under load a group fills itself while the one before it is written, but on a fast disk it does
+ * not fill much: a sync, the ledger's page and the wake-ups are then paid for a handful of records.
+ * So groups begin PACE_US apart at least, once there are several transactions in one.
  */
 static void pace(int64_t began, size_t n)
 {
