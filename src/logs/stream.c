@@ -321,7 +321,9 @@ bool life_has_blob(const struct stream *s, const struct life *l)
     const struct list *it;
 
     for (it = s->blobs.next; it != &s->blobs; it = it->next) {
-        if (list_entry(it, struct record, link)->life == l->id)
+        const struct record *r = list_entry(it, struct record, link);
+
+        if (r->life == l->id && r->state != RECORD_COMMITTING)
             return true;
     }
     return l->blob_below != 0;

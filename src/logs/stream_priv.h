@@ -130,7 +130,7 @@ struct life *stream_last(const struct stream *s);
 struct life *stream_head(const struct stream *s); /* the oldest that is not done, or NULL */
 struct life *stream_life(const struct stream *s, uint64_t id);
 bool life_superseding(const struct life *l);
-/* Is a whole blob of it stored, or on the way? */
+/* Is a whole blob of it stored, or on the way and durable? */
 bool life_has_blob(const struct stream *s, const struct life *l);
 /* Lines that need not go any more leave with `c`; returns how many. */
 uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c);

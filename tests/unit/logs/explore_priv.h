@@ -34,7 +34,7 @@ struct run {
     const struct scenario *sc;
     struct world *w;
     struct client clients[RUN_CLIENTS];
-    unsigned begun, faults, crashes, holds, idles;
+    unsigned begun, faults, crashes, holds, idles, lies;
     int64_t last_begun;
 };
 

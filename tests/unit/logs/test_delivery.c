@@ -127,6 +127,16 @@ static void test_whole_fails_then_empty(void **state)
     assert_true(world_take(w, 0, LANE_LINES)->snapshot);
 }
 
+static void test_a_whole_one_that_may_fail_saves_nothing(void **state)
+{
+    (void)state;
+    open_with("a");
+    call('e', "");
+    call('c', "");
+    begin('b', "a");
+    assert_true(world_take(w, 0, LANE_LINES)->snapshot);
+}
+
 static void test_no_snapshot_is_added_to_a_prefix(void **state)
 {
     (void)state;
@@ -1104,6 +1114,7 @@ int main(void)
         TEST(test_whole_then_broken),
         TEST(test_whole_then_empty_without_lines),
         TEST(test_whole_fails_then_empty),
+        TEST(test_a_whole_one_that_may_fail_saves_nothing),
         TEST(test_no_snapshot_is_added_to_a_prefix),
         TEST(test_something_else_than_a_log),
         TEST(test_same_upload_again),
