@@ -51,7 +51,7 @@ static int set_options(int fd, int family)
     /* Accepted sockets inherit these: no call for each connection. */
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
         return -1;
-    return setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    return fd_keepalive(fd);
 }
 
 int net_listen_fd(const struct net_addr *at, int backlog, struct net_addr *bound, struct err *e)
