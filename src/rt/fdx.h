@@ -10,8 +10,9 @@
 #include "base/str.h"
 
 int fd_set_nonblock(int fd, bool on, struct err *e) TR_MUST_USE;
-/* TCP keepalive after a minute of silence, so that neither a firewall forgets an idle tunnel (the
- * system's default of two hours is longer than theirs) nor a dead peer stays. 0 or -1 with errno. */
+/* TCP keepalive after a minute of silence, so that neither a firewall forgets an idle tunnel
+ * (the system's default of two hours is longer than theirs) nor a dead peer stays. 0, or -1 with
+ * errno. */
 int fd_keepalive(int fd);
 void fd_close(int *fd); /* closes if >= 0 and sets it to -1; keeps errno */
 
