@@ -174,6 +174,9 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
     s->lanes[lane].busy = true;
     s->lanes[lane].op = op->kind;
     switch (op->kind) {
+    case OP_OPEN:
+        l->durable = true; /* its row is; from now on it cannot be taken back */
+        break;
     case OP_LINES:
         fill_batch(s, l);
         l->next_lines = s->asked + s->env->rules->batch_delay_ns;
