@@ -73,6 +73,17 @@ static void cut(struct cutter *c, struct view inner)
     finish(c);
 }
 
+/* An edge's parts are its records: they must account for each line. */
+static bool parts_match(const struct body_rules *rules, uint64_t count)
+{
+    uint64_t sum = 0;
+    size_t i;
+
+    for (i = 0; i < rules->n_parts && rules->parts[i].lines <= count - sum; i++)
+        sum += rules->parts[i].lines;
+    return !rules->n_parts || (i == rules->n_parts && sum == count);
+}
+
 static bool whole(const struct body_rules *rules, const struct lines_info *info)
 {
     return rules->n_parts <= 1 && info->count <= rules->lines && info->inner.n <= rules->bytes;
@@ -92,6 +103,8 @@ int body_to_records(struct view body, const struct body_rules *rules, struct lis
     *lines = info.count;
     if (!info.count)
         return 0;
+    if (!parts_match(rules, info.count))
+        return err_set(e, ERR_INVALID, "the delivery's parts do not match its lines");
     h = XXH3_128bits(body.p, body.n);
     if (whole(rules, &info)) {
         c.whole = true;
@@ -109,8 +122,6 @@ int body_to_records(struct view body, const struct body_rules *rules, struct lis
         first->pos_min = info.pos_min;
         first->pos_max = info.pos_max;
     }
-    if (rules->n_parts && c.part != rules->n_parts)
-        return err_set(e, ERR_INVALID, "the delivery's parts do not match its lines");
     return 0;
 }
 
