@@ -57,6 +57,7 @@ struct config {
     int64_t limit_connections;
     uint64_t limit_body;
     uint64_t limit_blob;
+    uint64_t limit_expand;
     int64_t workers; /* 0: as many as there are CPUs */
 
     enum log_level log_level;

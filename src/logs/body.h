@@ -13,7 +13,6 @@ struct body_rules {
     const struct call_part *parts; /* an edge's delivery: one record for each part */
     size_t n_parts;
     bool keep_text;                /* leave the text in memory for delivery */
-    struct str *owned;             /* NULL, or what `body` is a view of: its memory may be taken for the text */
     int64_t at_ns;
 };
 
