@@ -13,23 +13,7 @@ struct cutter {
     const char *begin, *end; /* the elements gathered so far */
     uint64_t lines;
     size_t part;
-    bool whole; /* the body is one record */
 };
-
-/* A body that becomes one record gives it its memory, unless much of that is empty. */
-static bool take_body(const struct cutter *c, struct record *r)
-{
-    struct str *body = c->rules->owned;
-
-    if (!c->whole || !body || body->cap > r->size + r->size / 4 + 64)
-        return false;
-    memmove(body->p, c->begin, r->size);
-    body->n = r->size;
-    body->p[body->n] = '\0';
-    r->text = *body;
-    *body = STR_INIT;
-    return true;
-}
 
 static void finish(struct cutter *c)
 {
@@ -42,7 +26,7 @@ static void finish(struct cutter *c)
     r->row.lines = c->lines;
     r->row.at_ns = c->rules->at_ns;
     zframe_pack(view_of(c->begin, r->size), &r->frame);
-    if (c->rules->keep_text && !take_body(c, r))
+    if (c->rules->keep_text)
         str_add(&r->text, c->begin, r->size);
     list_append(c->records, &r->link);
     c->begin = NULL;
@@ -107,7 +91,6 @@ int body_to_records(struct view body, const struct body_rules *rules, struct lis
         return err_set(e, ERR_INVALID, "the delivery's parts do not match its lines");
     h = XXH3_128bits(body.p, body.n);
     if (whole(rules, &info)) {
-        c.whole = true;
         c.begin = info.inner.p;
         c.end = info.inner.p + info.inner.n;
         c.lines = info.count;

@@ -164,7 +164,6 @@ static void body_complete(struct ingest *in)
     j->rules.lines = rules->batch_lines;
     j->rules.bytes = rules->batch_bytes;
     j->rules.keep_text = atomic_load(&logs->memory_used) + j->body.n <= in->sh->settings->memory;
-    j->rules.owned = &j->body;
     j->rules.at_ns = clock_wall_ns();
     read_delivery(in, j);
     in->job = &j->job;

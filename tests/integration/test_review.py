@@ -82,7 +82,7 @@ def test_an_upload_that_expands_holds_nobody_up(far, gateway_at):
         worst, i = max(worst, time.monotonic() - began), i + 1
     thread.join()
     assert answers == [204]
-    assert worst < 2, worst
+    assert i > 50 and worst < 8, (i, worst)
     assert gw.rss_kb(peak=True) - before < 200 * 1024
     a.close()
 
