@@ -19,8 +19,9 @@ static bool wants_settling(const struct stream *s, const struct life *l)
     return l->ended && !list_empty(&l->stuck) && !life_blobs_waiting(s, l);
 }
 
-/* While a mark is under way nothing more is sent: what a crash makes arrive twice is one batch
- * then, and it is the first that is sent after the restart, so that it can be counted. */
+/* While a mark is under way nothing more is sent, on either lane. What a crash makes arrive twice is
+ * one batch then, and it is the first that is sent after the restart, so that it can be counted. And
+ * no restart stores an older blob over a newer one, or settles lines into a later generation's. */
 static enum op_kind next_for_lines(const struct stream *s)
 {
     const struct life *l = stream_head(s);
@@ -43,16 +44,13 @@ static enum op_kind next_for_lines(const struct stream *s)
 static enum op_kind next_for_blobs(const struct stream *s)
 {
     const struct record *r = list_first(&s->blobs, struct record, link);
-    const struct life *l = stream_head(s), *oldest = list_first(&s->lives, struct life, link);
+    const struct life *l = stream_head(s);
     const struct lane *lines = &s->lanes[LANE_LINES];
 
-    if (!r || r->state == RECORD_COMMITTING)
+    if (!r || r->state == RECORD_COMMITTING || s->own_commits)
         return OP_NONE;
     if (l && r->life > l->id)
-        return OP_NONE; /* a later generation waits until the earlier one is through, */
-    if (s->own_commits && oldest && oldest->id < r->life)
-        /* ... for certain, or a restart would settle its lines into the later one's blob */
-        return OP_NONE;
+        return OP_NONE; /* a later generation waits until the earlier one is through */
     if (lines->busy && (lines->op == OP_CLOSE || lines->op == OP_SETTLE))
         return OP_NONE; /* both may write the same object */
     return s->lanes[LANE_BLOBS].check ? OP_CHECK : OP_BLOB;

@@ -493,7 +493,7 @@ static void store_apply(struct world *w, struct pending *p)
 
         w->late_lines |= letters(call->text);
     }
-    if (c->call && c->ledger[LEDGER_BLOBS_BROKEN] &&
+    if (c->call && c->ledger[LEDGER_BLOBS_BROKEN] && stream_last(c->stream) &&
         !close_due(w, p->stream, stream_last(c->stream)->id))
         facts_of(w, p->stream, stream_last(c->stream)->id)->broken = true;
     if (p->forget) {

@@ -9,10 +9,8 @@
 #include <cmocka.h>
 #include "base/bug.h"
 
-#define S(k, t, ...)                                                                               \
-    {                                                                                              \
-        .kind = (k), .text = (t), ##__VA_ARGS__                                                    \
-    }
+/* clang-format off */
+#define S(k, t, ...) {.kind = (k), .text = (t), ##__VA_ARGS__}
 #define STEPS(...) ((const struct step[]){__VA_ARGS__, {.kind = 0}})
 
 enum { WALKS = 1500 };
@@ -55,6 +53,27 @@ static const struct scenario scenarios[] = {
      .idles = 1,
      .batch_lines = 2,
      .may = MAY_FAULTS | MAY_DELAY | MAY_OPEN | MAY_WRITE | MAY_CLOSE | MAY_SNAPSHOT | MAY_EXPIRE},
+    {.name = "uploads that are refused or broken",
+     .steps = STEPS(S('o', "", .fail = FAIL_STOP), S('l', "a"), S('l', "p"), S('e', ""), S('l', "b"),
+                    S('b', "apb", .fail = FAIL_CUT), S('b', "apbc", .client = 1, .after = 4),
+                    S('e', "", .client = 1), S('c', ""), S('o', ""), S('b', "apbcd"), S('l', "d"),
+                    S('b', "apbcd", .fail = FAIL_EMPTY), S('c', "")),
+     .faults = 4,
+     .crashes = 2,
+     .holds = 1,
+     .idles = 1,
+     .may = MAY_FAULTS,
+     .refuse_blobs = true,
+     .poison = 'p'},
+    {.name = "uploads that are broken",
+     .steps = STEPS(S('o', "", .fail = FAIL_STOP), S('l', "a"), S('e', ""), S('l', "b"),
+                    S('b', "ab", .fail = FAIL_CUT), S('e', "", .client = 1, .after = 4), S('c', ""),
+                    S('o', ""), S('e', ""), S('l', "d"), S('b', "abd", .fail = FAIL_EMPTY), S('c', "")),
+     .faults = 4,
+     .crashes = 2,
+     .holds = 1,
+     .idles = 1,
+     .may = MAY_FAULTS},
 };
 
 static struct run *begin(const struct scenario *sc)
