@@ -19,9 +19,10 @@ static bool wants_settling(const struct stream *s, const struct life *l)
     return l->ended && !list_empty(&l->stuck) && !life_blobs_waiting(s, l);
 }
 
-/* While a mark is under way nothing more is sent, on either lane. What a crash makes arrive twice is
- * one batch then, and it is the first that is sent after the restart, so that it can be counted. And
- * no restart stores an older blob over a newer one, or settles lines into a later generation's. */
+/* While a mark is under way nothing more is sent, on either lane. What a crash makes arrive twice
+ * is one batch then, and it is the first that is sent after the restart, so that it can be counted.
+ * And no restart stores an older blob over a newer one, or settles lines into a later generation's.
+ */
 static enum op_kind next_for_lines(const struct stream *s)
 {
     const struct life *l = stream_head(s);
