@@ -5,7 +5,7 @@
 #   tests/deps.sh missing SET     prints those that are not installed
 #   tests/deps.sh install SET     installs those; without root it prints the command and exits 1
 #
-# SET is build, demo (build included) or test (both included). Nothing is started: a service that comes with
+# SET is build, demo (build included), test (both included) or bench (all, and more peers to compare with). Nothing is started: a service that comes with
 # a package (nginx, haproxy) is only there to be run by a test, on a port of its own, as a plain process.
 set -u
 
@@ -15,13 +15,15 @@ build="autoconf automake make gcc libc6-dev pkg-config xz-utils python3
 demo="python3-h2 python3-wsproto python3-websockets python3-cryptography python3-zstandard"
 test="clang libclang-rt-14-dev llvm curl nghttp2-client nginx haproxy sqlite3 zstd procps git patch
     python3-pytest python3-pytest-xdist python3-h11 python3-yaml python3-crcmod"
+bench="nghttp2-proxy squid syslog-ng-core"
 
 packages_of() {
     case $1 in
     build) echo $build ;;
     demo) echo $build $demo ;;
     test) echo $build $demo $test ;;
-    *) echo "$0: no set named '$1': use build, demo or test" >&2; exit 2 ;;
+    bench) echo $build $demo $test $bench ;;
+    *) echo "$0: no set named '$1': use build, demo, test or bench" >&2; exit 2 ;;
     esac
 }
 

@@ -98,9 +98,14 @@ class Demo:
             out.write(f'{pid}\n')
 
     def stop(self):
-        for thing in (self.gate, self.far):
-            if thing is not None:
-                thing.close()
+        try:
+            if self.gate is not None:
+                self.gate.close()
+        finally:
+            if self.gate is not None:
+                self.gate.kill()
+            if self.far is not None:
+                self.far.close()
         (self.directory / 'pids').unlink(missing_ok=True)
 
     def leave(self):
