@@ -416,6 +416,34 @@ static bool spool_ready(void *ctx, struct err *why)
     return !st.failing && !g->draining;
 }
 
+static void show_expiry(const char *name, const struct tls_ctx *ctx)
+{
+    struct metric_family *f = metric_family(METRIC_GAUGE, "certificate_expiry_seconds", "name",
+                                            "Until the certificate of that setting expires");
+
+    metric_set(metric_series(f, name),
+               (double)(tls_ctx_not_after_ns(ctx) - clock_wall_ns()) / NS_PER_SEC);
+}
+
+/* On the main thread, as scrapes and reloads are. */
+static void collect_expiry(void *ctx)
+{
+    struct gateway *g = ctx;
+    const struct plan *p = g->plan;
+    struct str name = STR_INIT;
+    size_t i;
+
+    for (i = 0; i < p->config->n_listen; i++) {
+        str_clear(&name);
+        str_addf(&name, "listen.%s", p->config->listen[i].name);
+        if (p->server_tls[i])
+            show_expiry(str_c(&name), p->server_tls[i]);
+    }
+    if (p->client_tls && p->config->upstream_certificate)
+        show_expiry("upstream", p->client_tls);
+    str_fini(&name);
+}
+
 static void register_metrics(struct gateway *g)
 {
     metric_set(metric_series(metric_family(METRIC_GAUGE, "build_info", "version", "Always 1"),
@@ -448,6 +476,7 @@ static int start(struct gateway *g, struct err *e)
     if (open_spool(g, e) < 0 || start_logs(g, e) < 0 || start_workers(g, e) < 0)
         return -1;
     ready_add("spool", spool_ready, g);
+    metric_collector_add(collect_expiry, g);
     return 0;
 }
 
@@ -467,6 +496,7 @@ int serve(const char *config_path)
               LF_UINT("workers", g.n_workers), LF_STR("harness", g.config->harness_url));
     notify("READY=1");
     ev_loop_run(g.loop);
+    metric_collector_remove(collect_expiry, &g);
     ready_remove(spool_ready, &g);
     tear_down(&g);
     return 0;

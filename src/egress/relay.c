@@ -12,6 +12,7 @@ struct relay_service {
     struct relay_target target;
     struct metric_family *requests;
     struct metric *tunnels;
+    struct metric *denied;
 };
 
 struct relay {
@@ -268,6 +269,7 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     r->ex = ex;
     http_bind(ex, &client_handler, r);
     if (!req->target.n || req->target.p[0] != '/') {
+        metric_add(rs->denied, 1);
         refuse(r, 400, "this listener takes paths that begin with a slash");
         return;
     }
@@ -293,6 +295,10 @@ struct relay_service *relay_service_new(struct http_client *client,
     rs->requests =
         metric_family(METRIC_COUNTER, "relay_requests", "code", "Relayed exchanges, by status");
     rs->tunnels = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
+    /* CONNECT and absolute targets: this listener leads to one place. */
+    rs->denied = metric_series(
+        metric_family(METRIC_COUNTER, "denied", "rule", "Requests for other destinations, by rule"),
+        "upstream-only");
     return rs;
 }
 
