@@ -6,13 +6,16 @@ import socket
 import threading
 import time
 from http.client import HTTPException
+from pathlib import Path
 
 import pytest
 import zstandard
 from calls import Api, body_of
-from gateway import key, wait_for
+from gateway import BINARY, key, wait_for
 
 MB = 1024 * 1024
+# A sanitizer's own memory says nothing about ours.
+SANITIZED = any(name in Path(BINARY).read_bytes() for name in (b'__asan_init', b'__tsan_init'))
 
 
 def large_body(mb, seed=0):
@@ -31,6 +34,8 @@ def test_large_bodies_share_a_budget(far, gateway_at):
         a = Api(gw.log_url, timeout=120)
         try:
             return a.put_raw(key(f's{i}'), body)[0]
+        except OSError:
+            return 503  # answered, and closed, before all of it was sent
         finally:
             a.close()
 
@@ -38,7 +43,7 @@ def test_large_bodies_share_a_budget(far, gateway_at):
         got = list(pool.map(send, range(24)))
     # Those for whom there was no memory within 8 s were told so; on a machine with time to spare there are none.
     assert set(got) <= {204, 503} and got.count(204) >= 8, got
-    assert gw.rss_kb(peak=True) - before < 250 * 1024
+    assert SANITIZED or gw.rss_kb(peak=True) - before < 250 * 1024
 
 
 def test_a_slow_large_body_does_not_shut_others_out(far, gateway_at):
@@ -83,7 +88,7 @@ def test_an_upload_that_expands_holds_nobody_up(far, gateway_at):
     thread.join()
     assert answers == [204]
     assert i > 50 and worst < 8, (i, worst)
-    assert gw.rss_kb(peak=True) - before < 200 * 1024
+    assert SANITIZED or gw.rss_kb(peak=True) - before < 200 * 1024
     a.close()
 
 

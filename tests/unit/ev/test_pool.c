@@ -138,12 +138,63 @@ static void a_full_pool_says_no_and_finishes_what_it_has(void **state)
     sem_destroy(&go);
 }
 
+static unsigned order[4], n_order;
+
+struct order_job {
+    struct ev_job job;
+    unsigned number;
+};
+
+static void order_work(struct ev_job *j)
+{
+    order[n_order++] = container_of(j, struct order_job, job)->number;
+}
+
+static void order_done(struct ev_job *j)
+{
+    (void)j;
+}
+
+static void what_somebody_waits_for_goes_first(void **state)
+{
+    static const unsigned wanted[] = {2, 3, 0, 1};
+    struct ev_pool *pool = ev_pool_new(1, 8);
+    struct order_job jobs[4];
+    struct gate_job gate;
+    sem_t started, go;
+    unsigned done = 0;
+
+    (void)state;
+    n_order = 0;
+    sem_init(&started, 0, 0);
+    sem_init(&go, 0, 0);
+    gate = (struct gate_job){{.work = gate_work, .done = gate_done}, &started, &go, &done};
+    assert_int_equal(ev_pool_submit_first(pool, loop, &gate.job), 0);
+    while (sem_wait(&started) != 0)
+        ;
+    for (unsigned i = 0; i < 4; i++) {
+        jobs[i] = (struct order_job){{.work = order_work, .done = order_done}, i};
+        assert_int_equal(i < 2 ? ev_pool_submit(pool, loop, &jobs[i].job)
+                               : ev_pool_submit_first(pool, loop, &jobs[i].job),
+                         0);
+    }
+    sem_post(&go);
+    ev_pool_free(&pool);
+    ev_loop_stop(loop);
+    ev_loop_run(loop);
+    assert_int_equal(n_order, 4);
+    assert_memory_equal(order, wanted, sizeof(wanted));
+    sem_destroy(&started);
+    sem_destroy(&go);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(jobs_work_in_the_pool_and_end_in_the_loop, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_pool_says_no_and_finishes_what_it_has, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(what_somebody_waits_for_goes_first, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("ev/pool", tests, NULL, NULL);
