@@ -244,7 +244,7 @@ int zdecoder_feed(struct zdecoder *d, struct view in, size_t max_piece, struct s
     size_t head_n = TR_MIN(in.n, ZSTD_HEAD_MAX - d->head_n);
     int r;
 
-    if (d->coding == Z_IDENTITY && !max_piece && !kept)
+    if (d->coding == Z_IDENTITY && !kept && (!max_piece || in.n <= max_piece))
         return feed_plainly(d, in, out, e);
     if (head_n)
         memcpy(d->head + d->head_n, in.p, head_n);

@@ -138,6 +138,7 @@ struct shard_commit {
     struct list link; /* shard.unsaved */
     struct shard *sh;
     struct commit *c;
+    struct spool_txn *txn; /* under way */
     struct err err;
     bool ok, forgets;
 };
@@ -217,6 +218,8 @@ static void commit_submit(struct shard_commit *sc)
         s->place.stored = false;
     }
     sc->sh->commits++;
+    sc->txn = t;
+    spool_txn_keep(t);
     spool_submit(sc->sh->logs->spool, t, commit_done, sc);
 }
 
@@ -252,6 +255,7 @@ static void commit_run(struct ev_task *task)
     struct stream *s = sc->c->stream;
 
     sh->commits--;
+    spool_txn_free(&sc->txn);
     if (sc->c->call)
         fault_point("logs-before-ack");
     if (!sc->ok) {

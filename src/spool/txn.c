@@ -157,6 +157,11 @@ void spool_txn_value(struct spool_txn *t, const char *space, struct view name, s
     op->value.value = keep(t, value);
 }
 
+void spool_txn_keep(struct spool_txn *t)
+{
+    t->kept = true;
+}
+
 bool spool_txn_empty(const struct spool_txn *t)
 {
     return !t->first && t->ledger_rows == 0;

@@ -127,11 +127,14 @@ static void publish(struct spool *s, uint64_t committed, uint64_t failed, bool f
 
 static void finish(struct spool_txn *t, const struct err *err)
 {
+    bool kept = t->kept;
+
     if (!err)
         exec_publish(t);
     if (t->done)
         t->done(t->ctx, err);
-    spool_txn_free(&t);
+    if (!kept) /* one that is kept may be gone by now */
+        spool_txn_free(&t);
 }
 
 static void finish_all(struct spool_txn *t, size_t n)
