@@ -13,8 +13,7 @@ struct body_rules {
     uint64_t lines, bytes; /* most of one record, so that it can be delivered as one request */
     const struct call_part *parts; /* an edge's delivery: one record for each part */
     size_t n_parts;
-    bool keep_text;    /* leave the text in memory for delivery */
-    struct str *owned; /* NULL, or what `body` is a view of: its memory may be taken for the text */
+    bool keep_text; /* leave the text in memory for delivery */
     int64_t at_ns;
 };
 
