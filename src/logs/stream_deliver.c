@@ -185,7 +185,8 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
         break;
     case OP_CLOSE:
         op->close = l->close;
-        op->snapshot = l->broken && !l->close_snapshot && !l->close->covers && !life_has_blob(s, l);
+        op->snapshot = l->broken && l->lines_seen && !l->close_snapshot && !l->close->covers &&
+                       !life_has_blob(s, l);
         break;
     case OP_BLOB:
         op->blob = list_first(&s->blobs, struct record, link);
@@ -534,7 +535,7 @@ static void blob_over(struct stream *s, bool stored)
         if (life_superseding(l))
             life_supersede_into(s, l, c); /* in the very transaction that marks the blob stored */
     } else if (l) {
-        l->broken |= l->lines_seen;
+        l->broken = true;
     }
     stream_mark_dirty(s);
     commit_send(c);

@@ -83,6 +83,7 @@ static void env_commit(struct stream_env *env, struct commit *c)
     ASSERT(w->n_pending < W_PENDING);
     p = &w->pending[w->n_pending++];
     *p = (struct pending){.c = c, .stream = stream_index(w, c->stream)};
+    p->life = stream_last(c->stream) ? stream_last(c->stream)->id : 0;
     pending_fill(w, p);
 }
 
@@ -493,9 +494,8 @@ static void store_apply(struct world *w, struct pending *p)
 
         w->late_lines |= letters(call->text);
     }
-    if (c->call && c->ledger[LEDGER_BLOBS_BROKEN] && stream_last(c->stream) &&
-        !close_due(w, p->stream, stream_last(c->stream)->id))
-        facts_of(w, p->stream, stream_last(c->stream)->id)->broken = true;
+    if (c->call && c->ledger[LEDGER_BLOBS_BROKEN] && p->life && !close_due(w, p->stream, p->life))
+        facts_of(w, p->stream, p->life)->broken = true;
     if (p->forget) {
         for (i = 0; i < W_RECORDS; i++)
             RULE(w,

@@ -56,6 +56,7 @@ struct pending {
     struct commit *c;
     int stream;
     bool forget;
+    uint64_t life; /* the newest when it was asked for */
     struct stored_stream row; /* as it is to be stored, if c->state */
 };
 

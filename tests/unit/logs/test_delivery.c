@@ -196,6 +196,29 @@ static void test_refused_blob(void **state)
     upstream("", "a");
 }
 
+static void test_blob_refused_before_there_were_lines(void **state)
+{
+    (void)state;
+    w->up[0].exists = true;
+    call('b', "a");
+    request(OP_BLOB, END_TOO_LARGE);
+    call('l', "a");
+    request(OP_LINES, END_WELL);
+    call('b', "a"); /* the same again: it would be refused again */
+    ledger(LEDGER_BLOBS_REPEATED, 1);
+    call('c', "");
+    assert_true(world_take(w, 0, LANE_LINES)->snapshot);
+}
+
+static void test_blob_refused_and_no_lines(void **state)
+{
+    (void)state;
+    call('b', "a");
+    request(OP_BLOB, END_TOO_LARGE);
+    call('c', "");
+    assert_false(world_take(w, 0, LANE_LINES)->snapshot);
+}
+
 static void test_blob_too_large(void **state)
 {
     (void)state;
@@ -1119,6 +1142,8 @@ int main(void)
         TEST(test_something_else_than_a_log),
         TEST(test_same_upload_again),
         TEST(test_refused_blob),
+        TEST(test_blob_refused_before_there_were_lines),
+        TEST(test_blob_refused_and_no_lines),
         TEST(test_blob_too_large),
         TEST(test_blob_goes_beside_lines),
         TEST(test_blob_after_the_close),
