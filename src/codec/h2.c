@@ -325,9 +325,16 @@ static bool head_ok(const struct h2_head *head, bool connect)
     return (connect && !head->path.n && !head->protocol.n) || h1_is_target(head->path);
 }
 
+static void tell_refused(struct h2_session *s)
+{
+    if (s->ops->on_refused)
+        s->ops->on_refused(s->ctx);
+}
+
 static void refuse_large(struct h2_session *s, struct stream *st, bool end)
 {
     drop_head(st);
+    tell_refused(s);
     h2_respond(s, st->id, 431, NULL, 0, true);
     if (!end)
         reset(s, st, NGHTTP2_NO_ERROR);
@@ -426,6 +433,8 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
     /* Not the peer's RST_STREAM, but its doing: a reset that it provoked (CVE-2025-8671). */
     if (code != NGHTTP2_NO_ERROR && !st->reset && !st->reset_by_peer)
         h2_meter_reset(&s->meter);
+    if (code != NGHTTP2_NO_ERROR && !st->reset_by_peer && !(st->shown && st->reset))
+        tell_refused(s);
     st->closing = true;
     if (st->shown)
         s->ops->on_closed(s->ctx, id, code);

@@ -44,6 +44,9 @@ struct h2_ops {
     void (*on_end)(void *ctx, int32_t id);
     /* The stream is over for any reason (0: both sides ended well): forget the id. */
     void (*on_closed)(void *ctx, int32_t id, uint32_t code);
+    /* May be NULL: a request was answered 431 or reset for what it says (RFC 9113 §8.1.1), shown
+     * before or not. */
+    void (*on_refused)(void *ctx);
     /* Bytes queued by h2_write went out and less than `H2_STREAM_WINDOW / 4` are left. */
     void (*on_drain)(void *ctx, int32_t id);
 };

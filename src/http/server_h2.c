@@ -238,6 +238,12 @@ static void on_closed(void *ctx, int32_t id, uint32_t code)
     http_conn_dirty(c);
 }
 
+static void on_refused(void *ctx)
+{
+    (void)ctx;
+    http_glitch(GLITCH_BAD_REQUEST);
+}
+
 static void on_drain(void *ctx, int32_t id)
 {
     struct http_conn *c = ctx;
@@ -255,6 +261,7 @@ static const struct h2_ops session_ops = {
     .on_body = on_body,
     .on_end = on_end,
     .on_closed = on_closed,
+    .on_refused = on_refused,
     .on_drain = on_drain,
 };
 

@@ -91,7 +91,11 @@ static void on_drain(void *ctx, int32_t id)
     ASSERT(id >= MAX_ID || (p->answered[id] && p->phase[id] != UNKNOWN));
 }
 
-static const struct h2_ops ops = {on_request, on_body, on_end, on_closed, on_drain};
+static const struct h2_ops ops = {.on_request = on_request,
+                                   .on_body = on_body,
+                                   .on_end = on_end,
+                                   .on_closed = on_closed,
+                                   .on_drain = on_drain};
 
 static void feed(struct peer *p, struct view in)
 {

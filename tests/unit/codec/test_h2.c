@@ -101,7 +101,11 @@ static void on_drain(void *ctx, int32_t id)
     w->drains++;
 }
 
-static const struct h2_ops ops = {on_request, on_body, on_end, on_closed, on_drain};
+static const struct h2_ops ops = {.on_request = on_request,
+                                   .on_body = on_body,
+                                   .on_end = on_end,
+                                   .on_closed = on_closed,
+                                   .on_drain = on_drain};
 
 /* ---- frames ---- */
 
