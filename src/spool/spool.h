@@ -132,8 +132,8 @@ void spool_txn_ledger(struct spool_txn *t, enum ledger_row row, int64_t delta);
 /* Set or, with value.p NULL, delete. Copied. */
 void spool_txn_value(struct spool_txn *t, const char *space, struct view name, struct view value);
 bool spool_txn_empty(const struct spool_txn *t);
-/* The submitter frees it, in or after `done`: memory that one thread takes and another one gives back
- * is what allocators are slowest at. */
+/* The submitter frees it, in or after `done`: memory that one thread takes and another one gives
+ * back is what allocators are slowest at. */
 void spool_txn_keep(struct spool_txn *t);
 
 /* `err` NULL: durable. Otherwise nothing of it happened: ERR_FULL (limit or disk full), ERR_IO,
