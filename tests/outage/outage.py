@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools'))
-from runs import Gateway, Harness, Load, Sampler, disk, disorder, ledgers, progress, promised, \
+from runs import Disk, Gateway, Harness, Load, Sampler, disorder, ledgers, progress, promised, \
     sequence, wait_for  # noqa: E402
 
 LINES = 10                      # of each 4 KiB call
@@ -59,17 +59,17 @@ def close_all(far, gateway, args, steps, verdict, directory):
 
 
 def run(args, directory, verdict):
-    progress('disk: fdatasync p50 %.1f ms, p99 %.1f ms' % disk(directory))
     with Harness() as far:
         far.stop()
         with Gateway(directory / 'gateway', far.url, spool={'limit': '10GiB'},
                      log={'level': 'info'}) as gateway:
-            sampler = Sampler(gateway)
+            sampler, disk = Sampler(gateway), Disk(directory)
             load = Load(gateway.url, directory / 'ack', steps=args.steps, interval=1000, lines=LINES,
                         bytes=4096, seconds=args.seconds, kinds='open', run='outage')
             result = load.result(args.seconds + 120)
             steps = promised(directory / 'ack')
             progress('load: %s' % result)
+            progress('meanwhile fdatasync took %s here' % disk.stop())
             verdict.check(not result['failed'] and not any(result['retries'].values()),
                           'client calls failed: %d, tried again: %s' % (result['failed'], result['retries']))
             verdict.check(far.counts()['requests'] == {}, 'the log service was not down')
