@@ -170,7 +170,7 @@ static void test_large_ones_are_bounded_by_bytes(void **state)
 
     memset(value, 'x', CRED_MAX_SIZE);
     for (i = 0; i < 20000; i++) {
-        snprintf(value, 10, "%09d", i);
+        snprintf(value, 10, "%09u", (unsigned)i % 1000000000u);
         value[9] = 'x';
         if (!intern("a", value, now))
             break;
