@@ -27,7 +27,8 @@ static void add_bytes(struct mix *m, const void *p, size_t n)
         add(m, word);
     }
     word = 0;
-    memcpy(&word, at, n);
+    if (n)
+        memcpy(&word, at, n);
     add(m, word);
 }
 
