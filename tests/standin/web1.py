@@ -261,12 +261,13 @@ class H1(Connection):
         elif length is not None:
             lines.append('Content-Length: %d\r\n' % length)
         lines.append('\r\n')
+        self.chunked_out = self.chunked_out and req.method != 'HEAD'
         self.transport.write(''.join(lines).encode('latin-1'))
 
     async def write(self, req, data):
         if self.lost:
             raise Gone()
-        if data:
+        if data and req.method != 'HEAD':
             if self.chunked_out:
                 data = b'%x\r\n%b\r\n' % (len(data), data)
             self.transport.write(data)
