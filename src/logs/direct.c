@@ -42,6 +42,15 @@ static bool direct_path(const struct ingest *in, const char **method, const char
     return in->kind != TARGET_BLOB || in->body.n > 0;
 }
 
+/* A hub refuses an edge's delivery also while an earlier one of the same lines is being committed:
+ * sent on without its id it would arrive twice. The edge sends it again. */
+static bool from_edge(const struct ingest *in)
+{
+    const struct http_request *req = http_request_of(in->ex);
+
+    return http_field(req->fields, req->n_fields, "tailrace-delivery").n > 0;
+}
+
 bool direct_start(struct ingest *in)
 {
     const struct logs_settings *settings = in->sh->settings;
@@ -56,7 +65,7 @@ bool direct_start(struct ingest *in)
         .ctx = in,
     };
 
-    if (!in->ex || !in->quiet || limiter_state(&in->sh->harness) == LIMITER_DOWN ||
+    if (!in->ex || from_edge(in) || !in->quiet || limiter_state(&in->sh->harness) == LIMITER_DOWN ||
         !direct_path(in, &method, &path))
         return false;
     str_clear(&in->url);
