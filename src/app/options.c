@@ -13,6 +13,7 @@
 
 enum {
     LISTEN_MAX = 32,
+    RULES_MAX = 1000,
     /* Live lines are never held back longer to fill a batch: SaaS closes streams by itself half a
      * second after the step. */
     BATCH_DELAY_MAX_MS = 200,
@@ -25,16 +26,43 @@ static const struct conf_choice uploads[] = {
     {0},
 };
 static const struct conf_choice modes[] = {
-    {"upstream", CONFIG_MODE_UPSTREAM}, {"admin", CONFIG_MODE_ADMIN}, {0},
+    {"upstream", CONFIG_MODE_UPSTREAM},
+    {"admin", CONFIG_MODE_ADMIN},
+    {"proxy", CONFIG_MODE_PROXY},
+    {"sni", CONFIG_MODE_SNI},
+    {"forward", CONFIG_MODE_FORWARD},
+    {"grpc", CONFIG_MODE_GRPC},
+    {0},
+};
+static const struct conf_choice policy_modes[] = {
+    {"enforce", POLICY_ENFORCE},
+    {"report", POLICY_REPORT},
+    {0},
+};
+static const struct conf_choice profiles[] = {
+    {"harness", CONFIG_PROFILE_HARNESS},
+    {"none", CONFIG_PROFILE_NONE},
+    {0},
+};
+static const struct conf_choice actions[] = {{"allow", 0}, {"deny", 1}, {0}};
+static const struct conf_choice audit_targets[] = {
+    {"log", AUDIT_LOG}, {"file", AUDIT_FILE}, {"syslog", AUDIT_SYSLOG}, {"none", AUDIT_NONE}, {0},
 };
 static const struct conf_choice syncs[] = {
-    {"full", SPOOL_SYNC_FULL}, {"normal", SPOOL_SYNC_NORMAL}, {0},
+    {"full", SPOOL_SYNC_FULL},
+    {"normal", SPOOL_SYNC_NORMAL},
+    {0},
 };
 static const struct conf_choice tls_versions[] = {
-    {"1.2", CONFIG_TLS_1_2}, {"1.3", CONFIG_TLS_1_3}, {0},
+    {"1.2", CONFIG_TLS_1_2},
+    {"1.3", CONFIG_TLS_1_3},
+    {0},
 };
 static const struct conf_choice http_versions[] = {
-    {"auto", FETCH_HTTP_AUTO}, {"1.1", FETCH_HTTP_1_1}, {"2", FETCH_HTTP_2}, {0},
+    {"auto", FETCH_HTTP_AUTO},
+    {"1.1", FETCH_HTTP_1_1},
+    {"2", FETCH_HTTP_2},
+    {0},
 };
 static const struct conf_choice levels[] = {
     {"error", LOG_ERROR}, {"warn", LOG_WARN},   {"notice", LOG_NOTICE},
@@ -133,6 +161,50 @@ static const struct conf_row rows[] = {
     ROW(DURATION, upstream_timeout_ms, "upstream.timeout", .deflt = "30s", .min = 1 * SECONDS,
         .max = 10 * MINUTES, .text = "How long one delivery may take before it is repeated."),
 
+    ROW(URL, upstream_parent, "upstream.parent",
+        .text = "A proxy that everything goes out by, such as http://proxy.corp.example:3128; "
+                "https for TLS to it."),
+    ROW(PATH, upstream_parent_credentials, "upstream.parent-credentials",
+        .text = "A file with user:password for upstream.parent."),
+    ROW(LIST, upstream_parent_bypass, "upstream.parent-bypass",
+        .text = "Names (*.corp.example) and ranges of addresses that are dialled directly."),
+
+    ROW(ENUM, egress_mode, "egress.mode", .choices = policy_modes, .deflt = "enforce",
+        .reloadable = true, .text = "Refuse what no rule allows, or let it pass and report it."),
+    ROW(ENUM, egress_profile, "egress.profile", .choices = profiles, .deflt = "harness",
+        .reloadable = true,
+        .text = "Rules that come with the program: what a Harness deployment needs."),
+    ROW(LIST, egress_allow, "egress.allow", .reloadable = true,
+        .text = "Destinations to allow besides: github.com:443, \"*.corp.example:443\", "
+                "10.0.0.0/8:5432."),
+    ROW(DURATION, egress_connect_ms, "egress.connect-timeout", .deflt = "10s", .min = 100,
+        .max = 5 * MINUTES, .reloadable = true,
+        .text = "How long a destination may take to be resolved and reached."),
+    ROW(DURATION, egress_idle_ms, "egress.idle-timeout", .deflt = "2h", .min = 1 * SECONDS,
+        .max = 7 * 24 * HOURS, .reloadable = true,
+        .text = "A tunnel without a byte either way for so long is ended; an hour or more, or "
+                "delegates' WebSockets suffer."),
+
+    ROW(LIST, intercept_hosts, "intercept.hosts", .reloadable = true,
+        .text =
+            "Hosts whose TLS is ended here by certificates of intercept.ca; default: the one of "
+            "harness.url."),
+    ROW(PATH, intercept_ca, "intercept.ca", .reloadable = true,
+        .text = "Certificate (PEM) of the CA that clients trust for this; without it nothing is "
+                "intercepted."),
+    ROW(PATH, intercept_key, "intercept.key", .reloadable = true,
+        .text = "The key of intercept.ca (PEM)."),
+
+    ROW(ENUM, audit_to, "audit.to", .choices = audit_targets, .deflt = "log", .reloadable = true,
+        .text = "Where the audit trail goes: into the log, a file of its own, syslog, or nowhere."),
+    ROW(PATH, audit_file, "audit.file", .reloadable = true,
+        .text = "The file for audit.to: file; reopened at a reload."),
+    ROW(ENUM, audit_format, "audit.format", .choices = formats, .deflt = "json", .reloadable = true,
+        .text = "How an entry in a file or syslog is written."),
+    ROW(DURATION, audit_interval_ms, "audit.interval", .deflt = "10m", .min = 1 * SECONDS,
+        .max = 24 * HOURS, .reloadable = true,
+        .text = "A long tunnel or relay leaves an entry this often."),
+
     ROW(DURATION, batch_delay_ms, "batch.delay", .deflt = "190ms", .min = 0,
         .max = BATCH_DELAY_MAX_MS, .reloadable = true,
         .text = "From one delivery of a stream's lines to its next: lines of a busy stream gather "
@@ -187,11 +259,40 @@ static const struct conf_row listen_rows[] = {
     LISTEN(URL, public_url, "public-url", .reloadable = true,
            .text = "What clients call this listener, where a TLS terminator stands in front; "
                    "upload links are made with it."),
+    LISTEN(STRING, to, "to", .reloadable = true,
+           .text = "Where everything goes, mode forward: db.corp.example:5432; mode grpc: a URL."),
+    LISTEN(PATH, users, "users", .reloadable = true,
+           .text = "Mode proxy: file of user:hash lines (crypt) to ask clients for; delegates may "
+                   "not be able to answer, so there is none by default."),
+    LISTEN(LIST, proxy_protocol, "proxy-protocol", .reloadable = true,
+           .text =
+               "Ranges of load balancers that tell the client's address by the PROXY protocol."),
+};
+
+#define RULE(type, field, path, ...) CONF_ROW(type, struct config_rule, field, path, __VA_ARGS__)
+
+static const struct conf_row rule_rows[] = {
+    RULE(ENUM, action, "action", .choices = actions, .deflt = "allow", .reloadable = true,
+         .text = "What happens to what fits."),
+    RULE(LIST, hosts, "hosts", .reloadable = true,
+         .text = "Destinations: names, \"*.corp.example\", ranges of addresses, each perhaps with "
+                 ":PORT; \"*\" is any name; none: anywhere."),
+    RULE(LIST, ports, "ports", .reloadable = true,
+         .text = "Ports, 443 or 8000-8100, for hosts without one; default: 443."),
+    RULE(LIST, addresses, "addresses", .reloadable = true,
+         .text = "Ranges that the names may resolve to besides public addresses."),
+    RULE(LIST, from, "from", .reloadable = true, .text = "Ranges of client addresses; none: any."),
+    RULE(LIST, identities, "identity", .reloadable = true,
+         .text = "Names of clients, by certificate or credential; none: any."),
 };
 
 static const struct conf_section sections[] = {
     CONF_SECTION(struct config, listen, n_listen, struct config_listen, name, "listen", listen_rows,
                  .max = LISTEN_MAX, .text = "The listeners, each under a name of its own."),
+    CONF_SECTION(struct config, rules, n_rules, struct config_rule, name, "rules", rule_rows,
+                 .max = RULES_MAX, .reloadable = true,
+                 .text = "Rules of the policy, asked in this order, before egress.allow and the "
+                         "profile; each under a name of its own."),
 };
 
 /* ---- what options must keep to together -------------------------------------------------- */

@@ -8,12 +8,22 @@
 #include <stdio.h>
 #include "conf/dump.h"
 #include "conf/load.h"
+#include "egress/audit.h"
 #include "net/fetch.h"
+#include "policy/policy.h"
 #include "rt/log.h"
 #include "spool/spool.h"
 
 enum config_uploads { CONFIG_UPLOADS_FOLLOW, CONFIG_UPLOADS_GOOGLEAPIS, CONFIG_UPLOADS_HARNESS };
-enum config_mode { CONFIG_MODE_UPSTREAM, CONFIG_MODE_ADMIN };
+enum config_mode {
+    CONFIG_MODE_UPSTREAM, /* the delegate's upstream: logs are terminated, the rest relayed */
+    CONFIG_MODE_ADMIN,
+    CONFIG_MODE_PROXY,   /* CONNECT and absolute URLs */
+    CONFIG_MODE_SNI,     /* TLS for any name, as DNS override brings it: intercepted or spliced */
+    CONFIG_MODE_FORWARD, /* TCP to one destination */
+    CONFIG_MODE_GRPC,    /* HTTP/2 to one destination */
+};
+enum config_profile { CONFIG_PROFILE_NONE, CONFIG_PROFILE_HARNESS };
 enum config_tls { CONFIG_TLS_1_2, CONFIG_TLS_1_3 };
 
 struct config_listen {
@@ -22,8 +32,17 @@ struct config_listen {
     char *address;     /* literal, for net_addr_parse */
     char *certificate; /* NULL: in clear */
     char *key;
-    char *client_ca;   /* NULL: no client certificates */
-    char *public_url;  /* without a trailing slash; NULL: what the client used */
+    char *client_ca;  /* NULL: no client certificates */
+    char *public_url; /* without a trailing slash; NULL: what the client used */
+    char *to;         /* FORWARD: "host:port"; GRPC: a URL */
+    char *users;      /* PROXY: file of Basic credentials; NULL: none are asked for */
+    struct conf_list proxy_protocol; /* ranges of senders whose PROXY header is believed */
+};
+
+struct config_rule {
+    char *name;
+    int action; /* 0: allow, 1: deny */
+    struct conf_list hosts, ports, addresses, from, identities;
 };
 
 struct config {
@@ -45,7 +64,25 @@ struct config {
     enum config_tls upstream_tls_min;
     struct conf_list upstream_resolvers; /* ADDRESS or ADDRESS:PORT; empty: the system's */
     enum fetch_http upstream_http;
+    char *upstream_parent;             /* URL of a parent proxy, without credentials; NULL: none */
+    char *upstream_parent_credentials; /* file with user:password */
+    struct conf_list upstream_parent_bypass;
     int64_t upstream_timeout_ms;
+
+    enum policy_mode egress_mode;
+    enum config_profile egress_profile;
+    struct conf_list egress_allow;
+    int64_t egress_connect_ms, egress_idle_ms;
+    struct config_rule *rules;
+    size_t n_rules;
+
+    struct conf_list intercept_hosts;   /* empty: the host of harness.url, if there is a CA */
+    char *intercept_ca, *intercept_key; /* NULL: nothing is intercepted */
+
+    enum audit_to audit_to;
+    char *audit_file;
+    enum log_format audit_format;
+    int64_t audit_interval_ms;
 
     int64_t batch_delay_ms;
     int64_t batch_lines;

@@ -14,7 +14,7 @@
 #include "net/listen.h"
 #include "net/resolve.h"
 
-enum { WORKER_LISTENERS = 16 };
+enum { WORKER_LISTENERS = 32 };
 
 /* What a configuration means for workers: made whole before anything changes, shared, kept until
  * the end. */

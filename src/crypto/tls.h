@@ -50,6 +50,8 @@ enum tls_want { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
  * session holds a reference to its context.
  */
 struct tls_session *tls_accept(struct tls_ctx *ctx, int fd);
+/* As tls_accept, when the first bytes of the handshake were read already (copied). */
+struct tls_session *tls_accept_early(struct tls_ctx *ctx, int fd, struct view early);
 struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name,
                                 struct view alpn);
 void tls_free(struct tls_session **s);

@@ -30,14 +30,15 @@ void http_client_free(struct http_client **c);
 struct http_call_opts {
     const char *host;
     uint16_t port;
-    struct tls_ctx *tls;  /* NULL: in clear */
+    struct tls_ctx *tls;                                   /* NULL: in clear */
     bool (*allow)(void *ctx, const struct net_addr *addr); /* see net/connect.h */
     void *allow_ctx;
+    const struct net_parent *parent;       /* see net/connect.h; NULL: none */
     struct view method, target, authority; /* authority goes into Host */
-    const struct h1_field *fields; /* hop fields already left out; copied */
+    const struct h1_field *fields;         /* hop fields already left out; copied */
     size_t n_fields;
-    int64_t length;       /* of the body; -1: chunked; 0: none */
-    bool upgrade;         /* add Connection: upgrade and keep the Upgrade field */
+    int64_t length; /* of the body; -1: chunked; 0: none */
+    bool upgrade;   /* add Connection: upgrade and keep the Upgrade field */
 };
 
 struct http_call_ops {

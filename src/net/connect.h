@@ -8,6 +8,21 @@
 
 struct net_connect;
 
+/*
+ * A parent proxy: dials go to it, and CONNECT (RFC 9110 §9.3.6) asks it for the rest. Names are not
+ * resolved here then, `allow` is not asked (the parent's own address is exempt), and TLS goes
+ * through the parent's tunnel. Kept by the caller.
+ */
+struct net_parent {
+    const char *host; /* name or literal, without brackets */
+    uint16_t port;
+    struct tls_ctx *tls;       /* to the parent itself; NULL: in clear */
+    const char *authorization; /* value of Proxy-Authorization, or NULL; never in an error's text */
+    /* Does that destination go directly? May be NULL. */
+    bool (*bypass)(void *ctx, const char *host, uint16_t port);
+    void *bypass_ctx;
+};
+
 struct net_connect_opts {
     const char *host; /* name or literal, without brackets; copied */
     uint16_t port;
@@ -18,6 +33,7 @@ struct net_connect_opts {
     /* Asked for each address before it is dialled; may be NULL. */
     bool (*allow)(void *ctx, const struct net_addr *addr);
     void *allow_ctx;
+    const struct net_parent *parent; /* NULL: dial directly */
 };
 
 /* `s` is ready (handshake done; on_ready does not come again), not yet bound, and the callee's, who

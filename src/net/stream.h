@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 #include "base/attrs.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/view.h"
 #include "crypto/tls.h"
@@ -37,6 +38,15 @@ struct net_stream *net_stream_accepted(struct ev_loop *loop, int fd, struct tls_
 struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls_ctx *tls,
                                         const char *server_name, struct view alpn,
                                         const struct net_addr *peer);
+
+/* The same for a descriptor some of whose bytes were read already: they come first. `early` is
+ * emptied. */
+struct net_stream *net_stream_accepted_early(struct ev_loop *loop, int fd, struct tls_ctx *tls,
+                                             const struct net_addr *peer, struct buf *early);
+
+/* Take the descriptor of a stream without TLS back and free the stream; nothing is lost, since
+ * nothing is buffered in it. */
+int net_stream_release(struct net_stream **s) TR_MUST_USE;
 
 /* Set before the constructor's caller returns to the loop; `ops` lives as long as the stream. */
 void net_stream_bind(struct net_stream *s, const struct net_stream_ops *ops, void *ctx);

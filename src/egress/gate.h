@@ -1,0 +1,76 @@
+/*
+ * The gate: what everything that leaves passes, whichever way it came in. For each *passage* it
+ * asks the policy, dials only what was checked (directly or by the parent proxy), counts, and
+ * writes the audit trail. One gate for each worker, for its loop's thread.
+ */
+#ifndef TR_EGRESS_GATE_H
+#define TR_EGRESS_GATE_H
+
+#include <stdbool.h>
+#include "egress/audit.h"
+#include "net/connect.h"
+#include "policy/policy.h"
+
+struct gate;
+struct passage;
+
+/* What a configuration means here; immutable, kept by the caller while passages use it (until the
+ * program ends: see struct plan). */
+struct gate_settings {
+    const struct policy *policy;
+    const struct net_parent *parent; /* NULL: none */
+    unsigned connect_ms;             /* resolve, dial and, through a parent, its answer; 0: 10 s */
+    unsigned idle_ms;                /* of a tunnel without a byte either way; 0: 2 h */
+    unsigned audit_interval_ms;      /* 0: 10 min */
+};
+
+struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
+                      const struct gate_settings *s);
+void gate_configure(struct gate *g, const struct gate_settings *s); /* for new passages */
+void gate_free(struct gate **g); /* after all passages have ended */
+const struct gate_settings *gate_settings_of(const struct gate *g);
+size_t gate_passages(const struct gate *g);
+
+struct passage_opts {
+    const char *kind;            /* static; see struct audit_entry */
+    const char *listener;        /* its name; lives as long as the plan */
+    const struct net_addr *from; /* copied */
+    struct view identity;        /* copied */
+    struct view authority;       /* where to, as asked for */
+    uint16_t port;               /* when the authority has none; 0: it must have one */
+    /* The admin fixed the destination (harness.url, a forward): it is allowed by itself, under this
+     * rule's name (static or plan's); addresses of any class. NULL: the policy decides. */
+    const char *fixed_rule;
+};
+
+/*
+ * Ask to pass. Never NULL; look at passage_verdict: if it denies, answer the client and end the
+ * passage (the entry is AUDIT_DENY, `denied_total{rule}` counts it). An authority that is not
+ * understood is denied by the rule "bad-authority".
+ */
+struct passage *passage_open(struct gate *g, const struct passage_opts *o);
+const struct policy_verdict *passage_verdict(const struct passage *p);
+const struct dest *passage_dest(const struct passage *p);
+
+/* For the entries. */
+void passage_set_request(struct passage *p, struct view method, struct view target);
+void passage_set_server_name(struct passage *p, struct view name);
+void passage_set_status(struct passage *p, int status);
+void passage_started(struct passage *p); /* a tunnel stands: AUDIT_START, intervals from now on */
+void passage_add(struct passage *p, uint64_t up, uint64_t down); /* bytes that went through */
+
+/* The check for net_connect_opts.allow and http_call_opts.allow, with the passage as ctx. Remembers
+ * what was resolved, and counts a refusal. */
+bool passage_allow(void *ctx, const struct net_addr *addr);
+
+/* Dial the destination, in clear unless `tls` (then verified as the name that was asked for). `fn`
+ * as in net/connect.h; when policy refused all addresses passage_verdict says so afterwards.
+ * Cancelled by passage_end. */
+void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_connected_fn fn,
+                  void *ctx);
+
+/* Over: writes the last entry and frees. `why` is static: "client", "upstream", "idle", "drain",
+ * "refused", "denied", "unreachable", "timeout", "error". */
+void passage_end(struct passage **p, const char *why);
+
+#endif
