@@ -19,7 +19,8 @@ enum audit_to { AUDIT_LOG /* among the program's own log */, AUDIT_FILE, AUDIT_S
 
 struct audit_opts {
     enum audit_to to;
-    const char *file; /* AUDIT_FILE: created 0640, appended */
+    const char
+        *file; /* AUDIT_FILE: created 0640, appended. AUDIT_SYSLOG: the socket; NULL: /dev/log */
     enum log_format format;
 };
 /* Process-wide, any thread. Called again at each reload: opens the file anew, so that it may have

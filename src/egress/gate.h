@@ -63,6 +63,9 @@ void passage_add(struct passage *p, uint64_t up, uint64_t down); /* bytes that w
  * what was resolved, and counts a refusal. */
 bool passage_allow(void *ctx, const struct net_addr *addr);
 
+/* A dial with that check failed with `e`: was it the policy? The verdict is then a denial. */
+bool passage_denied(struct passage *p, const struct err *e);
+
 /* Dial the destination, in clear unless `tls` (then verified as the name that was asked for). `fn`
  * as in net/connect.h; when policy refused all addresses passage_verdict says so afterwards.
  * Cancelled by passage_end. */

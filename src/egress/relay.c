@@ -172,8 +172,8 @@ static void upstream_body(void *ctx, struct view piece)
         http_call_consumed(r->call, piece.n);
 }
 
-/* The answer is complete before the request is: what was held for a slow upstream is not wanted any more, and the
- * client must not wait for it to be. */
+/* The answer is complete before the request is: what was held for a slow upstream is not wanted any
+ * more, and the client must not wait for it to be. */
 static void give_up_rest(struct relay *r)
 {
     size_t n = r->held_up;

@@ -1,0 +1,200 @@
+#include "egress/audit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "rt/clock.h"
+#include "rt/fdx.h"
+#include "rt/logline.h"
+#include "rt/metric.h"
+
+#define SYSLOG_SOCKET "/dev/log"
+
+enum { SYSLOG_PRIORITY = 16 * 8 + 6 }; /* local0.info */
+
+static struct log_target file_target = LOG_TARGET_INIT;
+static _Atomic int current_to = AUDIT_LOG;
+static _Atomic int current_format = LOG_JSON;
+static pthread_mutex_t syslog_lock = PTHREAD_MUTEX_INITIALIZER;
+static int syslog_fd = -1;
+static char syslog_path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+
+static const char *const event_names[] = {
+    [AUDIT_START] = "start",
+    [AUDIT_INTERVAL] = "interval",
+    [AUDIT_END] = "end",
+    [AUDIT_DENY] = "deny",
+};
+
+/* --- where to ----------------------------------------------------------------------------- */
+
+/* Under the lock. The system log may be restarted at any time, so this is tried again later. */
+static int syslog_connect(void)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+
+    if (syslog_fd >= 0)
+        return 0;
+    snprintf(to.sun_path, sizeof(to.sun_path), "%s", syslog_path);
+    syslog_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (syslog_fd < 0)
+        return -1;
+    if (connect(syslog_fd, (const struct sockaddr *)&to, sizeof(to)) == 0)
+        return 0;
+    fd_close(&syslog_fd);
+    return -1;
+}
+
+static int syslog_open(const char *path, struct err *e)
+{
+    int rc;
+
+    if (!path)
+        path = SYSLOG_SOCKET;
+    if (strlen(path) >= sizeof(syslog_path))
+        return err_set(e, ERR_INVALID, "audit.file: the path of a socket is at most %zu bytes long",
+                       sizeof(syslog_path) - 1);
+    pthread_mutex_lock(&syslog_lock);
+    fd_close(&syslog_fd);
+    memcpy(syslog_path, path, strlen(path) + 1);
+    rc = syslog_connect();
+    if (rc < 0)
+        err_errno(e, ERR_IO, errno, "cannot reach the system log at %s", path);
+    pthread_mutex_unlock(&syslog_lock);
+    return rc;
+}
+
+int audit_open(const struct audit_opts *o, struct err *e)
+{
+    if (o->to == AUDIT_FILE && log_target_open(&file_target, o->file, e) < 0)
+        return err_prefix(e, "audit.file");
+    if (o->to == AUDIT_SYSLOG && syslog_open(o->file, e) < 0)
+        return -1;
+    atomic_store(&current_format, (int)o->format);
+    atomic_store(&current_to, (int)o->to);
+    return 0;
+}
+
+/* One datagram in the form that local programs use (RFC 3164 without host). Never waits. */
+static int syslog_put(const struct log_line *l)
+{
+    char head[64];
+    struct msghdr msg = {0};
+    struct iovec iov[2];
+    int n, rc = -1, tries;
+
+    n = snprintf(head, sizeof(head), "<%d>tailrace[%d]: ", SYSLOG_PRIORITY, (int)getpid());
+    iov[0] = (struct iovec){head, (size_t)n};
+    iov[1] = (struct iovec){(void *)(uintptr_t)l->b, l->n - 1};
+    msg.msg_iov = iov;
+    msg.msg_iovlen = 2;
+    pthread_mutex_lock(&syslog_lock);
+    for (tries = 0; rc < 0 && tries < 2; tries++) {
+        if (syslog_connect() < 0)
+            break;
+        rc = sendmsg(syslog_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+        if (rc < 0 && errno == EAGAIN)
+            break;
+        if (rc < 0)
+            fd_close(&syslog_fd); /* it was restarted: once more */
+    }
+    pthread_mutex_unlock(&syslog_lock);
+    return rc;
+}
+
+static void dropped(const char *to)
+{
+    static struct log_rate rate;
+    uint64_t left_out;
+
+    metric_add(metric_series(metric_family(METRIC_COUNTER, "audit_dropped", "",
+                                           "Audit entries that could not be written")),
+               1);
+    if (log_rate_ok(&rate, 10, &left_out))
+        log_event(LOG_ERROR, "audit", "an audit entry could not be written; check its target",
+                  LF_STR("to", to), LF_UINT("suppressed", left_out));
+}
+
+/* --- entries ------------------------------------------------------------------------------ */
+
+enum { MAX_FIELDS = 32, DATE_LEN = 25 };
+
+struct fields {
+    struct log_field f[MAX_FIELDS];
+    size_t n;
+};
+
+static void add(struct fields *f, struct log_field field)
+{
+    if (field.type == LOG_F_VIEW && field.v.n == 0)
+        return;
+    f->f[f->n++] = field;
+}
+
+static void add_text(struct fields *f, const char *key, const char *text)
+{
+    if (text)
+        add(f, LF_STR(key, text));
+}
+
+/* What everybody is asked by the audit: who, where to, what came of it. */
+static void fill(struct fields *f, const struct audit_entry *a, char start[DATE_LEN])
+{
+    add(f, LF_STR("event", event_names[a->event]));
+    add(f, LF_UINT("id", a->id));
+    add_text(f, "kind", a->kind);
+    add_text(f, "listener", a->listener);
+    add_text(f, "client", a->client);
+    add(f, LF_VIEW("identity", a->identity));
+    add_text(f, "asked", a->asked);
+    add(f, LF_VIEW("server_name", a->server_name));
+    add(f, LF_VIEW("method", a->method));
+    add(f, LF_VIEW("path", a->path));
+    add_text(f, "resolved", a->resolved);
+    add_text(f, "dialled", a->dialled);
+    add_text(f, "via", a->via);
+    add_text(f, "verdict", a->verdict);
+    add_text(f, "rule", a->rule);
+    add_text(f, "reason", a->reason);
+    if (a->status)
+        add(f, LF_INT("status", a->status));
+    clock_format(a->start_ns, start);
+    add(f, LF_STR("start", start));
+    if (a->event == AUDIT_START || a->event == AUDIT_DENY)
+        return;
+    add(f, LF_DOUBLE("seconds", (double)(a->duration_ns / 1000) / 1e6));
+    add(f, LF_UINT("bytes_up", a->bytes_up));
+    add(f, LF_UINT("bytes_down", a->bytes_down));
+    add_text(f, "end", a->end);
+}
+
+void audit_write(const struct audit_entry *a)
+{
+    enum audit_to to = (enum audit_to)atomic_load_explicit(&current_to, memory_order_relaxed);
+    char start[DATE_LEN], now[DATE_LEN];
+    struct fields f = {.n = 0};
+    struct log_line line;
+    size_t i;
+
+    if (to == AUDIT_NONE)
+        return;
+    fill(&f, a, start);
+    if (to == AUDIT_LOG) {
+        if (log_enabled(LOG_INFO))
+            log_write(LOG_INFO, "audit", event_names[a->event], f.f + 1, f.n - 1);
+        return;
+    }
+    log_line_begin(&line, (enum log_format)atomic_load(&current_format));
+    clock_format(clock_wall_ns(), now);
+    log_line_field(&line, &LF_STR("time", now));
+    for (i = 0; i < f.n; i++)
+        log_line_field(&line, &f.f[i]);
+    log_line_end(&line);
+    if ((to == AUDIT_FILE ? log_target_put(&file_target, &line) : syslog_put(&line)) < 0)
+        dropped(to == AUDIT_FILE ? "file" : "syslog");
+}

@@ -1,0 +1,410 @@
+#include "egress/gate.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include "base/bug.h"
+#include "base/list.h"
+#include "base/str.h"
+#include "base/xmem.h"
+#include "rt/clock.h"
+#include "rt/metric.h"
+
+enum {
+    CONNECT_MS = 10 * 1000,
+    IDLE_MS = 2 * 3600 * 1000,
+    INTERVAL_MS = 600 * 1000,
+    LOOKS = 8,          /* at the passages in each interval */
+    RESOLVED_MAX = 512, /* bytes of addresses that an entry shows */
+    PATH_SHOWN = 256,
+};
+
+struct gate {
+    struct ev_loop *loop;
+    struct net_resolver *resolver;
+    struct gate_settings settings;
+    struct list passages;
+    size_t n_passages;
+    struct ev_timer *look; /* for those that last */
+    struct metric_family *denied, *would_deny, *total, *bytes;
+    struct metric *connect_seconds;
+};
+
+struct passage {
+    struct list link;
+    struct gate *g;
+    const char *kind, *listener;
+    struct net_addr from;
+    struct policy_verdict verdict;
+    struct policy_verdict
+        refused;       /* of the last address that may not be dialled; rule NULL: none */
+    struct dest *dest; /* NULL: not understood, or not needed any more */
+    char *asked;       /* as normalised, or as much as was understood */
+    char *identity;    /* or NULL */
+    char *server_name, *method, *path;
+    struct str resolved;
+    char *dialled;
+    const char *via;
+    bool fixed;
+    int status;
+    uint64_t id, up, down;
+    uint64_t counted_up, counted_down; /* in the metrics already */
+    int64_t start_wall, start_mono, entry_mono;
+    struct net_connect *connect;
+    net_connected_fn fn;
+    void *ctx;
+    int64_t dial_mono;
+};
+
+/* --- entries ------------------------------------------------------------------------------ */
+
+static void count_bytes(struct passage *p)
+{
+    metric_add(metric_series(p->g->bytes, p->kind, "up"), p->up - p->counted_up);
+    metric_add(metric_series(p->g->bytes, p->kind, "down"), p->down - p->counted_down);
+    p->counted_up = p->up;
+    p->counted_down = p->down;
+}
+
+static struct view view_or_none(const char *s)
+{
+    return s ? view_str(s) : VIEW_NONE;
+}
+
+static void write_entry(struct passage *p, enum audit_event event, const char *end)
+{
+    char client[NET_ADDR_TEXT];
+    int64_t now = clock_mono_ns();
+    const struct audit_entry a = {
+        .event = event,
+        .id = p->id,
+        .kind = p->kind,
+        .listener = p->listener,
+        .client = net_addr_text(&p->from, client),
+        .identity = view_or_none(p->identity),
+        .asked = p->asked,
+        .server_name = view_or_none(p->server_name),
+        .method = view_or_none(p->method),
+        .path = view_or_none(p->path),
+        .resolved = p->resolved.n ? str_c(&p->resolved) : NULL,
+        .dialled = p->dialled,
+        .via = p->via,
+        .verdict = p->verdict.would_deny ? "would-deny"
+                   : p->verdict.allow    ? "allow"
+                                         : "deny",
+        .rule = p->verdict.rule,
+        .reason = p->verdict.reason,
+        .status = p->status,
+        .bytes_up = p->up,
+        .bytes_down = p->down,
+        .start_ns = p->start_wall,
+        .duration_ns = now - p->start_mono,
+        .end = end,
+    };
+
+    p->entry_mono = now;
+    count_bytes(p);
+    audit_write(&a);
+}
+
+static unsigned interval_ms(const struct gate *g)
+{
+    return g->settings.audit_interval_ms ? g->settings.audit_interval_ms : INTERVAL_MS;
+}
+
+static void on_look(void *ctx)
+{
+    struct gate *g = ctx;
+    int64_t due = clock_mono_ns() - interval_ms(g) * NS_PER_MS;
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &g->passages) {
+        struct passage *p = list_entry(it, struct passage, link);
+
+        count_bytes(p);
+        if (p->entry_mono <= due)
+            write_entry(p, AUDIT_INTERVAL, NULL);
+    }
+    ev_timer_arm(g->look, interval_ms(g) / LOOKS + 1);
+}
+
+/* --- the gate ----------------------------------------------------------------------------- */
+
+struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
+                      const struct gate_settings *s)
+{
+    struct gate *g = XNEW(struct gate);
+    struct metric_family *connect;
+
+    g->loop = loop;
+    g->resolver = resolver;
+    list_init(&g->passages);
+    g->denied = metric_family(METRIC_COUNTER, "denied", "rule", "Passages refused, by rule");
+    g->would_deny = metric_family(METRIC_COUNTER, "would_deny", "rule",
+                                  "Passages let through in report mode only, by rule");
+    g->total = metric_family(METRIC_COUNTER, "passages", "kind", "Passages begun");
+    g->bytes = metric_family(METRIC_COUNTER, "passage_bytes", "kind,direction",
+                             "Bytes that passed, up (to upstream) and down");
+    connect = metric_family(METRIC_HISTOGRAM, "connect_seconds", "",
+                            "From asking for a destination to a connection that stands");
+    metric_buckets(connect, metric_latency_buckets, metric_latency_buckets_n);
+    g->connect_seconds = metric_series(connect);
+    g->look = ev_timer_new(loop, on_look, g);
+    gate_configure(g, s);
+    return g;
+}
+
+void gate_configure(struct gate *g, const struct gate_settings *s)
+{
+    g->settings = *s;
+    if (!g->settings.connect_ms)
+        g->settings.connect_ms = CONNECT_MS;
+    if (!g->settings.idle_ms)
+        g->settings.idle_ms = IDLE_MS;
+    ev_timer_arm(g->look, interval_ms(g) / LOOKS + 1);
+}
+
+void gate_free(struct gate **gp)
+{
+    struct gate *g = *gp;
+
+    *gp = NULL;
+    if (!g)
+        return;
+    ASSERT(list_empty(&g->passages));
+    ev_timer_free(&g->look);
+    xfree(g);
+}
+
+const struct gate_settings *gate_settings_of(const struct gate *g)
+{
+    return &g->settings;
+}
+
+size_t gate_passages(const struct gate *g)
+{
+    return g->n_passages;
+}
+
+/* --- passages ----------------------------------------------------------------------------- */
+
+/* What is not understood is shown all the same, but not in full, and without what might be a
+ * password in front of an @. */
+static char *odd_authority(struct view v)
+{
+    size_t i, from = 0, n;
+    char *text;
+
+    for (i = 0; i < v.n; i++) {
+        if (v.p[i] == '@')
+            from = i + 1;
+    }
+    n = TR_MIN(v.n - from, (size_t)DEST_HOST_MAX);
+    text = xmemdup0(v.p + from, n);
+    return text;
+}
+
+static void decide(struct passage *p, const struct passage_opts *o)
+{
+    struct policy_query q = {
+        .dest = p->dest,
+        .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
+        .identity = view_or_none(p->identity),
+    };
+
+    if (!p->dest)
+        p->verdict = (struct policy_verdict){
+            .rule = "bad-authority", .reason = "destination not understood", .index = -1};
+    else if (o->fixed_rule)
+        p->verdict = (struct policy_verdict){.allow = true,
+                                             .rule = o->fixed_rule,
+                                             .reason = "fixed by the configuration",
+                                             .index = -1};
+    else
+        p->verdict = policy_decide(p->g->settings.policy, &q);
+}
+
+static void count_verdict(struct passage *p)
+{
+    if (!p->verdict.allow)
+        metric_add(metric_series(p->g->denied, p->verdict.rule), 1);
+    else if (p->verdict.would_deny)
+        metric_add(metric_series(p->g->would_deny, p->verdict.rule), 1);
+}
+
+struct passage *passage_open(struct gate *g, const struct passage_opts *o)
+{
+    static _Atomic uint64_t last_id;
+    struct passage *p = XNEW(struct passage);
+    char text[DEST_TEXT_MAX];
+    struct err e;
+
+    p->g = g;
+    p->kind = o->kind;
+    p->listener = o->listener;
+    if (o->from)
+        p->from = *o->from;
+    if (o->identity.n)
+        p->identity = xmemdup0(o->identity.p, o->identity.n);
+    p->fixed = o->fixed_rule != NULL;
+    p->id = atomic_fetch_add(&last_id, 1) + 1;
+    p->start_wall = clock_wall_ns();
+    p->start_mono = p->entry_mono = clock_mono_ns();
+    p->dest = XNEW(struct dest);
+    if (dest_parse(o->authority, o->port, p->dest, &e) < 0)
+        XFREE(p->dest);
+    p->asked = p->dest ? xstrdup(dest_text(p->dest, text)) : odd_authority(o->authority);
+    list_append(&g->passages, &p->link);
+    g->n_passages++;
+    metric_add(metric_series(g->total, p->kind), 1);
+    decide(p, o);
+    count_verdict(p);
+    return p;
+}
+
+const struct policy_verdict *passage_verdict(const struct passage *p)
+{
+    return &p->verdict;
+}
+
+const struct dest *passage_dest(const struct passage *p)
+{
+    return p->dest;
+}
+
+void passage_set_request(struct passage *p, struct view method, struct view target)
+{
+    size_t n = 0;
+
+    while (n < target.n && n < PATH_SHOWN && target.p[n] != '?' && target.p[n] != '#')
+        n++;
+    xfree(p->method);
+    xfree(p->path);
+    p->method = xmemdup0(method.p, method.n);
+    p->path = n ? xmemdup0(target.p, n) : NULL;
+}
+
+void passage_set_server_name(struct passage *p, struct view name)
+{
+    xfree(p->server_name);
+    p->server_name = name.n ? xmemdup0(name.p, name.n) : NULL;
+}
+
+void passage_set_status(struct passage *p, int status)
+{
+    p->status = status;
+}
+
+void passage_started(struct passage *p)
+{
+    write_entry(p, AUDIT_START, NULL);
+}
+
+void passage_add(struct passage *p, uint64_t up, uint64_t down)
+{
+    p->up += up;
+    p->down += down;
+}
+
+static void remember_address(struct passage *p, const struct net_addr *addr)
+{
+    char ip[NET_ADDR_TEXT];
+
+    if (p->resolved.n < RESOLVED_MAX)
+        str_addf(&p->resolved, "%s%s", p->resolved.n ? "," : "", net_addr_ip(addr, ip));
+}
+
+bool passage_allow(void *ctx, const struct net_addr *addr)
+{
+    struct passage *p = ctx;
+    const struct policy_query q = {
+        .dest = p->dest,
+        .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
+        .identity = view_or_none(p->identity),
+    };
+    struct policy_verdict v;
+
+    remember_address(p, addr);
+    if (p->fixed || p->dest->literal)
+        return true; /* decided when it was asked for */
+    v = policy_check_address(p->g->settings.policy, &q, &p->verdict,
+                             (const struct sockaddr *)&addr->ss);
+    if (v.would_deny && !p->verdict.would_deny) {
+        p->verdict = v;
+        count_verdict(p);
+    } else if (!v.allow) {
+        p->refused = v; /* another address may do */
+    }
+    return v.allow;
+}
+
+bool passage_denied(struct passage *p, const struct err *e)
+{
+    if (e->code != ERR_DENIED || !p->refused.rule || !p->verdict.allow)
+        return !p->verdict.allow;
+    p->verdict = p->refused;
+    count_verdict(p);
+    return true;
+}
+
+static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
+{
+    struct passage *p = ctx;
+    char text[NET_ADDR_TEXT];
+
+    p->connect = NULL;
+    if (s) {
+        metric_observe(p->g->connect_seconds,
+                       (double)(clock_mono_ns() - p->dial_mono) / NS_PER_SEC);
+        p->dialled = xstrdup(net_addr_text(net_peer(s), text));
+    }
+    if (!s)
+        passage_denied(p, e);
+    p->fn(p->ctx, s, e);
+}
+
+void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_connected_fn fn,
+                  void *ctx)
+{
+    const struct gate_settings *s = &p->g->settings;
+    struct net_connect_opts o = {
+        .host = p->dest->host,
+        .port = p->dest->port,
+        .tls = tls,
+        .alpn = alpn,
+        .timeout_ms = s->connect_ms,
+        .allow = passage_allow,
+        .allow_ctx = p,
+        .parent = s->parent,
+    };
+
+    ASSERT(p->verdict.allow && !p->connect);
+    if (s->parent && !(s->parent->bypass &&
+                       s->parent->bypass(s->parent->bypass_ctx, p->dest->host, p->dest->port)))
+        p->via = s->parent->host;
+    p->fn = fn;
+    p->ctx = ctx;
+    p->dial_mono = clock_mono_ns();
+    p->connect = net_connect_start(p->g->resolver, p->g->loop, &o, on_connected, p);
+}
+
+void passage_end(struct passage **pp, const char *why)
+{
+    struct passage *p = *pp;
+
+    *pp = NULL;
+    if (!p)
+        return;
+    net_connect_cancel(&p->connect);
+    write_entry(p, p->verdict.allow ? AUDIT_END : AUDIT_DENY, why);
+    list_remove(&p->link);
+    p->g->n_passages--;
+    str_fini(&p->resolved);
+    xfree(p->dest);
+    xfree(p->asked);
+    xfree(p->identity);
+    xfree(p->server_name);
+    xfree(p->method);
+    xfree(p->path);
+    xfree(p->dialled);
+    xfree(p);
+}
