@@ -296,6 +296,7 @@ void passage_set_status(struct passage *p, int status)
 
 void passage_started(struct passage *p)
 {
+    XFREE(p->dest);
     write_entry(p, AUDIT_START, NULL);
 }
 
@@ -344,6 +345,25 @@ bool passage_denied(struct passage *p, const struct err *e)
     p->verdict = p->refused;
     count_verdict(p);
     return true;
+}
+
+bool passage_still_allowed(const struct passage *p, const struct policy *policy)
+{
+    struct dest d;
+    struct err e;
+    const struct policy_query q = {
+        .dest = &d,
+        .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
+        .identity = view_or_none(p->identity),
+    };
+
+    return p->fixed ||
+           (dest_parse(view_str(p->asked), 0, &d, &e) == 0 && policy_decide(policy, &q).allow);
+}
+
+unsigned passage_idle_ms(const struct passage *p)
+{
+    return p->g->settings.idle_ms;
 }
 
 static void on_connected(void *ctx, struct net_stream *s, const struct err *e)

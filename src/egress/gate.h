@@ -72,6 +72,11 @@ bool passage_denied(struct passage *p, const struct err *e);
 void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_connected_fn fn,
                   void *ctx);
 
+/* Would that policy still let it pass? (After a reload; the address is not resolved again.) */
+bool passage_still_allowed(const struct passage *p, const struct policy *policy);
+
+unsigned passage_idle_ms(const struct passage *p); /* the gate's, for tunnels */
+
 /* Over: writes the last entry and frees. `why` is static: "client", "upstream", "idle", "drain",
  * "refused", "denied", "unreachable", "timeout", "error". */
 void passage_end(struct passage **p, const char *why);

@@ -1,6 +1,7 @@
 #include "net/stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -407,6 +408,54 @@ ssize_t net_write(struct net_stream *s, const void *p, size_t n, struct err *e)
     if (rc == NET_ERROR)
         return give_up(s);
     s->want_write = rc < (ssize_t)n; /* NET_AGAIN is less, too */
+    update_io(s);
+    return rc;
+}
+
+static ssize_t move(int from, int to, size_t n)
+{
+    ssize_t moved;
+
+    do
+        moved = splice(from, NULL, to, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (moved < 0 && errno == EINTR);
+    if (moved < 0 && errno == EAGAIN)
+        return NET_AGAIN;
+    return moved < 0 ? NET_ERROR : moved;
+}
+
+ssize_t net_splice_in(struct net_stream *s, int pipe, size_t n, struct err *e)
+{
+    ssize_t rc;
+
+    ASSERT(!s->tls && !read_at_once(s));
+    if (!usable(s, e))
+        return NET_ERROR;
+    if (s->read_ended)
+        return 0;
+    rc = move(s->fd, pipe, n);
+    if (rc == NET_ERROR) {
+        err_errno(e, ERR_CLOSED, errno, "cannot read from the peer");
+        return give_up(s);
+    }
+    s->read_ended = rc == 0;
+    update_io(s);
+    return rc;
+}
+
+ssize_t net_splice_out(struct net_stream *s, int pipe, size_t n, struct err *e)
+{
+    ssize_t rc;
+
+    ASSERT(!s->tls && !s->write_ended);
+    if (!usable(s, e))
+        return NET_ERROR;
+    rc = move(pipe, s->fd, n);
+    if (rc == NET_ERROR) {
+        err_errno(e, ERR_CLOSED, errno, "cannot write to the peer");
+        return give_up(s);
+    }
+    s->want_write = rc < (ssize_t)n;
     update_io(s);
     return rc;
 }

@@ -66,6 +66,11 @@ ssize_t net_read(struct net_stream *s, void *p, size_t n, struct err *e);
  */
 ssize_t net_write(struct net_stream *s, const void *p, size_t n, struct err *e);
 
+/* As net_read and net_write, between the socket of a stream without TLS and a pipe (splice(2)):
+ * bytes that nobody here looks at. */
+ssize_t net_splice_in(struct net_stream *s, int pipe, size_t n, struct err *e);
+ssize_t net_splice_out(struct net_stream *s, int pipe, size_t n, struct err *e);
+
 void net_want_read(struct net_stream *s, bool on); /* off at first */
 void net_shutdown_write(struct net_stream *s);     /* the end of our bytes: close_notify, FIN */
 

@@ -1,0 +1,369 @@
+#include "egress/tunnel.h"
+
+#include <stdatomic.h>
+#include "base/bug.h"
+#include "base/list.h"
+#include "base/xmem.h"
+#include "egress/pipes.h"
+#include "rt/clock.h"
+#include "rt/fdx.h"
+#include "rt/metric.h"
+#include "rt/rng.h"
+
+enum {
+    SCRATCH = 64 * 1024,
+    BULK_AFTER = 2,             /* so many full reads in a row, and splicing begins to pay */
+    TURN_MAX = 2 * 1024 * 1024, /* bytes of one direction before others have their turn */
+    LOOK_MS = 1000,
+    DRAIN_LOOK_MS = 50,
+};
+
+/* One direction. */
+struct flow {
+    struct net_stream **from, **to;
+    struct buf left; /* read and not yet written; empty but when `to` is slow */
+    struct pipe_pair *pipe;
+    size_t in_pipe;
+    uint64_t bytes;
+    unsigned full_reads;
+    bool ended; /* the end of `from` was read, */
+    bool done;  /* ... and passed on */
+};
+
+struct tunnel {
+    struct list link;
+    struct tunnels *all;
+    struct passage *passage;
+    struct net_stream *client, *upstream;
+    struct flow up, down;
+    int64_t active; /* monotonic: when something last moved */
+    int64_t end_at; /* while draining */
+    const char *first_end;
+};
+
+struct tunnels {
+    struct ev_loop *loop;
+    struct list list;
+    atomic_size_t n;
+    struct pipes pipes;
+    struct ev_timer *look;
+    struct rng rng;
+    bool draining;
+    struct metric *gauge;
+    unsigned char scratch[SCRATCH];
+};
+
+static void drop_pipe(struct tunnel *t, struct flow *f)
+{
+    if (f->pipe)
+        pipes_give(&t->all->pipes, f->pipe, f->in_pipe);
+    f->pipe = NULL;
+    f->in_pipe = 0;
+    f->full_reads = 0;
+}
+
+static void tunnel_end(struct tunnel *t, const char *why, bool hard)
+{
+    passage_add(t->passage, t->up.bytes, t->down.bytes);
+    passage_end(&t->passage, why);
+    drop_pipe(t, &t->up);
+    drop_pipe(t, &t->down);
+    buf_fini(&t->up.left);
+    buf_fini(&t->down.left);
+    net_stream_close(&t->client, hard);
+    net_stream_close(&t->upstream, hard);
+    list_remove(&t->link);
+    atomic_fetch_sub(&t->all->n, 1);
+    metric_shift(t->all->gauge, -1);
+    xfree(t);
+}
+
+static const char *side_of(const struct tunnel *t, const struct flow *f)
+{
+    return f == &t->up ? "client" : "upstream";
+}
+
+/* What a pump step came to. */
+enum step { STEP_ON, STEP_WAIT, STEP_FAILED };
+
+static void moved(struct tunnel *t, struct flow *f, size_t n)
+{
+    f->bytes += n;
+    t->active = ev_now_ns(t->all->loop);
+}
+
+/* Bytes that `to` did not take at once. */
+static enum step flush_left(struct flow *f)
+{
+    while (buf_len(&f->left)) {
+        struct view v = buf_view(&f->left);
+        ssize_t rc = net_write(*f->to, v.p, v.n, NULL);
+
+        if (rc == NET_ERROR)
+            return STEP_FAILED;
+        if (rc == NET_AGAIN)
+            return STEP_WAIT;
+        buf_consume(&f->left, (size_t)rc);
+    }
+    buf_fini(&f->left);
+    return STEP_ON;
+}
+
+static enum step flush_pipe(struct flow *f)
+{
+    while (f->in_pipe) {
+        ssize_t rc = net_splice_out(*f->to, f->pipe->out, f->in_pipe, NULL);
+
+        if (rc == NET_ERROR || rc == 0)
+            return STEP_FAILED;
+        if (rc == NET_AGAIN)
+            return STEP_WAIT;
+        f->in_pipe -= (size_t)rc;
+    }
+    return STEP_ON;
+}
+
+static enum step pass_spliced(struct tunnel *t, struct flow *f)
+{
+    ssize_t rc = net_splice_in(*f->from, f->pipe->in, PIPE_BYTES, NULL);
+
+    if (rc == NET_ERROR)
+        return STEP_FAILED;
+    if (rc == NET_AGAIN || rc == 0) {
+        drop_pipe(t, f);
+        f->ended = rc == 0;
+        return rc == 0 ? STEP_ON : STEP_WAIT;
+    }
+    f->in_pipe = (size_t)rc;
+    moved(t, f, (size_t)rc);
+    return STEP_ON;
+}
+
+static enum step pass_copied(struct tunnel *t, struct flow *f)
+{
+    ssize_t got = net_read(*f->from, t->all->scratch, SCRATCH, NULL), put;
+
+    if (got == NET_ERROR)
+        return STEP_FAILED;
+    if (got == NET_AGAIN)
+        return STEP_WAIT;
+    if (got == 0) {
+        f->ended = true;
+        return STEP_ON;
+    }
+    moved(t, f, (size_t)got);
+    put = net_write(*f->to, t->all->scratch, (size_t)got, NULL);
+    if (put == NET_ERROR)
+        return STEP_FAILED;
+    if (put < got) {
+        put = TR_MAX(put, 0);
+        buf_add(&f->left, t->all->scratch + put, (size_t)(got - put));
+    }
+    f->full_reads = got == SCRATCH ? f->full_reads + 1 : 0;
+    /* Less than there was room for: nothing more is waiting, and asking would cost a call. */
+    return got < SCRATCH && !net_is_tls(*f->from) && !buf_len(&f->left) ? STEP_WAIT : STEP_ON;
+}
+
+static void choose_way(struct tunnel *t, struct flow *f)
+{
+    if (f->pipe || f->full_reads < BULK_AFTER || buf_len(&f->left) || net_is_tls(t->client) ||
+        net_is_tls(t->upstream))
+        return;
+    f->pipe = pipes_take(&t->all->pipes);
+    f->full_reads = 0; /* without one: ask again later */
+}
+
+static enum step pump_step(struct tunnel *t, struct flow *f)
+{
+    enum step s = flush_left(f);
+
+    if (s == STEP_ON)
+        s = flush_pipe(f);
+    if (s == STEP_ON && !f->ended) {
+        choose_way(t, f);
+        s = f->pipe ? pass_spliced(t, f) : pass_copied(t, f);
+    }
+    return s;
+}
+
+/* Move what can be moved of one direction. The tunnel may be gone afterwards. */
+static void pump(struct tunnel *t, struct flow *f)
+{
+    uint64_t until = f->bytes + TURN_MAX;
+    enum step s = STEP_ON;
+
+    if (f->done)
+        return;
+    do
+        s = pump_step(t, f);
+    while (s == STEP_ON && !(f->ended && !buf_len(&f->left) && !f->in_pipe) && f->bytes < until);
+    if (s == STEP_FAILED) {
+        /* The other side is told by a reset that this was no end. */
+        tunnel_end(t, side_of(t, f), true);
+        return;
+    }
+    net_want_read(*f->from, !f->ended && !buf_len(&f->left) && !f->in_pipe);
+    if (!f->ended || buf_len(&f->left) || f->in_pipe)
+        return;
+    f->done = true;
+    if (!t->first_end)
+        t->first_end = side_of(t, f);
+    net_shutdown_write(*f->to);
+    if (t->up.done && t->down.done)
+        tunnel_end(t, t->first_end, false);
+}
+
+static void client_readable(void *ctx)
+{
+    struct tunnel *t = ctx;
+
+    pump(t, &t->up);
+}
+
+static void client_writable(void *ctx)
+{
+    struct tunnel *t = ctx;
+
+    pump(t, &t->down);
+}
+
+static void client_failed(void *ctx, const struct err *e)
+{
+    (void)e;
+    tunnel_end(ctx, "client", true);
+}
+
+static void upstream_failed(void *ctx, const struct err *e)
+{
+    (void)e;
+    tunnel_end(ctx, "upstream", true);
+}
+
+static const struct net_stream_ops client_ops = {
+    .on_readable = client_readable, .on_writable = client_writable, .on_failed = client_failed};
+/* Whose bytes go down, and who takes those that go up. */
+static const struct net_stream_ops upstream_ops = {
+    .on_readable = client_writable, .on_writable = client_readable, .on_failed = upstream_failed};
+
+/* --- those of a worker -------------------------------------------------------------------- */
+
+static bool is_due(const struct tunnel *t, int64_t now)
+{
+    return t->all->draining && t->end_at <= now;
+}
+
+static void on_look(void *ctx)
+{
+    struct tunnels *all = ctx;
+    int64_t now = clock_mono_ns();
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &all->list) {
+        struct tunnel *t = list_entry(it, struct tunnel, link);
+
+        passage_add(t->passage, t->up.bytes, t->down.bytes);
+        t->up.bytes = t->down.bytes = 0;
+        if (is_due(t, now))
+            tunnel_end(t, "drain", false);
+        else if (now - t->active > (int64_t)passage_idle_ms(t->passage) * NS_PER_MS)
+            tunnel_end(t, "idle", false);
+    }
+    ev_timer_arm(all->look, all->draining ? DRAIN_LOOK_MS : LOOK_MS);
+}
+
+struct tunnels *tunnels_new(struct ev_loop *loop)
+{
+    struct tunnels *all = XNEW(struct tunnels);
+
+    all->loop = loop;
+    list_init(&all->list);
+    rng_seed_random(&all->rng);
+    all->gauge = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
+    all->look = ev_timer_new(loop, on_look, all);
+    ev_timer_arm(all->look, LOOK_MS);
+    return all;
+}
+
+void tunnels_drain(struct tunnels *all, unsigned window_ms)
+{
+    int64_t now = clock_mono_ns();
+    struct list *it, *tmp;
+
+    all->draining = true;
+    list_each (it, tmp, &all->list)
+        list_entry(it, struct tunnel, link)->end_at =
+            now + (int64_t)rng_below(&all->rng, window_ms + 1) * NS_PER_MS;
+    ev_timer_arm(all->look, DRAIN_LOOK_MS);
+}
+
+size_t tunnels_count(const struct tunnels *all)
+{
+    return atomic_load(&all->n);
+}
+
+void tunnels_recheck(struct tunnels *all, const struct policy *p)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &all->list) {
+        struct tunnel *t = list_entry(it, struct tunnel, link);
+
+        if (!passage_still_allowed(t->passage, p))
+            tunnel_end(t, "policy", false);
+    }
+}
+
+void tunnels_free(struct tunnels **tp)
+{
+    struct tunnels *all = *tp;
+    struct list *it, *tmp;
+
+    *tp = NULL;
+    if (!all)
+        return;
+    list_each (it, tmp, &all->list)
+        tunnel_end(list_entry(it, struct tunnel, link), "shutdown", true);
+    pipes_fini(&all->pipes);
+    ev_timer_free(&all->look);
+    xfree(all);
+}
+
+static void take_bytes(struct buf *to, struct buf *from)
+{
+    *to = *from;
+    *from = BUF_INIT;
+}
+
+void tunnel_start(struct tunnels *all, const struct tunnel_opts *o)
+{
+    struct tunnel *t = XNEW(struct tunnel);
+
+    t->all = all;
+    t->passage = o->passage;
+    t->client = o->client;
+    t->upstream = o->upstream;
+    t->up.from = t->down.to = &t->client;
+    t->up.to = t->down.from = &t->upstream;
+    if (o->to_upstream)
+        take_bytes(&t->up.left, o->to_upstream);
+    if (o->to_client)
+        take_bytes(&t->down.left, o->to_client);
+    t->up.bytes = buf_len(&t->up.left);
+    t->down.bytes = buf_len(&t->down.left);
+    t->active = t->end_at = clock_mono_ns();
+    list_append(&all->list, &t->link);
+    atomic_fetch_add(&all->n, 1);
+    metric_shift(all->gauge, 1);
+    net_stream_bind(t->client, &client_ops, t);
+    net_stream_bind(t->upstream, &upstream_ops, t);
+    (void)fd_keepalive(net_fd(t->client));
+    passage_started(t->passage);
+    net_want_read(t->client, true);
+    net_want_read(t->upstream, true);
+    if (buf_len(&t->up.left) && flush_left(&t->up) == STEP_FAILED) {
+        tunnel_end(t, "upstream", true);
+        return;
+    }
+    if (buf_len(&t->down.left))
+        (void)flush_left(&t->down); /* a failure is told by the next read */
+}
