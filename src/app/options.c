@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 #include "base/xmem.h"
+#include "policy/dest.h"
 
 #define SECONDS (INT64_C(1000))
 #define MINUTES (60 * SECONDS)
@@ -321,6 +322,29 @@ static void check_pair(struct conf_check *c, const char *base, const char *certi
     str_fini(&path);
 }
 
+/* A name or literal, and a port. */
+static bool is_destination(const char *value)
+{
+    struct dest d;
+    struct err e;
+
+    return dest_parse(view_str(value), 0, &d, &e) == 0;
+}
+
+static void check_to(const struct config_listen *l, struct conf_check *c, const char *path)
+{
+    bool forward = l->mode == CONFIG_MODE_FORWARD, grpc = l->mode == CONFIG_MODE_GRPC;
+
+    if (l->to && !forward && !grpc)
+        conf_complain(c, path, "only for listeners of mode forward and grpc");
+    else if (!l->to && (forward || grpc))
+        conf_complain(c, path, "missing: where to, such as db.corp.example:5432");
+    else if (forward && !is_destination(l->to))
+        conf_complain(c, path, "\"%s\": use HOST:PORT", l->to);
+    if (forward && l->certificate)
+        conf_complain(c, path, "a forward passes bytes untouched: no certificate");
+}
+
 static void check_listener(const struct config *cf, struct conf_check *c, size_t i)
 {
     const struct config_listen *l = &cf->listen[i];
@@ -339,6 +363,9 @@ static void check_listener(const struct config *cf, struct conf_check *c, size_t
         conf_complain(c, str_c(&path), "only a listener of mode upstream makes upload links");
     check_origin(c, str_c(&path), l->public_url);
     path.n = base;
+    str_adds(&path, ".to");
+    check_to(l, c, str_c(&path));
+    path.n = base;
     str_adds(&path, ".address");
     for (k = 0; k < i; k++) {
         size_t n = strlen(l->address);
@@ -352,15 +379,17 @@ static void check_listener(const struct config *cf, struct conf_check *c, size_t
 
 static void check_listeners(const struct config *cf, struct conf_check *c)
 {
-    bool upstream = false;
+    bool serves = false;
     size_t i;
 
     for (i = 0; i < cf->n_listen; i++) {
         check_listener(cf, c, i);
-        upstream = upstream || cf->listen[i].mode == CONFIG_MODE_UPSTREAM;
+        serves = serves || cf->listen[i].mode != CONFIG_MODE_ADMIN;
     }
-    if (!upstream)
-        conf_complain(c, "listen", "nothing would be served: give a listener of mode upstream");
+    if (!serves)
+        conf_complain(c, "listen",
+                      "nothing would be served: give a listener of mode upstream or "
+                      "proxy");
 }
 
 static void check_upstream(struct config *cf, struct conf_check *c)
@@ -369,6 +398,19 @@ static void check_upstream(struct config *cf, struct conf_check *c)
     check_pair(c, "upstream", cf->upstream_certificate, cf->upstream_key);
     if (cf->upstream_certificate && strncmp(cf->harness_url, "https:", 6) != 0)
         conf_complain(c, "upstream.certificate", "is never shown: harness.url is not https");
+}
+
+static void check_egress(struct config *cf, struct conf_check *c)
+{
+    check_pair(c, "intercept", cf->intercept_ca, cf->intercept_key);
+    if (cf->intercept_hosts.n && !cf->intercept_ca)
+        conf_complain(c, "intercept.hosts", "needs intercept.ca and intercept.key");
+    if (cf->upstream_parent_credentials && !cf->upstream_parent)
+        conf_complain(c, "upstream.parent-credentials", "needs upstream.parent");
+    if (cf->upstream_parent_bypass.n && !cf->upstream_parent)
+        conf_complain(c, "upstream.parent-bypass", "needs upstream.parent");
+    if (cf->audit_to == AUDIT_FILE && !cf->audit_file)
+        conf_complain(c, "audit.file", "missing: audit.to is file");
 }
 
 static void check_limits(struct config *cf, struct conf_check *c)
@@ -387,6 +429,7 @@ static void check_all(void *config, struct conf_check *c)
 
     check_upstream(cf, c);
     check_listeners(cf, c);
+    check_egress(cf, c);
     check_limits(cf, c);
     if (!cf->ticket_key) {
         str_addf(&path, "%s/ticket.key", cf->spool_directory);

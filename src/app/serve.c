@@ -212,8 +212,10 @@ static int start_workers(struct gateway *g, struct err *e)
 
 static int configure_log(const struct config *c, struct err *e)
 {
+    const struct audit_opts audit = {c->audit_to, c->audit_file, c->audit_format};
+
     log_configure(c->log_level, c->log_format);
-    return log_open(c->log_file, e);
+    return log_open(c->log_file, e) < 0 ? -1 : audit_open(&audit, e);
 }
 
 /* --- reload ------------------------------------------------------------------------------- */
@@ -276,9 +278,10 @@ static void reload(struct gateway *g)
     conf_errors_fini(&errors);
     p = same_listeners(g->config, c) ? plan_new(c, &e) : NULL;
     if (!p || configure_log(c, &e) < 0) {
-        reload_failed(g, e.text[0]
-                             ? e.text
-                             : "listeners cannot be added, removed, moved or given TLS without a restart");
+        reload_failed(
+            g, e.text[0]
+                   ? e.text
+                   : "listeners cannot be added, removed, moved or given TLS without a restart");
         plan_free(p);
         config_free(&c);
         return;

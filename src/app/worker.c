@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include "app/egress.h"
 #include "base/xmem.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
@@ -38,13 +39,27 @@ static int plan_server(struct plan *p, size_t i, struct err *e)
         .key = l->key,
         .client_ca = l->client_ca,
         .client_required = l->client_ca != NULL,
-        .http2 = true,
+        .http2 = l->mode != CONFIG_MODE_PROXY, /* CONNECT is handed on with its connection */
     };
 
     if (!l->certificate)
         return 0;
     p->server_tls[i] = tls_ctx_server(&o, e);
     return p->server_tls[i] ? 0 : err_prefix(e, "listen.%s", l->name);
+}
+
+static int plan_gate(struct plan *p, struct err *e)
+{
+    const struct config *c = p->config;
+
+    p->policy = egress_policy(c, e);
+    p->gate = (struct gate_settings){
+        .policy = p->policy,
+        .connect_ms = (unsigned)c->egress_connect_ms,
+        .idle_ms = (unsigned)c->egress_idle_ms,
+        .audit_interval_ms = (unsigned)c->audit_interval_ms,
+    };
+    return p->policy ? 0 : -1;
 }
 
 struct plan *plan_new(const struct config *config, struct err *e)
@@ -55,6 +70,8 @@ struct plan *plan_new(const struct config *config, struct err *e)
 
     p->config = config;
     rc = plan_client(p, e);
+    if (rc == 0)
+        rc = plan_gate(p, e);
     if (rc == 0 && config->n_listen > WORKER_LISTENERS)
         rc = err_set(e, ERR_LIMIT, "listen: at most %d listeners", WORKER_LISTENERS);
     for (i = 0; rc == 0 && i < config->n_listen; i++)
@@ -74,6 +91,7 @@ void plan_free(struct plan *p)
     for (i = 0; i < WORKER_LISTENERS; i++)
         tls_ctx_unref(&p->server_tls[i]);
     tls_ctx_unref(&p->client_tls);
+    policy_free(&p->policy);
     xfree(p->harness_host);
     xfree(p);
 }
@@ -108,21 +126,70 @@ static int init_clients(struct worker *w, const struct plan *plan, struct err *e
     w->fetches = fetch_pool_new(w->loop, &(struct fetch_pool_opts){.resolver = w->resolver});
     w->client = http_client_new(w->loop, &(struct http_client_opts){.resolver = w->resolver});
     plan_relay_target(plan, &target);
-    w->relay = relay_service_new(w->client, &target);
+    w->gate = gate_new(w->loop, w->resolver, &plan->gate);
+    w->tunnels = tunnels_new(w->loop);
+    w->relays = relays_new(w->gate, w->client);
+    w->relay = relay_service_new(w->relays, &target);
     return 0;
 }
 
-static void init_server(struct worker *w, size_t i)
+static struct http_server *new_server(struct worker *w, size_t i,
+                                      const struct http_service *service)
 {
-    const struct config *c = w->plan->config;
-    struct http_server_opts o = {
+    const struct http_server_opts o = {
         .tls = w->plan->server_tls[i],
-        .service = logs_service(w->shard),
-        .max_connections = (unsigned)c->limit_connections,
+        .service = service,
+        .listener = w->plan->config->listen[i].name,
+        .max_connections = (unsigned)w->plan->config->limit_connections,
     };
 
-    if (c->listen[i].mode == CONFIG_MODE_UPSTREAM)
-        w->servers[i] = http_server_new(w->loop, &o);
+    return http_server_new(w->loop, &o);
+}
+
+static void init_proxy(struct worker *w, size_t i)
+{
+    const struct proxy_opts o = {
+        .listener = w->plan->config->listen[i].name,
+        .gate = w->gate,
+        .tunnels = w->tunnels,
+        .client = w->client,
+        .loop = w->loop,
+    };
+
+    w->listeners[i].proxy = proxy_service_new(&o);
+    w->listeners[i].server = new_server(w, i, proxy_http(w->listeners[i].proxy));
+}
+
+static void init_forward(struct worker *w, size_t i)
+{
+    const struct config_listen *l = &w->plan->config->listen[i];
+    const struct forward_opts o = {
+        .listener = l->name,
+        .to = l->to,
+        .gate = w->gate,
+        .tunnels = w->tunnels,
+        .loop = w->loop,
+        .max_connections = (unsigned)w->plan->config->limit_connections,
+    };
+
+    w->listeners[i].forward = forward_new(&o);
+}
+
+static void init_listener(struct worker *w, size_t i)
+{
+    switch (w->plan->config->listen[i].mode) {
+    case CONFIG_MODE_UPSTREAM:
+        w->listeners[i].server = new_server(w, i, logs_service(w->shard));
+        break;
+    case CONFIG_MODE_PROXY:
+        init_proxy(w, i);
+        break;
+    case CONFIG_MODE_FORWARD:
+        init_forward(w, i);
+        break;
+    default:
+        break; /* the main thread's */
+    }
 }
 
 static void watch_due(void *ctx)
@@ -131,7 +198,8 @@ static void watch_due(void *ctx)
     size_t i, n = 0;
 
     for (i = 0; i < w->n_listen; i++)
-        n += w->servers[i] ? http_server_connections(w->servers[i]) : 0;
+        n += w->listeners[i].server ? http_server_connections(w->listeners[i].server) : 0;
+    n += tunnels_count(w->tunnels);
     atomic_store(&w->connections, n);
     ev_timer_arm(w->watch, WATCH_MS);
 }
@@ -151,7 +219,7 @@ int worker_init(struct worker *w, unsigned index, const struct plan *plan, struc
         return -1;
     w->shard = logs_add_worker(logs, w->loop, w->fetches, relay_http(w->relay));
     for (i = 0; i < w->n_listen; i++)
-        init_server(w, i);
+        init_listener(w, i);
     w->watch = ev_timer_new(w->loop, watch_due, w);
     ev_timer_arm(w->watch, WATCH_MS);
     return 0;
@@ -168,6 +236,16 @@ static void *worker_main(void *ctx)
     return NULL;
 }
 
+static void begin_listening(struct worker *w, size_t i)
+{
+    struct worker_listener *l = &w->listeners[i];
+
+    l->listener = l->forward
+                      ? net_listener_new(w->loop, w->fds[i], forward_accepted, l->forward)
+                      : net_listener_new(w->loop, w->fds[i], http_server_accepted, l->server);
+    w->fds[i] = -1;
+}
+
 int worker_start(struct worker *w, struct err *e)
 {
     size_t i;
@@ -176,8 +254,7 @@ int worker_start(struct worker *w, struct err *e)
     for (i = 0; i < w->n_listen; i++) {
         if (w->fds[i] < 0)
             continue;
-        w->listeners[i] = net_listener_new(w->loop, w->fds[i], http_server_accepted, w->servers[i]);
-        w->fds[i] = -1;
+        begin_listening(w, i);
     }
     rc = pthread_create(&w->thread, NULL, worker_main, w);
     return rc ? err_errno(e, ERR_IO, rc, "cannot start a worker thread") : 0;
@@ -213,9 +290,15 @@ static void run_apply(struct ev_task *task)
     o->w->plan = o->plan;
     plan_relay_target(o->plan, &target);
     relay_configure(o->w->relay, &target);
+    gate_configure(o->w->gate, &o->plan->gate);
+    tunnels_recheck(o->w->tunnels, o->plan->policy);
     for (i = 0; i < o->w->n_listen; i++) {
-        if (o->w->servers[i] && o->plan->server_tls[i])
-            http_server_set_tls(o->w->servers[i], o->plan->server_tls[i]);
+        struct worker_listener *l = &o->w->listeners[i];
+
+        if (l->server && o->plan->server_tls[i])
+            http_server_set_tls(l->server, o->plan->server_tls[i]);
+        if (l->forward)
+            forward_configure(l->forward, o->plan->config->listen[i].to);
     }
     xfree(o);
 }
@@ -227,10 +310,12 @@ static void run_drain(struct ev_task *task)
     size_t i;
 
     for (i = 0; i < w->n_listen; i++) {
-        net_listener_free(&w->listeners[i]);
-        if (w->servers[i])
-            http_server_drain(w->servers[i]);
+        net_listener_free(&w->listeners[i].listener);
+        if (w->listeners[i].server)
+            http_server_drain(w->listeners[i].server);
     }
+    /* Half the time: those who come back must find the next gateway, not one another. */
+    tunnels_drain(w->tunnels, (unsigned)(w->plan->config->drain_limit_ms / 2));
     xfree(o);
 }
 
@@ -241,9 +326,11 @@ static void run_quiesce(struct ev_task *task)
     size_t i;
 
     for (i = 0; i < w->n_listen; i++) {
-        net_listener_free(&w->listeners[i]);
-        http_server_free(&w->servers[i]);
+        net_listener_free(&w->listeners[i].listener);
+        http_server_free(&w->listeners[i].server);
+        forward_free(&w->listeners[i].forward);
     }
+    tunnels_free(&w->tunnels);
     logs_worker_quiesce(w->shard);
     sem_post(o->done);
     xfree(o);
@@ -283,11 +370,16 @@ void worker_fini(struct worker *w)
 
     for (i = 0; i < w->n_listen; i++) {
         fd_close(&w->fds[i]);
-        net_listener_free(&w->listeners[i]);
-        http_server_free(&w->servers[i]);
+        net_listener_free(&w->listeners[i].listener);
+        http_server_free(&w->listeners[i].server);
+        forward_free(&w->listeners[i].forward);
+        proxy_service_free(&w->listeners[i].proxy);
     }
+    tunnels_free(&w->tunnels);
     relay_service_free(&w->relay);
+    relays_free(&w->relays);
     http_client_free(&w->client);
+    gate_free(&w->gate);
     fetch_pool_free(&w->fetches);
     net_resolver_free(&w->resolver);
     ev_timer_free(&w->watch);

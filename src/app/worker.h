@@ -7,7 +7,12 @@
 #include <stdatomic.h>
 #include "app/options.h"
 #include "codec/url.h"
+#include "egress/forward.h"
+#include "egress/gate.h"
+#include "egress/intercept.h"
+#include "egress/proxy.h"
 #include "egress/relay.h"
+#include "egress/tunnel.h"
 #include "http/client.h"
 #include "http/server.h"
 #include "logs/logs.h"
@@ -24,6 +29,8 @@ struct plan {
     char *harness_host;
     struct tls_ctx *client_tls;                   /* towards harness.url; NULL: http */
     struct tls_ctx *server_tls[WORKER_LISTENERS]; /* by listener; NULL: in clear */
+    struct policy *policy;
+    struct gate_settings gate;
 };
 
 struct worker {
@@ -33,10 +40,17 @@ struct worker {
     struct net_resolver *resolver;
     struct fetch_pool *fetches;
     struct http_client *client;
+    struct gate *gate;
+    struct tunnels *tunnels;
+    struct relays *relays;
     struct relay_service *relay;
     struct shard *shard;
-    struct http_server *servers[WORKER_LISTENERS];
-    struct net_listener *listeners[WORKER_LISTENERS];
+    struct worker_listener {
+        struct net_listener *listener;
+        struct http_server *server;  /* upstream, proxy */
+        struct proxy_service *proxy; /* proxy */
+        struct forward *forward;     /* forward */
+    } listeners[WORKER_LISTENERS];
     int fds[WORKER_LISTENERS]; /* listening, until the worker starts; -1: none */
     size_t n_listen;
     const struct plan *plan;

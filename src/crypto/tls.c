@@ -26,6 +26,7 @@ struct tls_session {
     SSL *ssl;
     char *server_name; /* what a client session verifies */
     char *subject;     /* made by tls_peer_subject */
+    char *name;        /* made by tls_peer_name */
     X509 *refused;     /* the peer's certificate, or one above it, that was not accepted */
     bool dry;          /* the last read found no whole record: wait for the descriptor */
     bool notified;     /* close_notify has left */
@@ -130,6 +131,7 @@ void tls_free(struct tls_session **sp)
     tls_ctx_unref(&s->ctx);
     xfree(s->server_name);
     xfree(s->subject);
+    xfree(s->name);
     OBJ_FINI(s);
     xfree(s);
 }
@@ -431,4 +433,55 @@ struct view tls_peer_subject(struct tls_session *s)
         OPENSSL_free(text);
     }
     return view_str(s->subject);
+}
+
+static char *ascii_copy(const ASN1_STRING *a)
+{
+    const unsigned char *p = ASN1_STRING_get0_data(a);
+    int i, n = ASN1_STRING_length(a);
+
+    for (i = 0; i < n; i++) {
+        if (p[i] <= ' ' || p[i] > '~')
+            return NULL;
+    }
+    return n ? xmemdup0(p, (size_t)n) : NULL;
+}
+
+static char *first_dns_name(const X509 *cert)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    char *found = NULL;
+    int i;
+
+    for (i = 0; !found && i < sk_GENERAL_NAME_num(names); i++) {
+        const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
+
+        if (g->type == GEN_DNS)
+            found = ascii_copy(g->d.dNSName);
+    }
+    GENERAL_NAMES_free(names);
+    return found;
+}
+
+static char *common_name(const X509 *cert)
+{
+    X509_NAME *subject = X509_get_subject_name(cert);
+    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+
+    return at < 0 ? NULL : ascii_copy(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+}
+
+struct view tls_peer_name(struct tls_session *s)
+{
+    const X509 *cert = SSL_get0_peer_certificate(s->ssl);
+
+    if (!cert || SSL_get_verify_result(s->ssl) != X509_V_OK)
+        return VIEW_NONE;
+    if (!s->name)
+        s->name = first_dns_name(cert);
+    if (!s->name)
+        s->name = common_name(cert);
+    if (!s->name)
+        s->name = xstrdup("");
+    return view_str(s->name);
 }

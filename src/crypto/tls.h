@@ -82,5 +82,8 @@ enum tls_want tls_close_notify(struct tls_session *s);
 struct view tls_alpn(const struct tls_session *s);        /* what was agreed, or empty */
 struct view tls_server_name(const struct tls_session *s); /* SNI the client sent, or empty */
 struct view tls_peer_subject(struct tls_session *s);      /* peer certificate's subject, or empty */
+/* Who the peer's verified certificate is for: its first DNS name, else its common name, else empty.
+ */
+struct view tls_peer_name(struct tls_session *s);
 
 #endif

@@ -211,7 +211,10 @@ static void decide(struct passage *p, const struct passage_opts *o)
         .identity = view_or_none(p->identity),
     };
 
-    if (!p->dest)
+    if (o->refused_by)
+        p->verdict = (struct policy_verdict){
+            .rule = o->refused_by, .reason = "not on this listener", .index = -1};
+    else if (!p->dest)
         p->verdict = (struct policy_verdict){
             .rule = "bad-authority", .reason = "destination not understood", .index = -1};
     else if (o->fixed_rule)
@@ -266,6 +269,11 @@ const struct policy_verdict *passage_verdict(const struct passage *p)
     return &p->verdict;
 }
 
+const char *passage_asked(const struct passage *p)
+{
+    return p->asked;
+}
+
 const struct dest *passage_dest(const struct passage *p)
 {
     return p->dest;
@@ -298,6 +306,12 @@ void passage_started(struct passage *p)
 {
     XFREE(p->dest);
     write_entry(p, AUDIT_START, NULL);
+}
+
+void passage_upgraded(struct passage *p)
+{
+    p->kind = "websocket";
+    passage_started(p);
 }
 
 void passage_add(struct passage *p, uint64_t up, uint64_t down)
@@ -345,6 +359,15 @@ bool passage_denied(struct passage *p, const struct err *e)
     p->verdict = p->refused;
     count_verdict(p);
     return true;
+}
+
+void passage_deny(struct passage *p, const char *rule, const char *reason)
+{
+    bool counted = !p->verdict.allow;
+
+    p->verdict = (struct policy_verdict){.rule = rule, .reason = reason, .index = -1};
+    if (!counted)
+        count_verdict(p);
 }
 
 bool passage_still_allowed(const struct passage *p, const struct policy *policy)

@@ -41,6 +41,9 @@ struct passage_opts {
     /* The admin fixed the destination (harness.url, a forward): it is allowed by itself, under this
      * rule's name (static or plan's); addresses of any class. NULL: the policy decides. */
     const char *fixed_rule;
+    /* It is refused without asking the policy, by a rule of that name (static). NULL: it is asked.
+     */
+    const char *refused_by;
 };
 
 /*
@@ -50,13 +53,19 @@ struct passage_opts {
  */
 struct passage *passage_open(struct gate *g, const struct passage_opts *o);
 const struct policy_verdict *passage_verdict(const struct passage *p);
+const char *passage_asked(const struct passage *p); /* for a log line */
+/* NULL if it was not understood, or once the passage has started. */
 const struct dest *passage_dest(const struct passage *p);
+
+/* It may not pass after all, by a rule of that name; both static. */
+void passage_deny(struct passage *p, const char *rule, const char *reason);
 
 /* For the entries. */
 void passage_set_request(struct passage *p, struct view method, struct view target);
 void passage_set_server_name(struct passage *p, struct view name);
 void passage_set_status(struct passage *p, int status);
-void passage_started(struct passage *p); /* a tunnel stands: AUDIT_START, intervals from now on */
+void passage_upgraded(struct passage *p); /* a relay became a WebSocket: as passage_started */
+void passage_started(struct passage *p);  /* a tunnel stands: AUDIT_START, intervals from now on */
 void passage_add(struct passage *p, uint64_t up, uint64_t down); /* bytes that went through */
 
 /* The check for net_connect_opts.allow and http_call_opts.allow, with the passage as ctx. Remembers

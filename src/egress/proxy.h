@@ -28,7 +28,6 @@ struct proxy_opts {
 };
 struct proxy_service *proxy_service_new(const struct proxy_opts *o);
 const struct http_service *proxy_http(struct proxy_service *s);
-void proxy_configure(struct proxy_service *s, const struct basic_users *users);
 void proxy_service_free(struct proxy_service **s);
 
 #endif

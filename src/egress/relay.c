@@ -6,23 +6,29 @@
 #include "rt/log.h"
 #include "rt/metric.h"
 
-struct relay_service {
-    struct http_service service;
+struct relays {
+    struct gate *gate;
     struct http_client *client;
-    struct relay_target target;
     struct metric_family *requests;
     struct metric *tunnels;
-    struct metric *denied;
+};
+
+struct relay_service {
+    struct http_service service;
+    struct relays *relays;
+    struct relay_target target;
 };
 
 struct relay {
-    struct relay_service *rs;
+    struct relays *all;
+    struct passage *passage;
     struct http_exchange *ex; /* NULL once it is gone */
     struct http_call *call;   /* NULL once it is over */
     bool tunnel;
     bool answered;  /* the head of an answer went to the client */
     size_t held_up; /* bytes of the client's body not yet given back: upstream is slow */
     size_t held_down;
+    const char *end; /* what ended it; NULL: nothing yet */
 };
 
 /* Harness's edge adds a field that says which mTLS authority a client was verified by; nobody else
@@ -62,7 +68,8 @@ static void release(struct relay *r)
     if (r->ex || r->call)
         return;
     if (r->tunnel)
-        metric_shift(r->rs->tunnels, -1);
+        metric_shift(r->all->tunnels, -1);
+    passage_end(&r->passage, r->end ? r->end : "client");
     xfree(r);
 }
 
@@ -83,6 +90,7 @@ static void client_body(void *ctx, struct view piece)
         http_consumed(r->ex, piece.n);
         return;
     }
+    passage_add(r->passage, piece.n, 0);
     if (http_call_write(r->call, piece) > HTTP_WRITE_HIGH)
         r->held_up += piece.n;
     else
@@ -111,7 +119,8 @@ static void client_gone(void *ctx, bool complete)
 {
     struct relay *r = ctx;
 
-    (void)complete;
+    if (!r->end)
+        r->end = complete ? "done" : "client";
     r->ex = NULL;
     end_call(r); /* a tail that nobody reads must end upstream at once (HP §7 item 27) */
     release(r);
@@ -128,6 +137,7 @@ static const struct http_handler client_handler = {
 
 static void count(struct relay *r, int status)
 {
+    passage_set_status(r->passage, status);
     char text[8];
     unsigned s = status >= 100 && status <= 599 ? (unsigned)status : 0;
 
@@ -135,7 +145,7 @@ static void count(struct relay *r, int status)
     text[1] = (char)('0' + s / 10 % 10);
     text[2] = (char)('0' + s % 10);
     text[3] = '\0';
-    metric_add(metric_series(r->rs->requests, text), 1);
+    metric_add(metric_series(r->all->requests, text), 1);
 }
 
 static void upstream_head(void *ctx, int status, const struct h1_field *fields, size_t n,
@@ -153,7 +163,8 @@ static void upstream_head(void *ctx, int status, const struct h1_field *fields, 
         if (upgrade.n)
             kept[n_kept++] = (struct h1_field){VIEW_LIT("Upgrade"), upgrade};
         r->tunnel = true;
-        metric_shift(r->rs->tunnels, 1);
+        metric_shift(r->all->tunnels, 1);
+        passage_upgraded(r->passage);
         http_switch(r->ex, 101, kept, n_kept);
         return;
     }
@@ -166,6 +177,7 @@ static void upstream_body(void *ctx, struct view piece)
 
     if (!r->ex)
         return;
+    passage_add(r->passage, 0, piece.n);
     if (http_write(r->ex, piece) > HTTP_WRITE_HIGH)
         r->held_down += piece.n;
     else
@@ -187,6 +199,8 @@ static void upstream_end(void *ctx)
 {
     struct relay *r = ctx;
 
+    if (r->tunnel && !r->end)
+        r->end = "upstream";
     if (r->ex)
         http_finish(r->ex);
     if (!r->tunnel) {
@@ -206,35 +220,49 @@ static void upstream_drain(void *ctx)
         http_consumed(r->ex, n);
 }
 
-/* The text is ours and holds nothing a delegate could take for a command (HP §4.2). */
-static void refuse(struct relay *r, int status, const char *text)
+static void reply(struct http_exchange *ex, int status, const char *text)
 {
     const struct h1_field fields[] = {{VIEW_LIT("Content-Type"), VIEW_LIT("application/json")}};
     struct str body = STR_INIT;
 
     str_addf(&body, "{\n  \"error_msg\": \"%s\"\n}\n", text);
-    count(r, status);
-    http_reply(r->ex, status, fields, 1, str_view(&body));
+    http_reply(ex, status, fields, 1, str_view(&body));
     str_fini(&body);
 }
 
-static void upstream_error(void *ctx, const struct err *e, bool sent)
+static void log_failure(const struct relay *r, const struct err *e, bool sent)
 {
-    struct relay *r = ctx;
     static struct log_rate rate;
     uint64_t left_out;
 
     if (log_rate_ok(&rate, 5, &left_out))
         log_event(LOG_WARN, "relay", "an exchange with upstream failed",
-                  LF_STR("host", r->rs->target.host), LF_BOOL("sent", sent), LF_ERR(e),
+                  LF_STR("asked", passage_asked(r->passage)), LF_BOOL("sent", sent), LF_ERR(e),
                   LF_UINT("suppressed", left_out));
+}
+
+static void upstream_error(void *ctx, const struct err *e, bool sent)
+{
+    struct relay *r = ctx;
+    bool denied = passage_denied(r->passage, e);
+    int status = denied ? 403 : e->code == ERR_TIMEOUT ? 504 : 502;
+
+    if (!denied)
+        log_failure(r, e, sent);
+    r->end = denied                   ? "denied"
+             : sent                   ? "upstream"
+             : e->code == ERR_TIMEOUT ? "timeout"
+                                      : "unreachable";
     end_call(r);
-    if (r->ex && r->answered)
+    if (r->ex && r->answered) {
         http_abort(r->ex);
-    else if (r->ex)
-        refuse(r, e->code == ERR_TIMEOUT ? 504 : 502,
-               e->code == ERR_TIMEOUT ? "upstream did not answer in time"
-                                      : "upstream cannot be reached");
+    } else if (r->ex) {
+        count(r, status);
+        reply(r->ex, status,
+              denied                   ? "this destination is not allowed"
+              : e->code == ERR_TIMEOUT ? "upstream did not answer in time"
+                                       : "upstream cannot be reached");
+    }
     release(r);
 }
 
@@ -246,59 +274,121 @@ static const struct http_call_ops upstream_ops = {
     .on_error = upstream_error,
 };
 
+/* --- one exchange ------------------------------------------------------------------------- */
+
+static struct http_call *start_call(struct relay *r, const struct http_request *req,
+                                    const struct relay_to *to)
+{
+    struct h1_field kept[H1_MAX_FIELDS + 1];
+    struct str target = STR_INIT;
+    struct http_call_opts o = {
+        .host = to->host,
+        .port = to->port,
+        .tls = to->tls,
+        .allow = passage_allow,
+        .allow_ctx = r->passage,
+        .parent = gate_settings_of(r->all->gate)->parent,
+        .method = req->method,
+        .authority = to->authority,
+        .fields = kept,
+        .upgrade = req->upgrade,
+        .length = req->has_body ? req->content_length : 0,
+    };
+    struct http_call *call;
+
+    o.n_fields = pass_fields(req->fields, req->n_fields, true, kept);
+    if (req->upgrade)
+        kept[o.n_fields++] = (struct h1_field){VIEW_LIT("Upgrade"),
+                                               http_field(req->fields, req->n_fields, "upgrade")};
+    str_addv(&target, to->base);
+    str_addv(&target, to->target);
+    o.target = str_view(&target);
+    call = http_call_start(r->all->client, &o, &upstream_ops, r);
+    str_fini(&target);
+    return call;
+}
+
+void relay_exchange(struct relays *all, struct http_exchange *ex, const struct http_request *req,
+                    const struct relay_to *to, struct passage *passage)
+{
+    struct relay *r = XNEW(struct relay);
+
+    r->all = all;
+    r->ex = ex;
+    r->passage = passage;
+    passage_set_request(passage, req->method, to->target);
+    http_bind(ex, &client_handler, r);
+    r->call = start_call(r, req, to);
+}
+
+void relay_refuse(struct http_exchange *ex, int status, const char *text, struct passage *passage,
+                  const char *why)
+{
+    passage_set_status(passage, status);
+    passage_end(&passage, why);
+    reply(ex, status, text);
+}
+
+struct relays *relays_new(struct gate *gate, struct http_client *client)
+{
+    struct relays *all = XNEW(struct relays);
+
+    all->gate = gate;
+    all->client = client;
+    all->requests =
+        metric_family(METRIC_COUNTER, "relay_requests", "code", "Relayed exchanges, by status");
+    all->tunnels = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
+    return all;
+}
+
+void relays_free(struct relays **r)
+{
+    XFREE(*r);
+}
+
 /* --- the service -------------------------------------------------------------------------- */
 
 static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
 {
     struct relay_service *rs = ctx;
-    struct relay *r = XNEW(struct relay);
-    struct h1_field kept[H1_MAX_FIELDS + 1];
-    struct str target = STR_INIT;
-    struct http_call_opts o = {
-        .host = rs->target.host,
-        .port = rs->target.port,
-        .tls = rs->target.tls,
-        .method = req->method,
-        .authority = rs->target.authority,
-        .fields = kept,
-        .upgrade = req->upgrade,
-        .length = req->has_body ? req->content_length : 0,
+    const struct relay_target *t = &rs->target;
+    struct relay_to to = {
+        .host = t->host,
+        .port = t->port,
+        .tls = t->tls,
+        .authority = t->authority,
+        .base = t->base,
+        .target = req->target,
     };
+    bool path = req->target.n && req->target.p[0] == '/';
+    struct passage_opts o = {
+        .kind = "relay",
+        .listener = req->listener,
+        .from = req->peer,
+        .identity = req->identity,
+        .authority = path ? t->authority : req->target,
+        .port = t->port,
+        .fixed_rule = path ? "upstream" : NULL,
+    };
+    struct passage *p;
 
-    r->rs = rs;
-    r->ex = ex;
-    http_bind(ex, &client_handler, r);
-    if (!req->target.n || req->target.p[0] != '/') {
-        metric_add(rs->denied, 1);
-        refuse(r, 400, "this listener takes paths that begin with a slash");
-        return;
-    }
-    o.n_fields = pass_fields(req->fields, req->n_fields, true, kept);
-    if (req->upgrade)
-        kept[o.n_fields++] = (struct h1_field){VIEW_LIT("Upgrade"),
-                                               http_field(req->fields, req->n_fields, "upgrade")};
-    str_addv(&target, rs->target.base);
-    str_addv(&target, req->target);
-    o.target = str_view(&target);
-    r->call = http_call_start(rs->client, &o, &upstream_ops, r);
-    str_fini(&target);
+    if (!path)
+        o.refused_by = "upstream-only"; /* CONNECT and absolute targets: this leads to one place */
+    p = passage_open(rs->relays->gate, &o);
+    passage_set_request(p, req->method, path ? req->target : VIEW_NONE);
+    if (!path)
+        relay_refuse(ex, 400, "this listener takes paths that begin with a slash", p, "denied");
+    else
+        relay_exchange(rs->relays, ex, req, &to, p);
 }
 
-struct relay_service *relay_service_new(struct http_client *client,
-                                        const struct relay_target *target)
+struct relay_service *relay_service_new(struct relays *r, const struct relay_target *target)
 {
     struct relay_service *rs = XNEW(struct relay_service);
 
     rs->service = (struct http_service){take, rs};
-    rs->client = client;
+    rs->relays = r;
     rs->target = *target;
-    rs->requests =
-        metric_family(METRIC_COUNTER, "relay_requests", "code", "Relayed exchanges, by status");
-    rs->tunnels = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
-    /* CONNECT and absolute targets: this listener leads to one place. */
-    rs->denied = metric_series(
-        metric_family(METRIC_COUNTER, "denied", "rule", "Requests for other destinations, by rule"),
-        "upstream-only");
     return rs;
 }
 

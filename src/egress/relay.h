@@ -6,22 +6,49 @@
 #ifndef TR_EGRESS_RELAY_H
 #define TR_EGRESS_RELAY_H
 
+#include "egress/gate.h"
 #include "http/client.h"
 #include "http/server.h"
 
+/* What the relays of one worker share. */
+struct relays;
+struct relays *relays_new(struct gate *gate, struct http_client *client);
+void relays_free(struct relays **r); /* after the servers whose exchanges they carry */
+
+/* Where an exchange goes. Texts are borrowed for the call. */
+struct relay_to {
+    const char *host;
+    uint16_t port;
+    struct tls_ctx *tls;   /* NULL: in clear */
+    struct view authority; /* for Host */
+    struct view base;      /* path in front of the target, without a trailing slash; may be empty */
+    struct view target;    /* path and query */
+};
+
+/* Relay the exchange, which nobody has bound. The passage, which may pass, is taken over. */
+void relay_exchange(struct relays *r, struct http_exchange *ex, const struct http_request *req,
+                    const struct relay_to *to, struct passage *passage);
+
+/* Answer an exchange that may not pass, or that makes no sense: `status` with one plain line, which
+ * holds nothing that a delegate could take for a command (HP §4.2). Ends the passage. */
+void relay_refuse(struct http_exchange *ex, int status, const char *text, struct passage *passage,
+                  const char *why);
+
+/*
+ * A service that relays everything to one upstream, the one of harness.url: its passages are
+ * allowed by the rule "upstream". Targets are paths; anything else is refused.
+ */
 struct relay_service;
 
 struct relay_target {
     const char *host; /* kept by the caller while the service lives */
     uint16_t port;
     struct view authority; /* for Host */
-    struct view base;    /* path in front of every target, without a trailing slash; may be empty */
-    struct tls_ctx *tls; /* NULL: in clear */
+    struct view base;      /* see struct relay_to */
+    struct tls_ctx *tls;   /* NULL: in clear */
 };
 
-/* One for each worker. */
-struct relay_service *relay_service_new(struct http_client *client,
-                                        const struct relay_target *target);
+struct relay_service *relay_service_new(struct relays *r, const struct relay_target *target);
 const struct http_service *relay_http(struct relay_service *s);
 void relay_configure(struct relay_service *s,
                      const struct relay_target *target); /* for new exchanges; own thread */

@@ -21,6 +21,8 @@ struct http_request {
     int version;             /* 10, 11 or 20 */
     bool tls;
     const struct net_addr *peer;
+    struct view identity;    /* of the client's TLS certificate; empty: it showed none */
+    const char *listener;    /* name of the listener it came by; NULL: it has none */
     int64_t start_ns;        /* monotonic: when its first byte came */
 };
 

@@ -45,6 +45,7 @@ struct http_service {
 struct http_server_opts {
     struct tls_ctx *tls;                /* NULL: in clear; h2 then by prior knowledge */
     const struct http_service *service; /* kept by pointer */
+    const char *listener;               /* its name, for requests; kept by pointer */
     unsigned head_timeout_ms;  /* first byte to end of head (slow clients); 0: 10 s */
     unsigned idle_timeout_ms;  /* between requests; 0: 75 s; far above the clients' 1 s (HP §9.2) */
     unsigned body_timeout_ms;  /* without a byte of the body while we want one; 0: 30 s */

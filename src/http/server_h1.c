@@ -130,6 +130,8 @@ static void request_fill(struct http_exchange *ex, const struct h1_head *head, s
     r->version = 10 + head->minor;
     r->tls = net_is_tls(ex->conn->s);
     r->peer = net_peer(ex->conn->s);
+    r->identity = net_peer_name(ex->conn->s);
+    r->listener = ex->conn->srv->o.listener;
 }
 
 /* `text`: the head; `rest`: what is behind it already. */

@@ -525,6 +525,11 @@ struct view net_peer_subject(const struct net_stream *s)
     return s->tls ? tls_peer_subject(s->tls) : VIEW_NONE;
 }
 
+struct view net_peer_name(const struct net_stream *s)
+{
+    return s->tls ? tls_peer_name(s->tls) : VIEW_NONE;
+}
+
 const struct net_addr *net_peer(const struct net_stream *s)
 {
     return &s->peer;
