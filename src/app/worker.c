@@ -213,6 +213,7 @@ static void run_apply(struct ev_task *task)
     o->w->plan = o->plan;
     plan_relay_target(o->plan, &target);
     relay_configure(o->w->relay, &target);
+    net_resolver_reload(o->w->resolver);
     for (i = 0; i < o->w->n_listen; i++) {
         if (o->w->servers[i] && o->plan->server_tls[i])
             http_server_set_tls(o->w->servers[i], o->plan->server_tls[i]);
