@@ -95,6 +95,28 @@ static void expect_name(struct tls_session *s)
         SSL_set_tlsext_host_name(s->ssl, s->server_name);
 }
 
+int tls_on_new_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct tls_session *s = SSL_get_app_data(ssl);
+    SSL_SESSION *copy;
+
+    /* A copy: OpenSSL spoils its own when the connection ends without close_notify, as those do
+     * that are broken off in the middle of an answer. */
+    if (s->server_name && (copy = SSL_SESSION_dup(session)) != NULL)
+        tls_sessions_put(s->ctx->sessions, s->server_name, copy);
+    return 0;
+}
+
+static void offer_session(struct tls_session *s)
+{
+    SSL_SESSION *session = tls_sessions_take(s->ctx->sessions, s->server_name);
+
+    if (!session)
+        return;
+    (void)SSL_set_session(s->ssl, session); /* if it cannot be used, the handshake is a full one */
+    SSL_SESSION_free(session);
+}
+
 struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name,
                                 struct view alpn)
 {
@@ -112,6 +134,7 @@ struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_
         if (n > 1 && s->server_name[n - 1] == '.') /* the root label is for DNS only */
             s->server_name[n - 1] = '\0';
         expect_name(s);
+        offer_session(s);
     }
     if (alpn.n && SSL_set_alpn_protos(s->ssl, (const unsigned char *)alpn.p, (unsigned)alpn.n) != 0)
         BUG("an ALPN list that is none");
@@ -283,6 +306,8 @@ enum tls_want tls_handshake(struct tls_session *s, struct err *e)
     if (error == SSL_ERROR_WANT_WRITE)
         return TLS_WANT_WRITE;
     explain(s, error, saved, "handshake", e);
+    if (s->server_name)
+        tls_sessions_forget(s->ctx->sessions, s->server_name);
     return TLS_FAILED;
 }
 
@@ -418,6 +443,11 @@ struct view tls_server_name(const struct tls_session *s)
     const char *name = SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name);
 
     return name ? view_str(name) : VIEW_NONE;
+}
+
+bool tls_resumed(const struct tls_session *s)
+{
+    return SSL_session_reused(s->ssl);
 }
 
 struct view tls_peer_subject(struct tls_session *s)

@@ -48,6 +48,10 @@ enum tls_want { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
  * sent as SNI (RFC 6066; not for a literal address) and verified (RFC 6125, whole-label wildcards
  * only); `alpn` is the wire-format list to offer (RFC 7301) or VIEW_NONE. Both are copied. The
  * session holds a reference to its context.
+ *
+ * Handshakes with a name that was talked to before are resumed if the server plays along (RFC 8446
+ * §2.2, RFC 5077): a context keeps what is needed for an hour at most, in memory only, and forgets
+ * it for a name a handshake with which fails.
  */
 struct tls_session *tls_accept(struct tls_ctx *ctx, int fd);
 /* As tls_accept, when the first bytes of the handshake were read already (copied). */
@@ -85,5 +89,6 @@ struct view tls_peer_subject(struct tls_session *s);      /* peer certificate's 
 /* Who the peer's verified certificate is for: its first DNS name, else its common name, else empty.
  */
 struct view tls_peer_name(struct tls_session *s);
+bool tls_resumed(const struct tls_session *s);            /* the handshake was an abbreviated one */
 
 #endif

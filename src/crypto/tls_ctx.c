@@ -113,7 +113,7 @@ static int load_identity(SSL_CTX *ssl, const char *certificate, const char *key,
 
 static int load_client_ca(SSL_CTX *ssl, const struct tls_server_opts *o, struct err *e)
 {
-    STACK_OF(X509_NAME) *names;
+    STACK_OF(X509_NAME) * names;
 
     if (SSL_CTX_load_verify_file(ssl, o->client_ca) != 1)
         return ossl_err(e, ERR_INVALID, "cannot use client CA bundle %s", o->client_ca);
@@ -194,7 +194,10 @@ struct tls_ctx *tls_ctx_client(const struct tls_client_opts *o, struct err *e)
         ctx->not_after_ns = chain_not_after(ctx->ssl);
     SSL_CTX_set_verify(ctx->ssl, o->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER,
                        o->insecure ? NULL : tls_on_verify);
-    SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
+    /* OpenSSL's own cache knows no names; ours does. */
+    ctx->sessions = tls_sessions_new();
+    SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(ctx->ssl, tls_on_new_session);
     return ctx;
 fail:
     tls_ctx_unref(&ctx);
@@ -218,6 +221,7 @@ void tls_ctx_unref(struct tls_ctx **ctxp)
     OBJ_CHECK(ctx, TLS_CTX_MAGIC);
     if (atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) > 1)
         return;
+    tls_sessions_free(&ctx->sessions);
     SSL_CTX_free(ctx->ssl);
     OBJ_FINI(ctx);
     xfree(ctx);

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <openssl/ssl.h>
+#include "crypto/tls_sessions.h"
 
 #define TLS_CTX_MAGIC 0x715c7c01u
 
@@ -17,10 +18,14 @@ struct tls_ctx {
     bool http2;
     bool insecure;
     int64_t not_after_ns;
+    struct tls_sessions *sessions; /* of a client context */
 };
 
 /* Verification callback of every context: keeps the certificate that is not accepted, so that the
  * error can tell about it. The SSL's app data is the session. */
 int tls_on_verify(int ok, X509_STORE_CTX *store);
+
+/* New-session callback of client contexts. */
+int tls_on_new_session(SSL *ssl, SSL_SESSION *session);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/bug.h"
 #include "base/list.h"
 #include "base/xmem.h"
+#include "rt/clock.h"
 #include "rt/fdx.h"
 
 #define CONNECT_MAGIC 0xc0211ec7u
@@ -40,6 +41,7 @@ struct net_connect {
     size_t alpn_n;
     uint16_t port;
     unsigned timeout_ms;
+    int64_t deadline_ns;
     struct tls_ctx *tls;
     bool (*allow)(void *ctx, const struct net_addr *addr);
     void *allow_ctx;
@@ -53,9 +55,11 @@ struct net_connect {
     size_t denied;
     struct list attempts;
     struct ev_timer *timeout;
-    struct ev_timer *stagger;
+    struct ev_timer *stagger; /* DIALLING: the next attempt; SHAKING: this one's share is over */
     struct net_stream *stream;
-    struct err last; /* of the last address that failed */
+    struct net_addr shaking; /* the stream's */
+    struct err last;         /* of the last address that failed */
+    bool shaken;             /* `last` is about TLS: later refusals say less than it does */
 };
 
 static void attempt_free(struct attempt *at)
@@ -123,19 +127,57 @@ static void on_stream_ready(void *ctx)
     finish(c, s, NULL);
 }
 
+static void dial_next(struct net_connect *c);
+
+/* No TLS with this address: another one may be well, as behind a name some of whose servers have
+ * the wrong certificate. */
+static void handshake_failed(struct net_connect *c, const struct err *e)
+{
+    char ip[NET_ADDR_TEXT];
+
+    c->last = *e;
+    err_prefix(&c->last, "%s", net_addr_ip(&c->shaking, ip));
+    c->shaken = true;
+    net_stream_close(&c->stream, true);
+    c->stage = DIALLING;
+    dial_next(c);
+}
+
 static void on_stream_failed(void *ctx, const struct err *e)
 {
     struct net_connect *c = ctx;
-    struct err copy = *e;
 
     OBJ_CHECK(c, CONNECT_MAGIC);
-    finish(c, NULL, &copy);
+    handshake_failed(c, e);
 }
 
 static const struct net_stream_ops stream_ops = {
     .on_ready = on_stream_ready,
     .on_failed = on_stream_failed,
 };
+
+/* The time that is left, in equal shares for this address and those after it: one that accepts
+ * and then says nothing leaves some for the next. */
+static void arm_share(struct net_connect *c)
+{
+    size_t others = c->n_addrs - c->next;
+    int64_t left = c->deadline_ns - clock_mono_ns();
+
+    ev_timer_disarm(c->stagger);
+    if (others && left > 0)
+        ev_timer_arm(c->stagger, left / NS_PER_MS / (int64_t)(others + 1));
+}
+
+/* The other attempts are over; their addresses come first again should TLS fail with this one. */
+static void stop_others(struct net_connect *c)
+{
+    struct attempt *at;
+
+    while ((at = list_last(&c->attempts, struct attempt, link)) != NULL) {
+        c->addrs[--c->next] = at->addr;
+        attempt_free(at);
+    }
+}
 
 /* A descriptor is connected: the others are given up, and TLS begins, if any. */
 static void take(struct attempt *at)
@@ -146,24 +188,24 @@ static void take(struct attempt *at)
 
     ev_io_free(&at->io);
     at->fd = -1;
+    c->shaking = at->addr;
+    attempt_free(at);
+    stop_others(c);
     c->stage = SHAKING;
-    ev_timer_disarm(c->stagger);
+    arm_share(c);
     c->stream =
-        net_stream_connected(c->loop, fd, c->tls, name, view_of(c->alpn, c->alpn_n), &at->addr);
+        net_stream_connected(c->loop, fd, c->tls, name, view_of(c->alpn, c->alpn_n), &c->shaking);
     net_stream_bind(c->stream, &stream_ops, c);
-    while (!list_empty(&c->attempts))
-        attempt_free(list_first(&c->attempts, struct attempt, link));
 }
-
-static void dial_next(struct net_connect *c);
 
 static void attempt_failed(struct attempt *at, int errnum)
 {
     struct net_connect *c = at->c;
     char ip[NET_ADDR_TEXT];
 
-    err_errno(&c->last, errnum == ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAIL, errnum, "%s",
-              net_addr_ip(&at->addr, ip));
+    if (!c->shaken)
+        err_errno(&c->last, errnum == ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAIL, errnum, "%s",
+                  net_addr_ip(&at->addr, ip));
     attempt_free(at);
 }
 
@@ -241,8 +283,15 @@ static void on_stagger(void *ctx)
 {
     struct net_connect *c = ctx;
 
+    struct err e;
+
     OBJ_CHECK(c, CONNECT_MAGIC);
-    dial_next(c);
+    if (c->stage != SHAKING) {
+        dial_next(c);
+        return;
+    }
+    err_set(&e, ERR_TIMEOUT, "TLS handshake took longer than its share of %u ms", c->timeout_ms);
+    handshake_failed(c, &e);
 }
 
 static void on_timeout(void *ctx)
@@ -257,7 +306,7 @@ static void on_timeout(void *ctx)
 
     OBJ_CHECK(c, CONNECT_MAGIC);
     err_set(&e, ERR_TIMEOUT, "%s took longer than %u ms", doing[c->stage], c->timeout_ms);
-    finish(c, NULL, &e);
+    finish(c, NULL, c->shaken ? &c->last : &e);
 }
 
 /* Families in turns, beginning with the first address's (RFC 8305 §4): a broken one costs no more
@@ -319,6 +368,7 @@ struct net_connect *net_connect_start(struct net_resolver *r, struct ev_loop *lo
     list_init(&c->attempts);
     c->timeout = ev_timer_new(loop, on_timeout, c);
     c->stagger = ev_timer_new(loop, on_stagger, c);
+    c->deadline_ns = clock_mono_ns() + c->timeout_ms * NS_PER_MS;
     ev_timer_arm(c->timeout, c->timeout_ms);
     c->lookup = net_resolve(r, c->host, c->port, on_resolved, c);
     return c;

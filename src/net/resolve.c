@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include "base/bug.h"
 #include "base/hash.h"
@@ -13,6 +14,7 @@
 #include "base/list.h"
 #include "base/xmem.h"
 #include "rt/clock.h"
+#include "rt/log.h"
 
 #define RESOLVER_MAGIC 0x4e507e11u
 #define LOOKUP_MAGIC   0x4e50100cu
@@ -27,6 +29,7 @@ enum {
     /* A server that does not answer: the first try, and how often. Each try waits longer. */
     TRY_MS = 1000,
     TRIES = 3,
+    RESOLV_CONF_CHECK_S = 5,
 };
 
 /* What was found out about a name. Shared by the cache and the lookups it is being told to. */
@@ -37,13 +40,24 @@ struct answer {
     struct net_addr addrs[NET_RESOLVE_MAX]; /* port 0 */
 };
 
+/* Name servers, and what they are being asked. */
+struct channel {
+    struct list link; /* in net_resolver.old once there is a newer one */
+    struct net_resolver *r;
+    ares_channel ares;
+    struct ev_timer *timer;
+    struct list sockets;
+    size_t asking; /* entries that wait for it */
+};
+
 /* A name in the cache, or being asked for. */
 struct entry {
     struct hnode node;
     struct list order;   /* in net_resolver.order while it has an answer: oldest first */
     struct list waiting; /* net_lookup.link */
     struct net_resolver *r;
-    struct answer *answer; /* NULL: being asked for */
+    struct channel *channel; /* that was asked last; gone once there is an answer */
+    struct answer *answer;   /* NULL: being asked for */
     int64_t until_ns;
     char name[]; /* lower case, no dot at the end */
 };
@@ -61,17 +75,28 @@ struct net_lookup {
 
 struct socket_watch {
     struct list link;
-    struct net_resolver *r;
+    struct channel *ch;
     ares_socket_t fd;
     struct ev_io *io;
+};
+
+/* Which version of a file was read; all zero: there was none. */
+struct stamp {
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+    struct timespec modified, changed;
 };
 
 struct net_resolver {
     uint32_t magic;
     struct ev_loop *loop;
-    ares_channel channel;
-    struct ev_timer *timer;
-    struct list sockets;
+    struct channel *channel; /* what new questions go to */
+    struct list old;         /* channels that have questions left */
+    char *resolv_conf;       /* NULL: servers were given, there is nothing to look for */
+    uint16_t port;           /* of those in the file; 0: 53 */
+    struct stamp stamp;
+    int64_t check_ns; /* when to look at the file again */
     struct hmap names;
     struct list order;
     struct list telling; /* lookups whose task is posted */
@@ -101,42 +126,59 @@ static void answer_unref(struct answer *a)
 /* --- c-ares on the loop -------------------------------------------------------------------- */
 
 /* c-ares says how long it can wait; ask again after everything that may have changed it. */
-static void update_timer(struct net_resolver *r)
+static void update_timer(struct channel *ch)
 {
-    struct timeval tv, *wait = ares_timeout(r->channel, NULL, &tv);
+    struct timeval tv, *wait = ares_timeout(ch->ares, NULL, &tv);
 
     if (!wait)
-        ev_timer_disarm(r->timer);
+        ev_timer_disarm(ch->timer);
     else /* rounded up, or the last fraction would be spent in turns that come too early */
-        ev_timer_arm(r->timer, (int64_t)wait->tv_sec * 1000 + wait->tv_usec / 1000 + 1);
+        ev_timer_arm(ch->timer, (int64_t)wait->tv_sec * 1000 + wait->tv_usec / 1000 + 1);
+}
+
+static void channel_free(struct channel *ch)
+{
+    ares_destroy(ch->ares); /* closes its sockets: on_socket_state removes the watches */
+    ASSERT(list_empty(&ch->sockets));
+    ev_timer_free(&ch->timer);
+    list_remove(&ch->link);
+    xfree(ch);
+}
+
+/* Not from within c-ares: an old channel that has answered all goes. */
+static void channel_settle(struct channel *ch)
+{
+    if (ch != ch->r->channel && ch->asking == 0)
+        channel_free(ch);
+    else
+        update_timer(ch);
 }
 
 static void on_timer(void *ctx)
 {
-    struct net_resolver *r = ctx;
+    struct channel *ch = ctx;
 
-    OBJ_CHECK(r, RESOLVER_MAGIC);
-    ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    update_timer(r);
+    OBJ_CHECK(ch->r, RESOLVER_MAGIC);
+    ares_process_fd(ch->ares, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+    channel_settle(ch);
 }
 
 static void on_socket_io(void *ctx, unsigned can)
 {
     struct socket_watch *w = ctx;
-    struct net_resolver *r = w->r; /* the watch may go in the call */
+    struct channel *ch = w->ch; /* the watch may go in the call */
     ares_socket_t fd = w->fd;
 
-    ares_process_fd(r->channel, can & EV_CAN_READ ? fd : ARES_SOCKET_BAD,
+    ares_process_fd(ch->ares, can & EV_CAN_READ ? fd : ARES_SOCKET_BAD,
                     can & EV_CAN_WRITE ? fd : ARES_SOCKET_BAD);
-    update_timer(r);
+    channel_settle(ch);
 }
 
-static struct socket_watch *watch_find(struct net_resolver *r, ares_socket_t fd)
+static struct socket_watch *watch_find(struct channel *ch, ares_socket_t fd)
 {
     struct list *it, *tmp;
 
-    list_each(it, tmp, &r->sockets)
-    {
+    list_each (it, tmp, &ch->sockets) {
         struct socket_watch *w = list_entry(it, struct socket_watch, link);
 
         if (w->fd == fd)
@@ -148,8 +190,8 @@ static struct socket_watch *watch_find(struct net_resolver *r, ares_socket_t fd)
 /* c-ares opened a socket, wants something else of it, or is about to close it. */
 static void on_socket_state(void *ctx, ares_socket_t fd, int readable, int writable)
 {
-    struct net_resolver *r = ctx;
-    struct socket_watch *w = watch_find(r, fd);
+    struct channel *ch = ctx;
+    struct socket_watch *w = watch_find(ch, fd);
 
     if (!readable && !writable) {
         if (!w)
@@ -161,10 +203,10 @@ static void on_socket_state(void *ctx, ares_socket_t fd, int readable, int writa
     }
     if (!w) {
         w = XNEW(struct socket_watch);
-        w->r = r;
+        w->ch = ch;
         w->fd = fd;
-        w->io = ev_io_new(r->loop, fd, on_socket_io, w);
-        list_append(&r->sockets, &w->link);
+        w->io = ev_io_new(ch->r->loop, fd, on_socket_io, w);
+        list_append(&ch->sockets, &w->link);
     }
     ev_io_want(w->io, (readable ? EV_CAN_READ : 0) | (writable ? EV_CAN_WRITE : 0));
 }
@@ -192,26 +234,40 @@ static bool are_servers(struct view list)
     return false; /* nothing, or a comma with nothing behind it */
 }
 
-static int channel_open(struct net_resolver *r, const char *servers, struct err *e)
+/* NULL and `e` on failure. `servers` NULL: as r->resolv_conf has them. */
+static struct channel *channel_new(struct net_resolver *r, const char *servers, struct err *e)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct ares_options o = {.timeout = TRY_MS, .tries = TRIES};
+    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
+    struct channel *ch = XNEW(struct channel);
     int rc;
 
     pthread_once(&once, library_init);
+    ch->r = r;
+    list_init(&ch->link);
+    list_init(&ch->sockets);
     o.sock_state_cb = on_socket_state;
-    o.sock_state_cb_data = r;
-    rc = ares_init_options(&r->channel, &o,
-                           ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
-    if (rc != ARES_SUCCESS)
-        return err_set(e, ERR_IO, "the resolver cannot start: %s", ares_strerror(rc));
-    if (!servers)
-        return 0;
-    if (are_servers(view_str(servers)) &&
-        ares_set_servers_ports_csv(r->channel, servers) == ARES_SUCCESS)
-        return 0;
-    ares_destroy(r->channel);
-    return err_set(e, ERR_INVALID, "\"%.100s\" is no list of name server addresses", servers);
+    o.sock_state_cb_data = ch;
+    o.resolvconf_path = r->resolv_conf;
+    o.udp_port = o.tcp_port = r->port;
+    if (r->resolv_conf)
+        mask |= ARES_OPT_RESOLVCONF;
+    if (r->port)
+        mask |= ARES_OPT_UDP_PORT | ARES_OPT_TCP_PORT;
+    rc = ares_init_options(&ch->ares, &o, mask);
+    if (rc != ARES_SUCCESS) {
+        err_set(e, ERR_IO, "the resolver cannot start: %s", ares_strerror(rc));
+        xfree(ch);
+        return NULL;
+    }
+    ch->timer = ev_timer_new(r->loop, on_timer, ch);
+    if (!servers || (are_servers(view_str(servers)) &&
+                     ares_set_servers_ports_csv(ch->ares, servers) == ARES_SUCCESS))
+        return ch;
+    err_set(e, ERR_INVALID, "\"%.100s\" is no list of name server addresses", servers);
+    channel_free(ch);
+    return NULL;
 }
 
 /* --- cache --------------------------------------------------------------------------------- */
@@ -370,6 +426,7 @@ static void on_addrinfo(void *ctx, int status, int timeouts, struct ares_addrinf
     int64_t ttl = FAILED_S;
 
     (void)timeouts;
+    en->channel->asking--;
     if (en->r->closing) {
         if (ai)
             ares_freeaddrinfo(ai);
@@ -396,8 +453,10 @@ static void ask(struct entry *en)
                                                      .ai_socktype = SOCK_STREAM};
     struct net_resolver *r = en->r;
 
-    ares_getaddrinfo(r->channel, en->name, NULL, &hints, on_addrinfo, en);
-    update_timer(r);
+    en->channel = r->channel;
+    en->channel->asking++;
+    ares_getaddrinfo(r->channel->ares, en->name, NULL, &hints, on_addrinfo, en);
+    update_timer(r->channel);
 }
 
 /* --- names --------------------------------------------------------------------------------- */
@@ -451,23 +510,107 @@ static bool name_canonical(const char *host, char out[NAME_MAX_BYTES + 1])
     return true;
 }
 
+/* --- resolv.conf --------------------------------------------------------------------------- */
+
+static struct stamp stamp_of(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return (struct stamp){0};
+    return (struct stamp){st.st_dev, st.st_ino, st.st_size, st.st_mtim, st.st_ctim};
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+static bool same_stamp(const struct stamp *a, const struct stamp *b)
+{
+    return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+           same_time(&a->modified, &b->modified) && same_time(&a->changed, &b->changed);
+}
+
+static void forget_answers(struct net_resolver *r)
+{
+    while (!list_empty(&r->order))
+        entry_free(list_first(&r->order, struct entry, order));
+}
+
+/* c-ares reads the file when a channel is made, and never again: so another one is made. The old
+ * one finishes what it was asked. */
+static void check_servers(struct net_resolver *r)
+{
+    int64_t now = clock_mono_ns();
+    struct stamp stamp;
+    struct channel *before = r->channel, *ch;
+    struct err e;
+
+    if (!r->resolv_conf || now < r->check_ns)
+        return;
+    r->check_ns = now + RESOLV_CONF_CHECK_S * NS_PER_SEC;
+    stamp = stamp_of(r->resolv_conf);
+    if (same_stamp(&stamp, &r->stamp))
+        return;
+    ch = channel_new(r, NULL, &e);
+    if (!ch) { /* the stamp stays: tried again at the next check */
+        log_event(LOG_WARN, "resolver", "the name servers stay as they were", LF_ERR(&e));
+        return;
+    }
+    r->stamp = stamp;
+    r->channel = ch;
+    list_append(&r->old, &before->link);
+    channel_settle(before);
+    forget_answers(r); /* another network may have other answers */
+    log_event(LOG_INFO, "resolver", "the name servers were read again",
+              LF_STR("file", r->resolv_conf));
+}
+
 /* --- calls --------------------------------------------------------------------------------- */
 
-struct net_resolver *net_resolver_new(struct ev_loop *loop, const char *servers, struct err *e)
+static struct net_resolver *resolver_new(struct ev_loop *loop, const char *servers,
+                                         const char *resolv_conf, uint16_t port, struct err *e)
 {
     struct net_resolver *r = XNEW(struct net_resolver);
 
     OBJ_INIT(r, RESOLVER_MAGIC);
     r->loop = loop;
-    list_init(&r->sockets);
+    list_init(&r->old);
     list_init(&r->order);
     list_init(&r->telling);
-    if (channel_open(r, servers, e) < 0) {
+    if (!servers) {
+        r->resolv_conf = xstrdup(resolv_conf);
+        r->port = port;
+        r->stamp = stamp_of(resolv_conf); /* before it is read: a change meanwhile is seen later */
+        r->check_ns = clock_mono_ns() + RESOLV_CONF_CHECK_S * NS_PER_SEC;
+    }
+    r->channel = channel_new(r, servers, e);
+    if (!r->channel) {
+        xfree(r->resolv_conf);
         xfree(r);
         return NULL;
     }
-    r->timer = ev_timer_new(loop, on_timer, r);
     return r;
+}
+
+struct net_resolver *net_resolver_new(struct ev_loop *loop, const char *servers, struct err *e)
+{
+    return resolver_new(loop, servers, "/etc/resolv.conf", 0, e);
+}
+
+struct net_resolver *net_resolver_new_file(struct ev_loop *loop, const char *resolv_conf,
+                                           uint16_t port, struct err *e)
+{
+    return resolver_new(loop, NULL, resolv_conf, port, e);
+}
+
+void net_resolver_reload(struct net_resolver *r)
+{
+    OBJ_CHECK(r, RESOLVER_MAGIC);
+    forget_answers(r);
+    r->check_ns = 0;
+    check_servers(r);
 }
 
 static void drop_waiting(struct entry *en)
@@ -488,8 +631,9 @@ void net_resolver_free(struct net_resolver **rp)
         return;
     OBJ_CHECK(r, RESOLVER_MAGIC);
     r->closing = true;
-    ares_destroy(r->channel); /* closes its sockets: on_socket_state removes the watches */
-    ASSERT(list_empty(&r->sockets));
+    while (!list_empty(&r->old))
+        channel_free(list_first(&r->old, struct channel, link));
+    channel_free(r->channel);
     while ((n = hmap_walk(&r->names, &slot, NULL)) != NULL) {
         struct entry *en = hmap_entry(n, struct entry, node);
 
@@ -497,13 +641,12 @@ void net_resolver_free(struct net_resolver **rp)
         entry_free(en);
         slot = 0;
     }
-    list_each(it, tmp, &r->telling)
-    { /* their tasks are posted: they free themselves */
+    list_each (it, tmp, &r->telling) { /* their tasks are posted: they free themselves */
         list_entry(it, struct net_lookup, link)->fn = NULL;
         list_remove(it);
     }
     hmap_fini(&r->names);
-    ev_timer_free(&r->timer);
+    xfree(r->resolv_conf);
     OBJ_FINI(r);
     xfree(r);
 }
@@ -534,8 +677,10 @@ static void look_up_name(struct net_lookup *l, const char *name)
 {
     struct net_resolver *r = l->r;
     uint64_t hash = hash_bytes(name, strlen(name));
-    struct entry *en = entry_find(r, name, hash);
+    struct entry *en;
 
+    check_servers(r);
+    en = entry_find(r, name, hash);
     if (en && en->answer && en->until_ns <= clock_mono_ns()) {
         entry_free(en);
         en = NULL;

@@ -3,6 +3,10 @@
  * (between 1 s and 5 min; failures 1 s), and lookups of the same name at the same time are asked
  * once. One resolver for each loop, all calls in its thread. Literal addresses are answered without
  * asking; what is neither a literal nor a host name, as 127.1 or 0x7f000001, is ERR_INVALID.
+ *
+ * The system's name servers are read again when resolv.conf has changed, which is looked for at
+ * most every 5 s, when a name is to be asked for. What was asked before is answered by the old
+ * ones.
  */
 #ifndef TR_NET_RESOLVE_H
 #define TR_NET_RESOLVE_H
@@ -20,6 +24,14 @@ struct net_lookup;
 /* `servers`: "addr[:port],..." or NULL: the system's (/etc/hosts and resolv.conf are honoured). */
 struct net_resolver *net_resolver_new(struct ev_loop *loop, const char *servers,
                                       struct err *e) TR_MUST_USE;
+
+/* With the system's servers, but as this file has them instead of /etc/resolv.conf, and at this
+ * port; 0: 53. The path is copied. */
+struct net_resolver *net_resolver_new_file(struct ev_loop *loop, const char *resolv_conf,
+                                           uint16_t port, struct err *e) TR_MUST_USE;
+
+/* Forget the answers that are kept, and look now whether the system's servers have changed. */
+void net_resolver_reload(struct net_resolver *r);
 
 /* Lookups under way end without a call-back and are gone: don't cancel them afterwards. */
 void net_resolver_free(struct net_resolver **r);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/xmem.h"
+#include "crypto/tls_impl.h"
 #include "rt/clock.h"
 #include "rt/rng.h"
 #include "certs.h"
@@ -585,6 +586,164 @@ static void the_first_expiry_of_the_chain_is_known(void **state)
     tls_ctx_unref(&same);
 }
 
+/* --- resumption ---------------------------------------------------------------------------- */
+
+/* Another connection between the same contexts; what the last one left is read first. */
+static void pair_again(struct pair *p, const char *name)
+{
+    for (int i = 0; i < 2; i++) {
+        tls_free(&p->s[i]);
+        if (p->fd[i] >= 0)
+            close(p->fd[i]);
+    }
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p->fd), 0);
+    pair_sessions(p, name, VIEW_LIT("\x02h2"));
+}
+
+/* A connection that is used; true: both sides say that its handshake was resumed. */
+static bool again_resumes(struct pair *p, const char *name)
+{
+    bool resumed;
+
+    pair_again(p, name);
+    must_shake(p);
+    exchange(p);
+    resumed = tls_resumed(p->s[0]);
+    assert_int_equal(tls_resumed(p->s[1]), resumed);
+    assert_true(view_is(tls_alpn(p->s[0]), "h2"));
+    assert_true(view_is(tls_server_name(p->s[1]), name));
+    assert_true(view_is(tls_peer_subject(p->s[0]), "/CN=server"));
+    return resumed;
+}
+
+static void pair_open_for_resumption(struct pair *p, int version)
+{
+    pair_open(p, CLIENT(), SERVER(.http2 = true));
+    if (version)
+        SSL_CTX_set_max_proto_version(p->ctx[1]->ssl, version);
+}
+
+static void handshakes_are_resumed(int version)
+{
+    struct pair p;
+
+    pair_open_for_resumption(&p, version);
+    assert_false(again_resumes(&p, "a.example"));
+    assert_true(again_resumes(&p, "a.example")); /* the one before ended without close_notify */
+    tls_close_notify(p.s[0]);
+    assert_true(again_resumes(&p, "a.example"));
+    assert_false(again_resumes(&p, "localhost")); /* of each name its own */
+    assert_true(again_resumes(&p, "localhost"));
+    assert_true(again_resumes(&p, "a.example"));
+    pair_close(&p);
+    pair_open_for_resumption(&p, version); /* of each context its own */
+    assert_false(again_resumes(&p, "a.example"));
+    pair_close(&p);
+}
+
+static void handshakes_are_resumed_in_each_version(void **state)
+{
+    (void)state;
+    handshakes_are_resumed(TLS1_3_VERSION);
+    handshakes_are_resumed(TLS1_2_VERSION);
+}
+
+/* Without reading, so that no new ticket comes in. */
+static bool bare_shake_resumes(struct pair *p)
+{
+    pair_again(p, "a.example");
+    must_shake(p);
+    return tls_resumed(p->s[0]);
+}
+
+static void a_ticket_is_used_once(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open_for_resumption(&p, TLS1_3_VERSION);
+    SSL_CTX_set_num_tickets(p.ctx[1]->ssl, 6);
+    assert_false(again_resumes(&p, "a.example"));
+    SSL_CTX_set_num_tickets(p.ctx[1]->ssl, 0);
+    for (int i = 0; i < 4; i++) /* as many as are kept of six */
+        assert_true(bare_shake_resumes(&p));
+    assert_false(bare_shake_resumes(&p));
+    pair_close(&p);
+}
+
+static void a_failed_handshake_forgets(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open_for_resumption(&p, TLS1_2_VERSION);
+    assert_false(again_resumes(&p, "a.example"));
+    assert_true(again_resumes(&p, "a.example"));
+    pair_again(&p, "a.example");
+    assert_int_equal(tls_handshake(p.s[0], &p.e[0]), TLS_WANT_READ);
+    tls_free(&p.s[1]);
+    close(p.fd[1]);
+    p.fd[1] = -1;
+    assert_int_equal(tls_handshake(p.s[0], &p.e[0]), TLS_FAILED);
+    assert_false(again_resumes(&p, "a.example"));
+    assert_true(again_resumes(&p, "a.example"));
+    pair_close(&p);
+}
+
+/* A server that has lost its keys, or another one behind the same name. */
+static void what_the_server_does_not_know_costs_a_full_handshake(void **state)
+{
+    struct tls_server_opts so = SERVER(.http2 = true);
+    struct pair p;
+    struct err e;
+
+    (void)state;
+    pair_open_for_resumption(&p, 0);
+    assert_false(again_resumes(&p, "a.example"));
+    tls_ctx_unref(&p.ctx[1]);
+    p.ctx[1] = tls_ctx_server(&so, &e);
+    assert_non_null(p.ctx[1]);
+    assert_false(again_resumes(&p, "a.example"));
+    assert_true(again_resumes(&p, "a.example"));
+    pair_close(&p);
+}
+
+static void sessions_are_kept_for_an_hour(void **state)
+{
+    int64_t now = clock_mono_ns();
+    struct pair p;
+
+    (void)state;
+    clock_fake(now, -1);
+    pair_open_for_resumption(&p, TLS1_3_VERSION);
+    assert_false(again_resumes(&p, "a.example"));
+    clock_fake(now + 3599 * NS_PER_SEC, -1);
+    assert_true(again_resumes(&p, "a.example"));
+    clock_fake(now + (3599 + 3600) * NS_PER_SEC, -1);
+    assert_false(again_resumes(&p, "a.example"));
+    clock_fake(-1, -1);
+    pair_close(&p);
+}
+
+static void the_names_that_are_kept_have_a_limit(void **state)
+{
+    struct pair p;
+    char name[32];
+
+    (void)state;
+    pair_open_for_resumption(&p, TLS1_2_VERSION);
+    assert_false(again_resumes(&p, "a.example"));
+    for (int i = 0; i < 16; i++) {
+        snprintf(name, sizeof(name), "n%d.wild.example", i);
+        assert_false(again_resumes(&p, name));
+        assert_int_equal(again_resumes(&p, "localhost"), i > 0);
+    }
+    assert_false(again_resumes(&p, "a.example")); /* of 18, not used for longest */
+    assert_true(again_resumes(&p, "localhost"));
+    assert_true(again_resumes(&p, "n15.wild.example"));
+    pair_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -604,6 +763,12 @@ int main(void)
         cmocka_unit_test(bytes_left_inside_are_pending),
         cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(the_first_expiry_of_the_chain_is_known),
+        cmocka_unit_test(handshakes_are_resumed_in_each_version),
+        cmocka_unit_test(a_ticket_is_used_once),
+        cmocka_unit_test(a_failed_handshake_forgets),
+        cmocka_unit_test(what_the_server_does_not_know_costs_a_full_handshake),
+        cmocka_unit_test(sessions_are_kept_for_an_hour),
+        cmocka_unit_test(the_names_that_are_kept_have_a_limit),
     };
 
     return cmocka_run_group_tests_name("crypto/tls", tests, group_setup, group_teardown);

@@ -117,7 +117,14 @@ static void on_question(void *ctx, unsigned can)
 
 void fake_dns_start(struct fake_dns *d, struct ev_loop *loop, struct dns_row *rows, size_t n)
 {
-    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    fake_dns_start_at(d, loop, "127.0.0.1", 0, rows, n);
+}
+
+void fake_dns_start_at(struct fake_dns *d, struct ev_loop *loop, const char *ip, uint16_t port,
+                       struct dns_row *rows, size_t n)
+{
+    struct sockaddr_in sin = {
+        .sin_family = AF_INET, .sin_addr.s_addr = inet_addr(ip), .sin_port = htons(port)};
     socklen_t len = sizeof(sin);
     int rc;
 
@@ -129,7 +136,8 @@ void fake_dns_start(struct fake_dns *d, struct ev_loop *loop, struct dns_row *ro
     ASSERT(rc == 0);
     rc = getsockname(d->fd, (struct sockaddr *)&sin, &len);
     ASSERT(rc == 0);
-    snprintf(d->server, sizeof(d->server), "127.0.0.1:%u", ntohs(sin.sin_port));
+    d->port = ntohs(sin.sin_port);
+    snprintf(d->server, sizeof(d->server), "%s:%u", ip, d->port);
     d->io = ev_io_new(loop, d->fd, on_question, d);
     ev_io_want(d->io, EV_CAN_READ);
 }

@@ -2,6 +2,8 @@
 #ifndef TR_TEST_FAKE_DNS_H
 #define TR_TEST_FAKE_DNS_H
 
+#include <stddef.h>
+#include <stdint.h>
 #include "ev/loop.h"
 
 struct dns_row {
@@ -17,6 +19,7 @@ struct dns_row {
 struct fake_dns {
     struct ev_io *io;
     int fd;
+    uint16_t port;
     char server[32]; /* "127.0.0.1:port" for net_resolver_new */
     struct dns_row *rows;
     size_t n_rows;
@@ -24,6 +27,9 @@ struct fake_dns {
 };
 
 void fake_dns_start(struct fake_dns *d, struct ev_loop *loop, struct dns_row *rows, size_t n);
+/* At this address; `port` 0: any. */
+void fake_dns_start_at(struct fake_dns *d, struct ev_loop *loop, const char *ip, uint16_t port,
+                       struct dns_row *rows, size_t n);
 void fake_dns_stop(struct fake_dns *d);
 
 #endif

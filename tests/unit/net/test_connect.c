@@ -322,7 +322,110 @@ static void every_stage_has_the_time_limit(void **state)
     assert_int_equal(accepted, 1);
 }
 
-static void a_failing_handshake_is_final(void **state)
+/* A second listener, at 127.0.0.2 and the same port: its connections get `greeting`, which is no
+ * TLS, or nothing at all. */
+struct stranger {
+    struct net_listener *listener;
+    const char *greeting;
+    unsigned accepted;
+    int fd[4];
+};
+
+static void stranger_accept(void *ctx, int fd, const struct net_addr *peer)
+{
+    struct stranger *x = ctx;
+
+    (void)peer;
+    assert_true(x->accepted < ARRAY_LEN(x->fd));
+    x->fd[x->accepted++] = fd;
+    if (x->greeting)
+        assert_int_equal(write(fd, x->greeting, strlen(x->greeting)), strlen(x->greeting));
+}
+
+static void stranger_open(struct stranger *x, const char *greeting)
+{
+    struct net_addr bound;
+    char text[40];
+
+    memset(x, 0, sizeof(*x));
+    x->greeting = greeting;
+    snprintf(text, sizeof(text), "127.0.0.2:%u", net_addr_port(&at));
+    x->listener = net_listener_new(loop, listen_at(text, &bound, 64), stranger_accept, x);
+}
+
+static void stranger_close(struct stranger *x)
+{
+    net_listener_free(&x->listener);
+    for (unsigned i = 0; i < x->accepted; i++)
+        close(x->fd[i]);
+}
+
+#define NO_TLS "HTTP/1.1 400 Bad Request\r\n\r\n"
+
+static void an_address_without_tls_is_passed_over(void **state)
+{
+    struct stranger x;
+    char text[NET_ADDR_TEXT];
+
+    (void)state;
+    stranger_open(&x, NO_TLS);
+    listener_tls = server_tls;
+    must_connect(TO("two.example", .tls = client_tls, .server_name = "x.wild.example"));
+    assert_string_equal(net_addr_ip(net_peer(a.s), text), "127.0.0.1");
+    assert_int_equal(x.accepted, 1);
+    assert_int_equal(got.calls, 1);
+    use_it();
+    stranger_close(&x);
+}
+
+static void an_address_that_never_shakes_hands_leaves_time_for_the_next(void **state)
+{
+    struct stranger x;
+
+    (void)state;
+    stranger_open(&x, NULL);
+    listener_tls = server_tls;
+    must_connect(
+        TO("two.example", .tls = client_tls, .server_name = "x.wild.example", .timeout_ms = 4000));
+    assert_int_equal(x.accepted, 1);
+    use_it();
+    stranger_close(&x);
+}
+
+static void if_no_address_does_better_the_error_is_about_tls(void **state)
+{
+    struct stranger x;
+
+    (void)state;
+    net_listener_free(&listener); /* 127.0.0.1 refuses, which says less */
+    stranger_open(&x, NO_TLS);
+    must_fail(TO("two.example", .tls = client_tls), ERR_INVALID,
+              "127.0.0.2: TLS handshake failed: the server does not speak TLS");
+    stranger_close(&x);
+    stranger_open(&x, NULL);
+    must_fail(TO("two.example", .tls = client_tls, .timeout_ms = 100), ERR_TIMEOUT,
+              "127.0.0.2: TLS handshake took longer than its share of 100 ms");
+    stranger_close(&x);
+}
+
+/* The attempts that were given up for the one that connected first are made again. */
+static void given_up_addresses_come_again(void **state)
+{
+    int64_t begin = clock_mono_ns();
+    struct hole hole;
+
+    (void)state;
+    hole_open(&hole, "127.0.0.2");
+    listener_tls = server_tls;
+    must_fail(TO("two.example", .tls = client_tls, .timeout_ms = 800), ERR_DENIED,
+              "127.0.0.1: the server's certificate is refused: it is not for two.example");
+    assert_true(clock_mono_ns() - begin >= 790 * NS_PER_MS); /* it was the time that ended it */
+    assert_int_equal(accepted, 1);
+    assert_int_equal(got.calls, 1);
+    hole_close(&hole);
+}
+
+static void a_failing_handshake_is_not_tried_again_with_the_same_address(void **state)
 {
     (void)state;
     listener_tls = server_tls;
@@ -376,7 +479,11 @@ int main(void)
         T(refusals_are_named),
         T(addresses_that_are_not_allowed_are_not_dialled),
         T(every_stage_has_the_time_limit),
-        T(a_failing_handshake_is_final),
+        T(an_address_without_tls_is_passed_over),
+        T(an_address_that_never_shakes_hands_leaves_time_for_the_next),
+        T(if_no_address_does_better_the_error_is_about_tls),
+        T(given_up_addresses_come_again),
+        T(a_failing_handshake_is_not_tried_again_with_the_same_address),
         T(plain_text_from_a_tls_peer),
         T(cancelling_is_possible_at_every_stage),
     };

@@ -381,8 +381,167 @@ static void the_systems_servers_are_the_default(void **state)
     assert_null(r);
 }
 
+/* --- resolv.conf --------------------------------------------------------------------------- */
+
+static char conf_path[64];
+static struct dns_row elsewhere[] = {
+    {.name = "one.example", .addrs = "198.51.100.1", .ttl = 60},
+    {.name = "moved.example", .addrs = "198.51.100.2", .ttl = 60},
+};
+static struct fake_dns other; /* the servers after a change */
+
+/* As those who write the file do: a new one in the place of the old. */
+static void write_conf(const char *server)
+{
+    char text[80], temp[80];
+    FILE *f;
+
+    snprintf(temp, sizeof(temp), "%s.new", conf_path);
+    snprintf(text, sizeof(text), "search invalid\nnameserver %s\n", server);
+    f = fopen(temp, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(rename(temp, conf_path), 0);
+}
+
+static int setup_conf(void **state)
+{
+    struct err e;
+
+    setup(state);
+    for (size_t i = 0; i < ARRAY_LEN(elsewhere); i++)
+        elsewhere[i].asked = 0;
+    fake_dns_start_at(&other, loop, "127.0.0.2", dns.port, elsewhere, ARRAY_LEN(elsewhere));
+    snprintf(conf_path, sizeof(conf_path), "/tmp/test_resolve.%d", (int)getpid());
+    write_conf("127.0.0.1");
+    net_resolver_free(&resolver);
+    clock_fake(clock_mono_ns(), -1);
+    resolver = net_resolver_new_file(loop, conf_path, dns.port, &e);
+    if (!resolver)
+        fail_msg("%s", e.text);
+    return 0;
+}
+
+static int teardown_conf(void **state)
+{
+    unlink(conf_path);
+    fake_dns_stop(&other);
+    return teardown(state);
+}
+
+static void later(int64_t ms)
+{
+    clock_fake(clock_mono_ns() + ms * NS_PER_MS, -1);
+}
+
+static struct answer_seen must_find(const char *name, const char *addr)
+{
+    struct answer_seen a = look_up(name, 1);
+
+    if (!has(&a, addr))
+        fail_msg("%s: no %s; %s", name, addr, a.n ? "another" : a.e.text);
+    return a;
+}
+
+static void a_changed_file_is_read_again(void **state)
+{
+    (void)state;
+    must_find("one.example", "192.0.2.1:1");
+    write_conf("127.0.0.2");
+    later(4999); /* not looked at so soon, and the answer is kept */
+    must_find("one.example", "192.0.2.1:1");
+    assert_int_equal(other.asked, 0);
+    later(1);
+    must_find("one.example", "198.51.100.1:1"); /* answers of other servers are forgotten */
+    must_find("moved.example", "198.51.100.2:1");
+    write_conf("127.0.0.1");
+    later(5000);
+    must_find("one.example", "192.0.2.1:1");
+}
+
+static void an_unchanged_file_changes_nothing(void **state)
+{
+    unsigned before;
+
+    (void)state;
+    must_find("one.example", "192.0.2.1:1");
+    before = dns.asked;
+    later(5000);
+    must_find("one.example", "192.0.2.1:1");
+    assert_int_equal(dns.asked, before);
+}
+
+static void a_reload_looks_at_once(void **state)
+{
+    unsigned before;
+
+    (void)state;
+    must_find("one.example", "192.0.2.1:1");
+    before = dns.asked;
+    net_resolver_reload(resolver); /* the same servers, but asked again */
+    must_find("one.example", "192.0.2.1:1");
+    assert_true(dns.asked > before);
+    write_conf("127.0.0.2");
+    net_resolver_reload(resolver);
+    must_find("one.example", "198.51.100.1:1");
+}
+
+static void what_was_asked_before_is_answered_by_the_old_servers(void **state)
+{
+    struct dns_row *silent = &rows[7];
+    struct answer_seen slow;
+
+    (void)state;
+    assert_string_equal(silent->name, "silent.example");
+    start(&slow, "silent.example", 1);
+    nt_run_ms(5);
+    write_conf("127.0.0.2");
+    later(5000);
+    must_find("moved.example", "198.51.100.2:1");
+    assert_false(slow.done);
+    silent->silent = false; /* the next try finds it awake */
+    silent->addrs = "192.0.2.7";
+    nt_run_until(nt_flag, &slow.done);
+    silent->silent = true;
+    silent->addrs = NULL;
+    assert_true(has(&slow, "192.0.2.7:1"));
+    assert_int_equal(slow.calls, 1);
+    must_find("one.example", "198.51.100.1:1");
+}
+
+static void a_resolver_may_go_while_old_servers_are_asked(void **state)
+{
+    struct answer_seen a, b;
+
+    (void)state;
+    start(&a, "silent.example", 1);
+    nt_run_ms(2);
+    write_conf("127.0.0.2");
+    net_resolver_reload(resolver);
+    start(&b, "moved.example", 1);
+    net_resolver_free(&resolver);
+    nt_run_ms(5);
+    assert_false(a.done || b.done);
+}
+
+static void a_file_may_come_later(void **state)
+{
+    struct err e;
+
+    (void)state;
+    net_resolver_free(&resolver);
+    unlink(conf_path);
+    resolver = net_resolver_new_file(loop, conf_path, dns.port, &e);
+    assert_non_null(resolver);
+    write_conf("127.0.0.2");
+    later(5000);
+    must_find("moved.example", "198.51.100.2:1");
+}
+
 int main(void)
 {
+#define C(name) cmocka_unit_test_setup_teardown(name, setup_conf, teardown_conf)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(names_become_addresses),
@@ -400,6 +559,12 @@ int main(void)
         T(hosts_files_count),
         T(bad_server_lists_are_refused),
         T(the_systems_servers_are_the_default),
+        C(a_changed_file_is_read_again),
+        C(an_unchanged_file_changes_nothing),
+        C(a_reload_looks_at_once),
+        C(what_was_asked_before_is_answered_by_the_old_servers),
+        C(a_resolver_may_go_while_old_servers_are_asked),
+        C(a_file_may_come_later),
     };
 
     return cmocka_run_group_tests_name("net/resolve", tests, NULL, NULL);
