@@ -290,12 +290,9 @@ static void run_apply(struct ev_task *task)
     o->w->plan = o->plan;
     plan_relay_target(o->plan, &target);
     relay_configure(o->w->relay, &target);
-<<<<<<< HEAD
     gate_configure(o->w->gate, &o->plan->gate);
     tunnels_recheck(o->w->tunnels, o->plan->policy);
-=======
     net_resolver_reload(o->w->resolver);
->>>>>>> steady
     for (i = 0; i < o->w->n_listen; i++) {
         struct worker_listener *l = &o->w->listeners[i];
 
