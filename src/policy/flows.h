@@ -12,8 +12,8 @@
 struct flow {
     const char *name;        /* "delegate-wss" */
     const char *who;         /* "delegate", "lite-engine", "browser", ... */
-    const char *destination; /* "app.harness.io:443"; "%h" stands for the host and port of
-                                harness.url */
+    const char *destination; /* "app.harness.io:443"; "%h": the host and port of harness.url;
+                                NULL: only the admin knows (git, artifacts) */
     const char *breaks;      /* what its users see if it is denied */
     bool required;           /* for every deployment; else only if that part is used */
     bool googleapis;         /* needed only while logs may go to the bucket (upload-logs) */
@@ -27,17 +27,18 @@ struct flows_setting {
     bool googleapis; /* upload-logs is not `harness` */
 };
 
-/* Append the rules of the `harness` profile (names "harness", "harness-mtls", "googleapis", "ui",
- * ...) to `rules`, which has room for FLOWS_MAX_RULES; texts live as long as the `flows_profile`.
- */
+/* The rules of the `harness` profile (names "harness", "harness-mtls", "googleapis", "ui",
+ * ...) go to `rules`, which has room for FLOWS_MAX_RULES, and their number is returned; texts live
+ * as long as the `flows_profile`. `s` is not kept; a harness_host that is no name or literal makes
+ * policy_new fail. */
 enum { FLOWS_MAX_RULES = 16 };
 struct flows_profile;
 struct flows_profile *flows_profile_new(const struct flows_setting *s);
 size_t flows_profile_rules(const struct flows_profile *p, struct policy_rule_opts *rules);
 void flows_profile_free(struct flows_profile **p);
 
-/* Ask the policy about every flow that the setting needs; `fn` for each that is denied. Returns how
- * many. `from`/`identity` as in a query. */
+/* Ask the policy about every flow that the setting needs; `fn` for each that it denies to every
+ * client (report mode: would deny). Returns how many. Flows without a destination are not asked. */
 size_t flows_broken(const struct policy *p, const struct flows_setting *s,
                     void (*fn)(void *ctx, const struct flow *f, const char *destination,
                                const struct policy_verdict *v),
