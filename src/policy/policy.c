@@ -131,13 +131,13 @@ static struct policy_verdict denied(const struct policy *p, const char *rule, co
         .allow = report, .would_deny = report, .rule = rule, .reason = reason, .index = index};
 }
 
-static bool named(const struct rule *r, const struct policy_query *q)
+/* Does a range in the rule's hosts mean the address? */
+static bool named(const struct rule *r, uint16_t port, const struct sockaddr *a)
 {
     size_t i;
 
     for (i = 0; i < r->n_ranges; i++) {
-        if (port_fits(r, r->ranges[i].ports, q->dest->port) &&
-            addr_range_opens(&r->ranges[i].range, (const struct sockaddr *)&q->dest->addr))
+        if (port_fits(r, r->ranges[i].ports, port) && addr_range_opens(&r->ranges[i].range, a))
             return true;
     }
     return false;
@@ -157,7 +157,7 @@ static struct policy_verdict judge_address(const struct policy *p, size_t index,
         if (addr_range_opens(&r->addresses[i], a))
             return allowed(p, index);
     }
-    if (q->dest->literal && named(r, q))
+    if (q->dest->literal && named(r, q->dest->port, a))
         return allowed(p, index);
     return denied(p, "address", address_reasons[place.kind], (int)index);
 }
