@@ -2,7 +2,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include "app/options.h"
+#include "app/check.h"
 #include "app/serve.h"
 
 #ifdef HAVE_CONFIG_H
@@ -11,15 +11,21 @@
 
 #define DEFAULT_CONFIG "/etc/tailrace/tailrace.yaml"
 
-enum { EXIT_GOOD = 0, EXIT_BAD = 1, EXIT_USAGE = 2 };
+enum { EXIT_GOOD = 0, EXIT_USAGE = 2 };
 
 static const char usage_text[] =
     "usage: tailrace serve   [-c FILE]                   run the gateway\n"
-    "       tailrace check   [-c FILE] [--dump-config]   say whether a configuration is good\n"
+    "       tailrace check   [-c FILE] [--dump-config]   say whether a configuration is good,\n"
+    "                                                    and what its policy would break\n"
+    "       tailrace check   [-c FILE] --explain HOST:PORT [--from ADDRESS] [--identity NAME]\n"
+    "                                                    say what the policy makes of it\n"
     "       tailrace version\n"
     "\n"
     "  -c, --config FILE   the configuration (default " DEFAULT_CONFIG ")\n"
     "      --dump-config   print the effective configuration, defaults included\n"
+    "      --explain HOST:PORT  whether it is allowed, by which rule, where it leads\n"
+    "      --from ADDRESS  as if a client of this address asked\n"
+    "      --identity NAME as if a client of this name asked\n"
     "  -h, --help          this text\n"
     "\n"
     "Signals: SIGHUP reloads the configuration, SIGTERM drains and ends.\n";
@@ -30,66 +36,89 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-static int check(const char *path, bool dump)
+static int version(void)
 {
-    struct conf_errors errors = CONF_ERRORS_INIT;
-    struct config *config = NULL;
-    int rc = config_load(path, &config, &errors);
+#ifdef ENABLE_FAULT_POINTS
+    puts("tailrace " PACKAGE_VERSION " (with fault points: for tests only)");
+#else
+    puts("tailrace " PACKAGE_VERSION);
+#endif
+    return EXIT_GOOD;
+}
 
-    if (rc < 0)
-        conf_errors_print(&errors, stderr);
-    else if (dump)
-        config_dump(config, stdout);
-    else
-        printf("%s: good\n", path);
-    conf_errors_fini(&errors);
-    config_free(&config);
-    return rc < 0 ? EXIT_BAD : EXIT_GOOD;
+/* Long options only are numbered from here. */
+enum { OPT_DUMP = 256, OPT_EXPLAIN, OPT_FROM, OPT_IDENTITY, OPT_VERSION };
+
+/* Read what stands before and behind the command. -1: usage. */
+static int read_options(int argc, char **argv, struct check_opts *o, const char **command)
+{
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"dump-config", no_argument, NULL, OPT_DUMP},
+        {"explain", required_argument, NULL, OPT_EXPLAIN},
+        {"from", required_argument, NULL, OPT_FROM},
+        {"identity", required_argument, NULL, OPT_IDENTITY},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, OPT_VERSION},
+        {NULL, 0, NULL, 0},
+    };
+    int c;
+
+    while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            o->path = optarg;
+            break;
+        case OPT_DUMP:
+            o->dump = true;
+            break;
+        case OPT_EXPLAIN:
+            o->explain = optarg;
+            break;
+        case OPT_FROM:
+            o->from = optarg;
+            break;
+        case OPT_IDENTITY:
+            o->identity = optarg;
+            break;
+        case 'h':
+            *command = "help";
+            break;
+        case 'V':
+        case OPT_VERSION:
+            *command = "version";
+            break;
+        default:
+            return -1;
+        }
+    }
+    if (optind < argc && !*command)
+        *command = argv[optind++];
+    if (!*command && (o->dump || o->explain))
+        *command = "check";
+    if (o->dump && *command && strcmp(*command, "serve") == 0)
+        *command = "check";
+    return *command && optind == argc ? 0 : -1;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"dump-config", no_argument, NULL, 'd'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {NULL, 0, NULL, 0},
-    };
-    const char *path = DEFAULT_CONFIG, *command = NULL;
-    bool dump = false;
-    int c;
+    struct check_opts o = {.path = DEFAULT_CONFIG};
+    const char *command = NULL;
+    bool plain;
 
-    while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
-        if (c == 'c')
-            path = optarg;
-        else if (c == 'd')
-            dump = true;
-        else if (c == 'h')
-            return usage(stdout, EXIT_GOOD);
-        else if (c == 'V')
-            command = "version";
-        else
-            return usage(stderr, EXIT_USAGE);
-    }
-    if (optind < argc && !command)
-        command = argv[optind++];
-    if (!command && dump)
-        command = "check";
-    if (!command || optind < argc)
+    if (read_options(argc, argv, &o, &command) < 0)
         return usage(stderr, EXIT_USAGE);
-    if (strcmp(command, "serve") == 0 && !dump)
-        return serve(path);
-    if (strcmp(command, "check") == 0 || (strcmp(command, "serve") == 0 && dump))
-        return check(path, dump);
-    if (strcmp(command, "version") == 0) {
-#ifdef ENABLE_FAULT_POINTS
-        puts("tailrace " PACKAGE_VERSION " (with fault points: for tests only)");
-#else
-        puts("tailrace " PACKAGE_VERSION);
-#endif
-        return EXIT_GOOD;
-    }
-    fprintf(stderr, "tailrace: \"%s\" is no command\n", command);
+    plain = !o.dump && !o.explain && !o.from && !o.identity;
+    if (strcmp(command, "help") == 0)
+        return usage(stdout, EXIT_GOOD);
+    if (strcmp(command, "version") == 0)
+        return version();
+    if (strcmp(command, "serve") == 0 && plain)
+        return serve(o.path);
+    if (strcmp(command, "check") == 0 && (plain || o.dump != (o.explain != NULL)))
+        return check_run(&o);
+    if (strcmp(command, "serve") != 0 && strcmp(command, "check") != 0)
+        fprintf(stderr, "tailrace: \"%s\" is no command\n", command);
     return usage(stderr, EXIT_USAGE);
 }

@@ -167,7 +167,7 @@ static const struct conf_row rows[] = {
                 "https for TLS to it."),
     ROW(PATH, upstream_parent_credentials, "upstream.parent-credentials",
         .text = "A file with user:password for upstream.parent."),
-    ROW(LIST, upstream_parent_bypass, "upstream.parent-bypass",
+    ROW(LIST, upstream_parent_bypass, "upstream.parent-bypass", .check = policy_check_host,
         .text = "Names (*.corp.example) and ranges of addresses that are dialled directly."),
 
     ROW(ENUM, egress_mode, "egress.mode", .choices = policy_modes, .deflt = "enforce",
@@ -175,7 +175,7 @@ static const struct conf_row rows[] = {
     ROW(ENUM, egress_profile, "egress.profile", .choices = profiles, .deflt = "harness",
         .reloadable = true,
         .text = "Rules that come with the program: what a Harness deployment needs."),
-    ROW(LIST, egress_allow, "egress.allow", .reloadable = true,
+    ROW(LIST, egress_allow, "egress.allow", .check = policy_check_host, .reloadable = true,
         .text = "Destinations to allow besides: github.com:443, \"*.corp.example:443\", "
                 "10.0.0.0/8:5432."),
     ROW(DURATION, egress_connect_ms, "egress.connect-timeout", .deflt = "10s", .min = 100,
@@ -275,15 +275,20 @@ static const struct conf_row listen_rows[] = {
 static const struct conf_row rule_rows[] = {
     RULE(ENUM, action, "action", .choices = actions, .deflt = "allow", .reloadable = true,
          .text = "What happens to what fits."),
-    RULE(LIST, hosts, "hosts", .reloadable = true,
+    RULE(LIST, hosts, "hosts", .check = policy_check_host, .reloadable = true,
          .text = "Destinations: names, \"*.corp.example\", ranges of addresses, each perhaps with "
                  ":PORT; \"*\" is any name; none: anywhere."),
-    RULE(LIST, ports, "ports", .reloadable = true,
-         .text = "Ports, 443 or 8000-8100, for hosts without one; default: 443."),
-    RULE(LIST, addresses, "addresses", .reloadable = true,
-         .text = "Ranges that the names may resolve to besides public addresses."),
-    RULE(LIST, from, "from", .reloadable = true, .text = "Ranges of client addresses; none: any."),
-    RULE(LIST, identities, "identity", .reloadable = true,
+    RULE(LIST, ports, "ports", .check = policy_check_port, .reloadable = true,
+         .text =
+             "Ports, 443 or 8000-8100, for hosts without one; default: 443, and any if it denies."),
+    RULE(
+        LIST, addresses, "addresses", .check = policy_check_range, .reloadable = true,
+        .text =
+            "Ranges that the names may resolve to besides public addresses; a cloud's metadata and "
+            "this machine's own address must be named as they are."),
+    RULE(LIST, from, "from", .check = policy_check_range, .reloadable = true,
+         .text = "Ranges of client addresses; none: any."),
+    RULE(LIST, identities, "identity", .check = policy_check_identity, .reloadable = true,
          .text = "Names of clients, by certificate or credential; none: any."),
 };
 
@@ -400,8 +405,31 @@ static void check_upstream(struct config *cf, struct conf_check *c)
         conf_complain(c, "upstream.certificate", "is never shown: harness.url is not https");
 }
 
+static void check_rule(const struct config_rule *r, struct conf_check *c)
+{
+    /* What denials are called that no rule of the configuration made. */
+    static const char *const taken[] = {"default", "address", "bad-authority"};
+    struct str path = STR_INIT;
+    size_t i;
+
+    str_addf(&path, "rules.%s", r->name);
+    for (i = 0; i < ARRAY_LEN(taken); i++) {
+        if (strcmp(r->name, taken[i]) == 0)
+            conf_complain(c, str_c(&path),
+                          "use another name: this one stands for built-in denials");
+    }
+    str_adds(&path, ".addresses");
+    if (r->action != 0 && r->addresses.n)
+        conf_complain(c, str_c(&path), "a rule that denies has none; use a range in hosts");
+    str_fini(&path);
+}
+
 static void check_egress(struct config *cf, struct conf_check *c)
 {
+    size_t i;
+
+    for (i = 0; i < cf->n_rules; i++)
+        check_rule(&cf->rules[i], c);
     check_pair(c, "intercept", cf->intercept_ca, cf->intercept_key);
     if (cf->intercept_hosts.n && !cf->intercept_ca)
         conf_complain(c, "intercept.hosts", "needs intercept.ca and intercept.key");

@@ -52,6 +52,7 @@ static int plan_gate(struct plan *p, struct err *e)
 {
     const struct config *c = p->config;
 
+    egress_own_addresses();
     p->policy = egress_policy(c, e);
     p->gate = (struct gate_settings){
         .policy = p->policy,
