@@ -84,6 +84,8 @@ enum tls_want tls_close_notify(struct tls_session *s);
 struct view tls_alpn(const struct tls_session *s);        /* what was agreed, or empty */
 struct view tls_server_name(const struct tls_session *s); /* SNI the client sent, or empty */
 struct view tls_peer_subject(struct tls_session *s);      /* peer certificate's subject, or empty */
-bool tls_resumed(const struct tls_session *s);            /* the handshake was an abbreviated one */
+/* The handshake began, or would have been, an abbreviated one: if it failed, a full one may not. */
+bool tls_offered(const struct tls_session *s);
+bool tls_resumed(const struct tls_session *s); /* the handshake was an abbreviated one */
 
 #endif

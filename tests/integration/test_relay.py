@@ -4,6 +4,7 @@ import concurrent.futures
 import hashlib
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -542,6 +543,29 @@ def test_item_43_sni_and_certificate_of_upstream(gateway_at, ca):
         assert call(stranger, 'GET', '/api/x')[0] == 502, 'the certificate is not for that name'
         other = gateway_at(f'https://localhost:{far.port}')
         assert call(other, 'GET', '/api/x')[0] == 502, 'nobody we trust signed it'
+
+
+@pytest.mark.parametrize('mutual', [False, True])
+def test_tls_sessions_with_upstream_are_resumed(gateway_at, ca, mutual):
+    """Connections that cannot be kept cost no full handshake each; a new configuration begins anew."""
+    from standin.harness import Harness
+    mine, mine_key = ca.issue('delegate', client=True)
+    own = {'certificate': mine, 'key': mine_key} if mutual else {}
+    with Harness(tls=ca.issue('localhost'), max_requests=1, **({'client_ca': ca.ca, 'require_client_cert': True} if mutual else {})) as far:
+        gw = gateway_at(f'https://localhost:{far.port}', upstream={'ca': ca.ca, **own}, workers=1)
+
+        def calls(n):
+            before = far.state(lines=False)['connections']['main']
+            for _ in range(n):
+                status, _, body = call(gw, 'GET', '/api/x')
+                assert status == 200 and ('delegate' in json.dumps(json.loads(body)['peer_cert'])) == mutual
+            after = far.state(lines=False)['connections']['main']
+            return after['tls'] - before['tls'], after['tls_resumed'] - before['tls_resumed']
+        assert calls(6) == (6, 5)
+        gw.signal(signal.SIGHUP)
+        wait_for(lambda: gw.metric('config_generation') == 2)
+        new, resumed = calls(6)
+        assert new == 6 and resumed >= 5
 
 
 def test_item_45_client_certificate_upstream_and_no_mtls_fields_from_clients(gateway_at, ca):
