@@ -536,7 +536,7 @@ def test_slow_and_silent_clients_are_closed_and_disturb_nobody(far, gw, api, wat
             assert api.put(fresh(), 'meanwhile\n')[0] == 204
             worst = max(worst, time.monotonic() - began)
             time.sleep(0.05)  # another client's pace
-        assert worst < 5
+        assert worst < 10, 'as long as clients wait (HP §2.4)'
         data, took = head.result()
         assert 8 < took < 20 and (not data or data.startswith(b'HTTP/1.1 408'))
         assert 8 < tls.result()[1] < 20
@@ -557,7 +557,7 @@ def test_many_slow_bodies_hold_nothing_up(far, gw, api, watch):
         for i in range(20):
             began = time.monotonic()
             assert api.put(fresh(), 'a\n')[0] == 204
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10, 'as long as clients wait (HP §2.4)'
     finally:
         for s in slow:
             s.close()

@@ -83,11 +83,12 @@ def database(gw):
 
 def test_invariant_01_ack_means_durable(far, gw):
     far.stop()
-    client = Client(gw, timeout=1)
+    client = Client(gw)
     assert client.open() == 204
     assert client.put('first\n') == 204
     db = database(gw)
     db.execute('BEGIN IMMEDIATE')       # nothing can be committed now
+    client.conn.sock.settimeout(1)
     try:
         status = client.put('second\n')
     except (socket.timeout, http.client.HTTPException):
