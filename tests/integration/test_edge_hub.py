@@ -132,6 +132,7 @@ def test_lines_and_blob_arrive_unchanged_and_in_order(far, hub, edge, api):
     data = b''.join(json.dumps({'out': t}).encode() + b'\n' for t in expect(100))
     assert api.blob(key(), data)[0] == 204 and api.delete(key())[0] == 204
     through(edge, hub)
+    far.wait(lambda h: h.counts()['requests'].get('close'), 30, what='the close, which the ledger does not know')
     assert far.lines('acct', key()) == expect(100)
     assert far.blob('acct', key()) == data
     record = far.state()['records']['acct/' + key()]

@@ -71,7 +71,7 @@ def lines(far, name='a'):
 
 
 def record(far, name='a'):
-    none = {'opens': 0, 'closes': 0, 'events': []}      # upstream has not heard of it yet
+    none = {'opens': 0, 'closes': 0, 'close_misses': 0, 'wipes': 0, 'events': []}      # upstream has not heard of it yet
     return far.state(lines=False)['records'].get('acct/' + key(name), none)
 
 
