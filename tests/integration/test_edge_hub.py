@@ -60,7 +60,7 @@ class Wire:
                             self.cuts += 1
                             return
                     (server if s is client else client).sendall(data)
-        except OSError:
+        except (OSError, ValueError):   # closed meanwhile, by cut()
             pass
         finally:
             self.end(client, server)
