@@ -50,7 +50,7 @@ static void count(struct ingest *in, int status)
 
     metric_code(m->requests, call_names[in->kind], status);
     if (status < 300)
-        metric_observe(metric_series(m->ack, call_names[in->kind]), (double)took / NS_PER_SEC);
+        metric_seconds(m->ack, call_names[in->kind], took);
 }
 
 void ingest_reply_json(struct ingest *in, int status, struct view body)

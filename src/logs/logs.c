@@ -29,9 +29,45 @@ void logs_settings_free(struct logs_settings *s)
 
 /* --- metrics ------------------------------------------------------------------------------ */
 
+/* A series by its labels is looked up under a lock. Each thread remembers the newest. */
+struct known_series {
+    const struct metric_family *family;
+    const char *call;
+    int code;
+    struct metric *series;
+};
+
+enum { KNOWN_SERIES = 32, NO_CODE = -1 };
+
+static struct known_series *known_series(const struct metric_family *f, const char *call, int code)
+{
+    static _Thread_local struct known_series known[KNOWN_SERIES];
+    uintptr_t h = (uintptr_t)f / 64 + (uintptr_t)call + (unsigned)code;
+    struct known_series *k = &known[h % KNOWN_SERIES];
+
+    if (k->family != f || k->call != call || k->code != code)
+        *k = (struct known_series){f, call, code, NULL};
+    return k;
+}
+
+void metric_seconds(struct metric_family *f, const char *call, int64_t ns)
+{
+    struct known_series *k = known_series(f, call, NO_CODE);
+
+    if (!k->series)
+        k->series = metric_series(f, call);
+    metric_observe(k->series, (double)ns / NS_PER_SEC);
+}
+
 void metric_code(struct metric_family *f, const char *call, int code)
 {
+    struct known_series *k = known_series(f, call, code);
     char text[8] = "none";
+
+    if (TR_LIKELY(k->series != NULL)) {
+        metric_add(k->series, 1);
+        return;
+    }
 
     if (code > 0 && code < 1000) {
         text[0] = (char)('0' + code / 100);
@@ -39,7 +75,8 @@ void metric_code(struct metric_family *f, const char *call, int code)
         text[2] = (char)('0' + code % 10);
         text[3] = '\0';
     }
-    metric_add(metric_series(f, call, text), 1);
+    k->series = metric_series(f, call, text);
+    metric_add(k->series, 1);
 }
 
 void logs_metrics_init(struct logs_metrics *m)

@@ -52,6 +52,8 @@ struct logs {
 void logs_learn_hub(struct logs *l, bool hub);
 
 void logs_metrics_init(struct logs_metrics *m);
-void metric_code(struct metric_family *f, const char *call, int code); /* count one request */
+/* Count one request, or note how long it took. `call`: a text that is there for good. */
+void metric_code(struct metric_family *f, const char *call, int code);
+void metric_seconds(struct metric_family *f, const char *call, int64_t ns);
 
 #endif

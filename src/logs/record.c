@@ -4,7 +4,7 @@
 #include "base/wire.h"
 #include "base/xmem.h"
 
-enum { META_VERSION = 1 };
+enum { META_VERSION = 1, META_USUAL = 96 };
 enum {
     META_HASHED = 1 << 0,
     META_BY_LINK = 1 << 1,
@@ -51,6 +51,7 @@ void record_encode(struct record *r)
     struct str *m = &r->meta;
 
     str_clear(m);
+    str_reserve(m, META_USUAL);
     wire_put_u8(m, META_VERSION);
     wire_put_u8(m, (uint8_t)flags);
     wire_put_u64(m, r->life);

@@ -11,7 +11,8 @@ int reader_open(struct spool *s, struct err *e)
 {
     if (schema_connect(s, &s->rdb, true, e) < 0)
         return -1;
-    if (sql_prepare(s->rdb, "SELECT body FROM record WHERE id=?1", &s->r_body, e) < 0 ||
+    if (sql_prepare(s->rdb, "SELECT body FROM record WHERE id=?1 AND id NOT IN gone", &s->r_body,
+                    e) < 0 ||
         sql_prepare(s->rdb, "SELECT body FROM dead WHERE id=?1", &s->r_dead, e) < 0)
         return -1;
     return sql_prepare(s->rdb, "SELECT data FROM piece WHERE id=?1", &s->r_piece, e);

@@ -556,6 +556,102 @@ static void statistics_follow(void **state)
     wait_oldest(b, 0);
 }
 
+/* --- sweeping ---------------------------------------------------------------------------- */
+
+static void wait_ask(struct bed *b, const char *sql, int64_t want)
+{
+    int64_t until = clock_mono_ns() + BED_WAIT_S * NS_PER_SEC;
+
+    while (bed_ask(b, sql) != want)
+        if (clock_mono_ns() > until)
+            fail_msg("%s is never %lld", sql, (long long)want);
+}
+
+static void gone_is_gone_before_the_sweep_and_after(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[3] = {{0}};
+    struct spool_txn *t = spool_txn_new();
+    struct str body = STR_INIT;
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    for (i = 0; i < 3; i++)
+        assert_int_equal(bed_record(b, &st, &r[i], VIEW_LIT("x")), ERR_NONE);
+    spool_txn_delete(t, r[1].id);
+    spool_txn_delete(t, r[2].id);
+    spool_txn_delete(t, r[2].id);
+    spool_txn_bury(t, r[2].id, "too late");
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    assert_int_equal(bed_read_record(b, r[1].id, &body), ERR_NOTFOUND);
+    assert_int_equal(bed_read_record(b, r[0].id, &body), ERR_NONE);
+    assert_int_equal(bed_ask(b, "SELECT sum(records) FROM backlog"), 1);
+    wait_ask(b, "SELECT count(*) FROM gone", 0); /* a quiet spool sweeps by itself */
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM record"), 1);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM dead"), 0);
+    assert_int_equal(bed_ask(b, "SELECT next FROM stream"), 3);
+    assert_int_equal(bed_delete(b, r[2].id), ERR_NONE);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM gone"), 0);
+    str_fini(&body);
+}
+
+static void many_are_swept_under_load(void **state)
+{
+    enum { N = SWEEP_RECORDS + 10 };
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record *r = xcalloc(N, sizeof(*r));
+    struct spool_txn *t = spool_txn_new();
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    for (i = 0; i < N; i++)
+        spool_txn_record(t, &st, &r[i]);
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    t = spool_txn_new();
+    for (i = 0; i < N; i++)
+        spool_txn_delete(t, r[i].id);
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM record"), 0);
+    assert_int_equal(bed_ask(b, "SELECT next FROM stream"), N);
+    xfree(r);
+}
+
+/* As a crash leaves it: the rows are there, and so are their ids in `gone`. */
+static void what_was_not_swept_stays_gone(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[3] = {{0}}, after = {0};
+    struct seen n = {0};
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    for (i = 0; i < 3; i++)
+        assert_int_equal(bed_record(b, &st, &r[i], VIEW_LIT("x")), ERR_NONE);
+    bed_close(b);
+    bed_ask(b, "INSERT INTO gone SELECT id FROM record WHERE number>0");
+    bed_ask(b, "UPDATE counter SET value=0 WHERE name='clean'");
+    bed_ask(b, "UPDATE stream SET next=0");
+    bed_open_only(b);
+    look(b, &n);
+    assert_int_equal(n.records, 1);
+    assert_int_equal(n.record.id, r[0].id);
+    assert_int_equal(n.stream.next, 3);
+    assert_int_equal(spool_start(b->s, &b->err), 0);
+    st = (struct spool_stream){.id = n.stream.id, .next = n.stream.next};
+    assert_int_equal(bed_record(b, &st, &after, VIEW_LIT("x")), ERR_NONE);
+    assert_int_equal(after.number, 3);
+    wait_ask(b, "SELECT count(*) FROM gone", 0);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM record"), 2);
+    assert_int_equal(bed_delete(b, after.id), ERR_NONE);
+    wait_ask(b, "SELECT next FROM stream", 4);
+}
+
 /* --- order ------------------------------------------------------------------------------- */
 
 enum { ORDER_N = 3000 };
@@ -731,6 +827,9 @@ int main(void)
         T(impossible_pieces_are_refused_alone),
         T(a_dead_letter_stays_out_of_sight),
         T(the_ledger_adds_up_and_survives),
+        T(gone_is_gone_before_the_sweep_and_after),
+        T(many_are_swept_under_load),
+        T(what_was_not_swept_stays_gone),
         T(statistics_follow),
         T(callbacks_come_in_order_and_groups_form),
         T(a_group_is_bounded_in_bytes),
