@@ -112,6 +112,17 @@ static void env_answer(struct stream_env *env, struct call *call, bool ok)
     ev_post(s->from->loop, &s->task);
 }
 
+/* What never became the machine's. */
+static void release_records(struct shard *sh, struct call *call)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &call->records) {
+        list_remove(it);
+        sh->env.release(&sh->env, list_entry(it, struct record, link));
+    }
+}
+
 /* In the owner's loop. */
 static void submission_run(struct ev_task *task)
 {
@@ -120,6 +131,7 @@ static void submission_run(struct ev_task *task)
     struct stream *s = stream_find(sh, str_view(&sub->account), str_view(&sub->key));
 
     if (!s && sh->streams.count >= SHARD_MAX_STREAMS) {
+        release_records(sh, &sub->call);
         env_answer(&sh->env, &sub->call, false);
         return;
     }
@@ -591,6 +603,41 @@ void shard_recovered(struct shard *sh)
 
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_recovered(hmap_entry(n, struct stream, place.node), now);
+}
+
+/* Commits count unless it is the spool itself that they wait for. */
+static bool goes_on(struct shard *sh)
+{
+    struct stream_now now = shard_now(sh);
+    struct hnode *n = NULL;
+    struct spool_stats st;
+    size_t slot = 0;
+
+    spool_stats(sh->logs->spool, &st);
+    if (sh->deliveries || sh->ingests || (sh->commits && !st.failing))
+        return true;
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL) {
+        if (stream_goes_on(hmap_entry(n, struct stream, place.node), now, sh->drain_until))
+            return true;
+    }
+    return false;
+}
+
+static void drain_look(struct ev_task *task)
+{
+    struct shard *sh = container_of(task, struct shard, drain_look);
+
+    atomic_store(&sh->goes_on, goes_on(sh));
+    atomic_store(&sh->looking, false);
+}
+
+void shard_ask_goes_on(struct shard *sh, int64_t until)
+{
+    ASSERT(!atomic_load(&sh->looking));
+    atomic_store(&sh->looking, true);
+    sh->drain_until = until;
+    sh->drain_look.run = drain_look;
+    ev_post(sh->loop, &sh->drain_look);
 }
 
 static void stop_due(void *ctx)

@@ -54,6 +54,9 @@ struct shard {
     struct ev_timer *intake_timer;
     struct ingest *intake_first; /* goes on all the same, since then */
     int64_t intake_first_at;
+    struct ev_task drain_look;     /* the control thread asks whether anything still goes on */
+    int64_t drain_until;           /* ... by then, monotonic */
+    atomic_bool looking, goes_on;  /* asked and not answered yet; the answer */
     bool stopping;
     struct ev_timer *stop; /* looks whether the last commit is back */
     void (*stopped)(struct ev_loop *loop);
@@ -96,6 +99,11 @@ void shard_recovered(struct shard *sh);
 
 void shard_wake(struct shard *sh); /* something may be ready */
 struct stream_now shard_now(const struct shard *sh);
+
+/* For drain: does anything go on that waits for nothing but upstream's answers, by `until`
+ * (monotonic)? Control thread; the shard looks in its own time, then sets sh->goes_on and clears
+ * sh->looking. Not while it is looking. */
+void shard_ask_goes_on(struct shard *sh, int64_t until);
 
 /* The end has two parts, so that no shard ends while another may still have something for it: first
  * every shard sends nothing more, then each calls `then` once its client calls and what it

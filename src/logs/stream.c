@@ -587,6 +587,21 @@ bool stream_unused(const struct stream *s)
     return s->forgotten && s->commits == 0;
 }
 
+bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until)
+{
+    int lane;
+
+    if (!lanes_idle(s))
+        return true;
+    if (s->held_until > now.mono)
+        return false;
+    for (lane = 0; lane < LANE_COUNT; lane++) {
+        if (stream_ready(s, (enum stream_lane)lane, now) <= until)
+            return true;
+    }
+    return false;
+}
+
 static uint64_t count_lines(const struct list *head)
 {
     const struct list *it;

@@ -200,6 +200,10 @@ void stream_hold(struct stream *s, int64_t until);
 
 bool stream_quiet(const struct stream *s);  /* nothing of it waits to be delivered */
 bool stream_unused(const struct stream *s); /* forgotten: remove it from the table and free it */
+/* Is something of it under way, or may it be by `until` (monotonic), that waits for nothing but
+ * upstream's answers? Not: lines kept for the end of a life that has not come, what is held since its
+ * credential is refused, a close that waits for other streams. */
+bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until);
 uint64_t stream_backlog_lines(const struct stream *s);
 /* wall time of the oldest waiting record, 0: none */
 int64_t stream_oldest_ns(const struct stream *s);
