@@ -101,6 +101,7 @@ void ingest_release(struct ingest *in)
     zdecoder_free(&in->decoder);
     target_fini(&in->target);
     str_fini(&in->body);
+    str_fini(&in->sealed);
     str_fini(&in->url);
     if (in->field.p)
         explicit_bzero(in->field.p, in->field.n);
@@ -137,6 +138,16 @@ static void recall_credential(struct ingest *in)
 
     if (id)
         in->cred = id;
+}
+
+bool ingest_unproven_room(const struct ingest *in, bool unproven)
+{
+    struct spool_stats st;
+
+    if (!unproven)
+        return true;
+    spool_stats(in->sh->logs->spool, &st);
+    return atomic_load(&in->sh->logs->unproven_used) < st.limit_bytes / 4;
 }
 
 struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
@@ -340,6 +351,12 @@ static bool known_credential(struct ingest *in)
     return in->cred != 0;
 }
 
+/*
+ * All that the upload needs is taken from what is sealed, also the path's prefix. A ticket that
+ * comes under another one is served all the same: something between us and the client may have put
+ * its own path in front or taken one away, and a refusal would be taken for success (HP §2.6) and
+ * lose the log. Whoever holds the ticket cannot choose where its credential goes.
+ */
 static void begin_ticket(struct ingest *in, const struct http_request *req, struct view text)
 {
     struct str plain = STR_INIT;
@@ -354,6 +371,8 @@ static void begin_ticket(struct ingest *in, const struct http_request *req, stru
         str_addv(&in->target.query, t.query);
         str_addv(&in->target.secret, t.secret);
         in->target.cred_kind = t.kind;
+        str_addv(&in->sealed, t.prefix);
+        in->prefix = str_view(&in->sealed);
         if (known_credential(in))
             ingest_blob_begin(in, req, true);
         else

@@ -17,7 +17,8 @@ struct ingest {
     struct http_exchange *ex; /* NULL once it is gone */
     enum target_kind kind;
     struct target target;
-    struct view prefix; /* points into the exchange's request */
+    struct view prefix; /* points into the exchange's request, or to `sealed` */
+    struct str sealed;  /* an upload's by ticket: the prefix that is in it */
     uint32_t cred;
     bool cred_fresh;
     int64_t start_ns;
@@ -40,6 +41,9 @@ struct ingest {
     bool failed;   /* answered with an error: what still comes is dropped */
 };
 
+/* What a client reads with 503. */
+#define INGEST_FULL "the gateway's spool is full"
+
 extern const struct http_handler ingest_lines_handler, ingest_blob_handler;
 
 /* Answer and be done. `text` is for error_msg; NULL: an empty body. */
@@ -59,6 +63,10 @@ void ingest_submit(struct ingest *in, struct submission *sub);
  * much a compressed body may become. */
 bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t max,
                      uint64_t expanded);
+
+/* Credentials that upstream has never taken share a quarter of the spool, for lines and uploads:
+ * whoever invents them cannot fill it. Is there room for one more, if this is one of them? */
+bool ingest_unproven_room(const struct ingest *in, bool unproven);
 
 /* In ingest_lines.c and ingest_blob.c. */
 void ingest_lines_late(struct ingest *in);
