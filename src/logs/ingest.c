@@ -87,6 +87,8 @@ static void check_over(struct ingest *in)
 
 void ingest_cancel(struct ingest *in)
 {
+    if (in->direct)
+        direct_cancel(in);
     if (in->fetch)
         fetch_cancel(&in->fetch);
     check_over(in);
@@ -150,6 +152,31 @@ bool ingest_unproven_room(const struct ingest *in, bool unproven)
     return atomic_load(&in->sh->logs->unproven_used) < st.limit_bytes / 4;
 }
 
+void ingest_fetch(struct ingest *in, struct fetch_opts *o, const char *path, struct view query)
+{
+    const struct logs_settings *settings = in->sh->settings;
+    const char *fields[2] = {NULL, NULL};
+    struct str param = STR_INIT;
+
+    str_clear(&in->url);
+    str_clear(&in->field);
+    str_adds(&in->url, settings->base);
+    str_addv(&in->url, in->prefix);
+    str_adds(&in->url, path);
+    str_addv(&in->url, query);
+    cred_apply(in->sh->logs->creds, in->cred, &in->field, &param);
+    str_addv(&in->url, str_view(&param));
+    str_fini(&param);
+    if (in->field.n)
+        fields[0] = str_c(&in->field);
+    o->url = str_c(&in->url);
+    o->fields = fields;
+    o->peer = &settings->harness;
+    o->timeout_ms = INGEST_UPSTREAM_MS;
+    o->ctx = in;
+    in->fetch = fetch_start(in->sh->pool, o);
+}
+
 struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
 {
     struct submission *sub = submission_new(in->sh, kind);
@@ -166,23 +193,22 @@ struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
     return sub;
 }
 
-static int status_of(const struct ingest *in)
+void ingest_taken(struct ingest *in)
 {
-    return in->kind == TARGET_TICKET ? 200 : 204;
+    ingest_reply(in, in->kind == TARGET_TICKET ? 200 : 204, NULL);
 }
 
 static void answered(void *ctx, bool ok)
 {
     struct ingest *in = ctx;
 
-    in->quiet = in->sub->quiet;
-    in->sub = NULL;
     if (!ok)
         ingest_blob_lost(in);
     if (ok)
-        ingest_reply(in, status_of(in), NULL);
-    else if (!direct_start(in))
-        ingest_reply(in, 503, "the gateway's spool cannot take this now");
+        ingest_taken(in);
+    else if (!direct_start(in, in->sub))
+        ingest_reply(in, 503, INGEST_CANNOT);
+    in->sub = NULL;
     ingest_release(in);
 }
 
@@ -252,29 +278,9 @@ static void check_answered(void *ctx, const struct fetch_result *r)
 /* Ask the log service whether it takes the credential, by a call that changes nothing (HP §7a). */
 static void check_credential(struct ingest *in)
 {
-    const struct logs_settings *settings = in->sh->settings;
-    struct str param = STR_INIT;
-    const char *fields[2] = {NULL, NULL};
-    struct fetch_opts o = {
-        .method = "GET",
-        .peer = &settings->harness,
-        .fields = fields,
-        .timeout_ms = INGEST_UPSTREAM_MS,
-        .done = check_answered,
-        .ctx = in,
-    };
+    struct fetch_opts o = {.method = "GET", .done = check_answered};
 
-    str_adds(&in->url, settings->base);
-    str_addv(&in->url, in->prefix);
-    str_adds(&in->url, "/blob/exists?");
-    str_addv(&in->url, str_view(&in->target.query));
-    cred_apply(in->sh->logs->creds, in->cred, &in->field, &param);
-    str_addv(&in->url, str_view(&param));
-    str_fini(&param);
-    if (in->field.n)
-        fields[0] = str_c(&in->field);
-    o.url = str_c(&in->url);
-    in->fetch = fetch_start(in->sh->pool, &o);
+    ingest_fetch(in, &o, "/blob/exists?", str_view(&in->target.query));
     in->checking = true;
     in->sh->checks++;
 }
