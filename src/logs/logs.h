@@ -46,9 +46,10 @@ void logs_configure(struct logs *l, struct logs_settings *settings);
 /*
  * For drain, to be called every now and then by the control thread once no client is left: true
  * when nothing goes on any more that waits for nothing but upstream's answers, by `until`
- * (monotonic). What is left then waits for something else: lines for the end of their stream, a held credential
- * for a better one, all of it for an upstream that is down, or for the disk. It takes two rounds of
- * asking every worker, since what one has done with may just have begun in another.
+ * (monotonic). What is left then waits for something else: lines for the end of their stream, a
+ * held credential for a better one, all of it for an upstream that is down, or for the disk. It
+ * takes two rounds of asking every worker, since what one has done with may just have begun in
+ * another.
  */
 bool logs_drained(struct logs *l, int64_t until);
 

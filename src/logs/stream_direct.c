@@ -115,7 +115,8 @@ enum direct_way stream_direct_begin(struct stream *s, const struct direct_call *
     }
     if (way != DIRECT_SEND)
         return way;
-    if (s->forgetting || s->forgotten || !stream_nothing_waits(s) || too_many_lives(s))
+    if (s->forgetting || s->forgotten || !stream_nothing_waits(s) ||
+        (!is_live(stream_last(s)) && too_many_lives(s)))
         return DIRECT_NO;
     if (!s->direct)
         s->direct = XNEW(struct direct_marks);
