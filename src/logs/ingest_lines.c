@@ -239,7 +239,7 @@ void ingest_lines_late(struct ingest *in)
 {
     if (in->parked) {
         give_up_job(in);
-    } else if (!in->job && !in->sub && !in->fetch && !in->failed) {
+    } else if (!in->job && !in->sub && !in->fetch && !in->direct && !in->failed) {
         refuse(in, 503, "the gateway has no memory for this body now");
         give_back(in);
     }

@@ -193,7 +193,8 @@ static void take_late(struct stream *s, struct call *call)
 static bool may_pass(const struct record *r, const struct record *b)
 {
     return b->state != RECORD_SENDING && b->passed < STREAM_MAX_AHEAD &&
-           !(b->acked_ns && b->acked_ns <= r->start_ns) && b->pos_min > r->pos_max;
+           !(b->acked_ns && b->acked_ns <= r->start_ns) &&
+           b->pos_min > r->pos_max;
 }
 
 /* How many at the end of the queue `r` goes ahead of. Those of them that are not durable yet may
