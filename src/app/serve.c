@@ -276,9 +276,10 @@ static void reload(struct gateway *g)
     conf_errors_fini(&errors);
     p = same_listeners(g->config, c) ? plan_new(c, &e) : NULL;
     if (!p || configure_log(c, &e) < 0) {
-        reload_failed(g, e.text[0]
-                             ? e.text
-                             : "listeners cannot be added, removed, moved or given TLS without a restart");
+        reload_failed(
+            g, e.text[0]
+                   ? e.text
+                   : "listeners cannot be added, removed, moved or given TLS without a restart");
         plan_free(p);
         config_free(&c);
         return;
@@ -315,8 +316,7 @@ static size_t open_connections(const struct gateway *g)
 static void drain_due(void *ctx)
 {
     struct gateway *g = ctx;
-    bool hopeless = logs_upstream_down(g->logs);
-    bool done = open_connections(g) == 0 && (hopeless || logs_waiting(g->logs) == 0);
+    bool done = open_connections(g) == 0 && logs_drained(g->logs, g->drain_until);
 
     if (done || clock_mono_ns() >= g->drain_until)
         ev_loop_stop(g->loop);

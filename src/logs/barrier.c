@@ -88,7 +88,8 @@ static bool older_in(const struct list *head, int64_t before)
     for (it = head->next; it != head; it = it->next) {
         const struct record *r = list_entry(it, struct record, link);
 
-        /* One whose commit is under way came later: this shard would have heard of it before the close's owner did. */
+        /* One whose commit is under way came later: this shard would have heard of it before the
+         * close's owner did. */
         if (r->state != RECORD_COMMITTING && r->row.id < before)
             return true;
     }

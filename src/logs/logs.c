@@ -159,6 +159,21 @@ static void set_gauge(const char *name, const char *help, double v)
     metric_set(metric_series(metric_family(METRIC_GAUGE, name, "", help)), v);
 }
 
+/* The spool counts since start, and so do these. */
+static void count_up(const char *name, const char *help, uint64_t now, uint64_t *last)
+{
+    metric_add(metric_series(metric_family(METRIC_COUNTER, name, "", help)), now - *last);
+    *last = now;
+}
+
+static void collect_written(struct logs *l, const struct spool_stats *st)
+{
+    count_up("spool_written_bytes", "Bytes handed to the disk", st->written_bytes,
+             &l->last_written);
+    count_up("spool_commits", "Groups made durable, one sync each", st->commits, &l->last_commits);
+    count_up("spool_transactions", "Transactions in them", st->transactions, &l->last_transactions);
+}
+
 static void collect(void *ctx)
 {
     struct logs *l = ctx;
@@ -171,11 +186,7 @@ static void collect(void *ctx)
     spool_stats(l->spool, &st);
     set_gauge("spool_bytes", "Bytes in use in the spool", (double)st.used_bytes);
     set_gauge("spool_limit_bytes", "Bytes the spool may use", (double)st.limit_bytes);
-    set_gauge("spool_written_bytes", "Bytes handed to the disk since start",
-              (double)st.written_bytes);
-    set_gauge("spool_commits", "Groups made durable since start, one sync each",
-              (double)st.commits);
-    set_gauge("spool_transactions", "Transactions in them", (double)st.transactions);
+    collect_written(l, &st);
     set_gauge("spool_failing", "1 while commits fail", st.failing);
     set_gauge("spool_oldest_seconds", "Age of the oldest record that waits",
               st.oldest_at_ns ? (double)(clock_wall_ns() - st.oldest_at_ns) / NS_PER_SEC : 0);
@@ -420,15 +431,7 @@ void logs_configure(struct logs *l, struct logs_settings *settings)
     }
 }
 
-uint64_t logs_waiting(struct logs *l)
-{
-    int64_t now[LEDGER_N];
-
-    spool_ledger(l->spool, now);
-    return (uint64_t)(now[LEDGER_LINES_SPOOLED] + now[LEDGER_BLOBS_SPOOLED]);
-}
-
-bool logs_upstream_down(struct logs *l)
+static bool upstream_down(struct logs *l)
 {
     bool down = false;
     unsigned i;
@@ -441,6 +444,45 @@ bool logs_upstream_down(struct logs *l)
         down = true;
     }
     return down;
+}
+
+static bool still_looking(const struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (atomic_load(&l->shards[i]->looking))
+            return true;
+    }
+    return false;
+}
+
+static bool round_was_idle(const struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (atomic_load(&l->shards[i]->goes_on))
+            return false;
+    }
+    return true;
+}
+
+bool logs_drained(struct logs *l, int64_t until)
+{
+    unsigned i;
+
+    if (upstream_down(l))
+        return true;
+    if (still_looking(l))
+        return false;
+    l->idle_rounds = l->asked_round && round_was_idle(l) ? l->idle_rounds + 1 : 0;
+    if (l->idle_rounds >= DRAIN_ROUNDS)
+        return true;
+    l->asked_round = true;
+    for (i = 0; i < l->n_shards; i++)
+        shard_ask_goes_on(l->shards[i], until);
+    return false;
 }
 
 void logs_worker_quiesce(struct shard *sh)

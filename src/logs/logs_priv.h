@@ -9,7 +9,7 @@
 #include "logs/shard.h"
 #include "rt/metric.h"
 
-enum { LOGS_MAX_WORKERS = 64 };
+enum { LOGS_MAX_WORKERS = 64, DRAIN_ROUNDS = 2 };
 
 struct logs_metrics {
     struct metric_family *requests; /* client_requests: call, code */
@@ -43,8 +43,11 @@ struct logs {
         unproven_used; /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;
     uint64_t last_used; /* of the spool, at the last scrape */
+    uint64_t last_written, last_commits, last_transactions;
     int64_t last_used_at;
     int64_t last_resent;
+    bool asked_round; /* logs_drained: a round was begun */
+    unsigned idle_rounds;
 };
 
 /* Upstream is, or is not, a tailrace. Kept over a restart, so that the first delivery bears its id.

@@ -56,7 +56,7 @@ struct record {
         edge_number; /* its place in an edge's account, edge 0: from a client */
     struct str text; /* the array's inside, until memory is short; then read from the spool */
     uint32_t size;   /* of that text */
-    uint32_t unproven;   /* bytes that count as of a credential that upstream has never taken */
+    uint64_t unproven;   /* bytes that count as of a credential that upstream has never taken */
 
     /* blob */
     uint64_t blob_size;

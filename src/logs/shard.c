@@ -77,7 +77,7 @@ void submission_send(struct submission *s)
     ev_post(s->owner->loop, &s->task);
 }
 
-static struct stream *stream_find(struct shard *sh, struct view account, struct view key)
+struct stream *shard_find(struct shard *sh, struct view account, struct view key)
 {
     uint64_t h = name_hash(account, key);
     struct hnode *n;
@@ -107,9 +107,19 @@ static void env_answer(struct stream_env *env, struct call *call, bool ok)
 
     (void)env;
     s->ok = ok;
-    s->quiet = ok || (s->stream && stream_quiet(s->stream));
     s->task.run = submission_return;
     ev_post(s->from->loop, &s->task);
+}
+
+/* What never became the machine's. */
+static void release_records(struct shard *sh, struct call *call)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &call->records) {
+        list_remove(it);
+        sh->env.release(&sh->env, list_entry(it, struct record, link));
+    }
 }
 
 /* In the owner's loop. */
@@ -117,9 +127,10 @@ static void submission_run(struct ev_task *task)
 {
     struct submission *sub = container_of(task, struct submission, task);
     struct shard *sh = sub->owner;
-    struct stream *s = stream_find(sh, str_view(&sub->account), str_view(&sub->key));
+    struct stream *s = shard_find(sh, str_view(&sub->account), str_view(&sub->key));
 
     if (!s && sh->streams.count >= SHARD_MAX_STREAMS) {
+        release_records(sh, &sub->call);
         env_answer(&sh->env, &sub->call, false);
         return;
     }
@@ -233,6 +244,76 @@ static void env_commit(struct stream_env *env, struct commit *c)
     commit_submit(sc);
 }
 
+/* --- what went directly ------------------------------------------------------------------- */
+
+struct owed_commit {
+    struct ev_task task;
+    struct shard *sh;
+    int64_t ledger[LEDGER_N];
+    bool ok;
+};
+
+static void owed_back(struct ev_task *task)
+{
+    struct owed_commit *oc = container_of(task, struct owed_commit, task);
+    struct shard *sh = oc->sh;
+    int i;
+
+    sh->commits--;
+    sh->paying = NULL;
+    for (i = 0; oc->ok && i < LEDGER_N; i++)
+        sh->owed[i] -= oc->ledger[i];
+    xfree(oc);
+}
+
+/* The spool's thread. */
+static void owed_done(void *ctx, const struct err *err)
+{
+    struct owed_commit *oc = ctx;
+
+    oc->ok = !err;
+    oc->task.run = owed_back;
+    ev_post(oc->sh->loop, &oc->task);
+}
+
+static bool owes(const struct shard *sh)
+{
+    int i;
+
+    for (i = 0; i < LEDGER_N; i++) {
+        if (sh->owed[i])
+            return true;
+    }
+    return false;
+}
+
+static void pay_owed(struct shard *sh)
+{
+    struct spool_txn *t;
+    int i;
+
+    if (sh->paying || !owes(sh))
+        return;
+    sh->paying = XNEW(struct owed_commit);
+    sh->paying->sh = sh;
+    memcpy(sh->paying->ledger, sh->owed, sizeof(sh->owed));
+    t = spool_txn_new();
+    for (i = 0; i < LEDGER_N; i++) {
+        if (sh->owed[i])
+            spool_txn_ledger(t, (enum ledger_row)i, sh->owed[i]);
+    }
+    sh->commits++;
+    spool_submit(sh->logs->spool, t, owed_done, sh->paying);
+}
+
+void shard_owe(struct shard *sh, const int64_t ledger[LEDGER_N])
+{
+    int i;
+
+    for (i = 0; i < LEDGER_N; i++)
+        sh->owed[i] += ledger[i];
+}
+
 static void stream_remove(struct shard *sh, struct stream *s)
 {
     int lane;
@@ -273,6 +354,8 @@ static void commit_run(struct ev_task *task)
     }
     if (sc->ok && !sc->forgets && !s->forgetting)
         s->place.stored = true;
+    if (sc->ok)
+        pay_owed(sh);
     if (sc->ok && brings_cred(sc->c))
         cred_stored(sh->logs->creds, sc->c->call->cred);
     stream_committed(s, sc->c, sc->ok || !sc->c->call, shard_now(sh));
@@ -473,6 +556,7 @@ static void sweep_due(void *ctx)
     size_t slot = 0;
 
     repeat_commits(sh);
+    pay_owed(sh);
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
@@ -593,6 +677,41 @@ void shard_recovered(struct shard *sh)
         stream_recovered(hmap_entry(n, struct stream, place.node), now);
 }
 
+/* Commits count unless it is the spool itself that they wait for. */
+static bool goes_on(struct shard *sh)
+{
+    struct stream_now now = shard_now(sh);
+    struct hnode *n = NULL;
+    struct spool_stats st;
+    size_t slot = 0;
+
+    spool_stats(sh->logs->spool, &st);
+    if (sh->deliveries || sh->ingests || (sh->commits && !st.failing))
+        return true;
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL) {
+        if (stream_goes_on(hmap_entry(n, struct stream, place.node), now, sh->drain_until))
+            return true;
+    }
+    return false;
+}
+
+static void drain_look(struct ev_task *task)
+{
+    struct shard *sh = container_of(task, struct shard, drain_look);
+
+    atomic_store(&sh->goes_on, goes_on(sh));
+    atomic_store(&sh->looking, false);
+}
+
+void shard_ask_goes_on(struct shard *sh, int64_t until)
+{
+    ASSERT(!atomic_load(&sh->looking));
+    atomic_store(&sh->looking, true);
+    sh->drain_until = until;
+    sh->drain_look.run = drain_look;
+    ev_post(sh->loop, &sh->drain_look);
+}
+
 static void stop_due(void *ctx)
 {
     struct shard *sh = ctx;
@@ -606,6 +725,7 @@ static void stop_due(void *ctx)
 void shard_quiesce(struct shard *sh)
 {
     sh->stopping = true;
+    pay_owed(sh);
     ev_timer_disarm(sh->sweep);
     ev_timer_disarm(sh->retry);
 }

@@ -46,6 +46,7 @@ void stream_free(struct stream *s)
         record_free(list_entry(it, struct record, link));
     xfree(s->batch);
     xfree(s->recent);
+    xfree(s->direct);
     str_fini(&s->prefix);
     str_fini(&s->query);
     xfree(s->account);
@@ -326,7 +327,7 @@ bool life_has_blob(const struct stream *s, const struct life *l)
         if (r->life == l->id && r->state != RECORD_COMMITTING)
             return true;
     }
-    return l->blob_below != 0;
+    return l->blob_below != 0 || l->blob_full; /* one that went directly may be below nothing */
 }
 
 /* The stored blob has what was accepted before it, or was on the way when its upload began; not
@@ -536,7 +537,8 @@ static bool may_forget(const struct stream *s, struct stream_now now)
     const struct life *l = stream_last(s);
     int64_t idle = now.mono - s->last_call;
 
-    if (s->forgetting || s->commits || !lanes_idle(s) || !list_empty(&s->blobs) || stream_head(s))
+    if (s->forgetting || s->commits || !lanes_idle(s) || (s->direct && s->direct->busy) ||
+        !list_empty(&s->blobs) || stream_head(s))
         return false;
     if (idle >= s->env->rules->expiry_ns || !l)
         return true;
@@ -567,24 +569,50 @@ void stream_hold(struct stream *s, int64_t until)
 
 /* --- questions ---------------------------------------------------------------------------- */
 
-bool stream_quiet(const struct stream *s)
+bool stream_nothing_waits(const struct stream *s)
 {
     const struct list *it;
 
-    if (!list_empty(&s->blobs) || !lanes_idle(s))
+    if (!list_empty(&s->blobs) || !lanes_idle(s) || (s->direct && s->direct->busy))
         return false;
     for (it = s->lives.next; it != &s->lives; it = it->next) {
         const struct life *l = list_entry(it, struct life, link);
 
-        if (!list_empty(&l->lines) || l->open == OPEN_PENDING || l->open == OPEN_UNKNOWN)
+        if (!list_empty(&l->lines) || l->open == OPEN_PENDING)
             return false;
     }
     return true;
 }
 
+bool stream_quiet(const struct stream *s)
+{
+    const struct list *it;
+
+    for (it = s->lives.next; it != &s->lives; it = it->next) {
+        if (list_entry(it, struct life, link)->open == OPEN_UNKNOWN)
+            return false;
+    }
+    return stream_nothing_waits(s);
+}
+
 bool stream_unused(const struct stream *s)
 {
     return s->forgotten && s->commits == 0;
+}
+
+bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until)
+{
+    int lane;
+
+    if (!lanes_idle(s) || (s->direct && s->direct->busy))
+        return true;
+    if (s->held_until > now.mono)
+        return false;
+    for (lane = 0; lane < LANE_COUNT; lane++) {
+        if (stream_ready(s, (enum stream_lane)lane, now) <= until)
+            return true;
+    }
+    return false;
 }
 
 static uint64_t count_lines(const struct list *head)

@@ -38,6 +38,7 @@ enum {
     STREAM_RECENT_KEPT = 16,  /* of these, kept over a restart */
     STREAM_SETTLE_BYTES = 4 * 1024 * 1024, /* read into memory to be settled at a time */
     STREAM_EDGES = 4,         /* edges that send to one stream */
+    STREAM_DIRECT_LOST = 4,   /* bodies sent directly whose answers were lost: clients retry one */
     /* calls that one may go ahead of, and that may go ahead of one: a hub knows an edge's last 64
      * records only (edge_seen), and takes what is further behind for a repetition */
     STREAM_MAX_AHEAD = 16,
@@ -196,10 +197,39 @@ void stream_sweep(struct stream *s, struct stream_now now);
  * may be tried again (0). */
 void stream_hold(struct stream *s, int64_t until);
 
+/* --- direct calls ------------------------------------------------------------------------- */
+
+/* A call whose commit failed, and that may go upstream as it is (stream_direct.c). */
+struct direct_call {
+    enum call_kind kind;
+    struct body_hash hash;
+    uint64_t lines;
+    int64_t start_ns;
+    bool empty, begins_line; /* CALL_BLOB, as in struct call */
+    bool covers, snapshot;   /* CALL_CLOSE */
+};
+
+enum direct_way {
+    DIRECT_NO,   /* it must not go: refuse it */
+    DIRECT_DONE, /* nothing is to be sent: what it asks for has been done, for good */
+    DIRECT_SEND, /* send it now; stream_direct_end is to follow, and until then nothing else goes */
+};
+
+/* Both add what is to be accounted to `ledger`. OUT_PARTIAL and OUT_UNKNOWN: it may have been
+ * executed. */
+enum direct_way stream_direct_begin(struct stream *s, const struct direct_call *c,
+                                    struct stream_now now, int64_t ledger[LEDGER_N]);
+void stream_direct_end(struct stream *s, const struct direct_call *c, enum op_outcome outcome,
+                       struct stream_now now, int64_t ledger[LEDGER_N]);
+
 /* --- questions ---------------------------------------------------------------------------- */
 
 bool stream_quiet(const struct stream *s);  /* nothing of it waits to be delivered */
 bool stream_unused(const struct stream *s); /* forgotten: remove it from the table and free it */
+/* Is something of it under way, or may it be by `until` (monotonic), that waits for nothing but
+ * upstream's answers? Not: lines kept for the end of a life that has not come, what is held since
+ * its credential is refused, a close that waits for other streams. */
+bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until);
 uint64_t stream_backlog_lines(const struct stream *s);
 /* wall time of the oldest waiting record, 0: none */
 int64_t stream_oldest_ns(const struct stream *s);

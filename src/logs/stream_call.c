@@ -361,6 +361,7 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
         if (alone)
             set_ahead(s, l, r);
         r->state = RECORD_COMMITTING;
+        r->maybe_sent = direct_lost(s, call->hash);
         if (r->hashed)
             recent_add(s, r->hash, r);
         record_encode(r);
@@ -378,12 +379,12 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
 /* An upload that cannot be the whole log: the second try of a client that had sent part of its
  * buffer (HP §2.6, §9.2). Lines need not have been seen for that: a short step may upload its
  * log without ever having flushed (HP §2.2). */
-static bool broken_retry(const struct stream *s, const struct call *call, const struct life *l)
+bool blob_is_broken(const struct stream *s, const struct life *l, bool empty, bool begins_line)
 {
     const struct list *it;
     bool full, log;
 
-    if (!l || (!call->empty && call->begins_line))
+    if (!l || (!empty && begins_line))
         return false;
     full = l->lines_seen || l->blob_full;
     log = l->lines_seen || l->blob_log;
@@ -393,7 +394,7 @@ static bool broken_retry(const struct stream *s, const struct call *call, const 
         full |= r->life == l->id && r->blob_size > 0;
         log |= r->life == l->id && r->log;
     }
-    return call->empty ? full : log;
+    return empty ? full : log;
 }
 
 static void take_broken(struct stream *s, struct call *call, struct life *l)
@@ -421,7 +422,7 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     struct recent *seen;
     struct commit *c;
 
-    if (broken_retry(s, call, l)) {
+    if (blob_is_broken(s, l, call->empty, call->begins_line)) {
         take_broken(s, call, l);
         return;
     }
@@ -493,7 +494,7 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now)
 {
     s->last_call = now.mono;
     if (s->forgetting) {
-        s->forgetting = false; /* its row is on the way out: store it again */
+        s->forgetting = false;     /* its row is on the way out: store it again */
         s->forget->forget = false; /* ... and should it have to be asked for again, not any more */
         stream_begin_anew(s);
         stream_mark_dirty(s);

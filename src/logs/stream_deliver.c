@@ -94,7 +94,7 @@ int64_t stream_ready(struct stream *s, enum stream_lane lane, struct stream_now 
     int64_t at = TR_MAX(l->not_before, s->held_until);
     enum op_kind kind;
 
-    if (l->busy || s->forgotten)
+    if (l->busy || s->forgotten || (s->direct && s->direct->busy))
         return INT64_MAX;
     kind = next_op(s, lane);
     if (kind == OP_NONE)

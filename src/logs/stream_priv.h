@@ -69,6 +69,14 @@ struct recent {
     struct record *record; /* while it is not durable */
 };
 
+/* What is known of calls that went directly (stream_direct.c). */
+struct direct_marks {
+    bool busy;      /* one is under way */
+    uint64_t below; /* lines with lower numbers were accepted before it */
+    struct body_hash lost[STREAM_DIRECT_LOST]; /* a ring: their lines may be upstream */
+    unsigned n_lost;
+};
+
 struct stream {
     struct stream_env *env;
     struct spool_stream row;
@@ -82,6 +90,7 @@ struct stream {
     struct recent *recent; /* a ring; grows to STREAM_RECENT */
     unsigned n_recent, cap_recent, recent_at;
     struct edge_mark edges[STREAM_EDGES]; /* what is durable */
+    struct direct_marks *direct;          /* NULL: no call ever went directly */
     struct list edge_calls; /* struct call.link: from edges, their commits under way */
     /* what is known of repeats is ahead of the stored state: it goes with the next records */
     bool marks_dirty;
@@ -137,6 +146,12 @@ uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
 /* at the end, but ahead of r->ahead others */
 void life_queue_lines(struct life *l, struct record *r);
 bool life_blobs_waiting(const struct stream *s, const struct life *l);
+/* Would it be a client's broken retry of an upload? */
+bool blob_is_broken(const struct stream *s, const struct life *l, bool empty, bool begins_line);
+/* Nothing of it is under way or waits to be sent. An open of unknown outcome does not wait. */
+bool stream_nothing_waits(const struct stream *s);
+/* Did a body go directly whose answer was lost? */
+bool direct_lost(const struct stream *s, struct body_hash h);
 void recent_add(struct stream *s, struct body_hash h, struct record *r);
 struct recent *recent_find(struct stream *s, struct body_hash h);
 void recent_clear(struct stream *s);

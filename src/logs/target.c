@@ -40,7 +40,8 @@ enum target_kind target_kind(struct view method, struct view target, struct view
     size_t i;
 
     url_split_target(target, &path, &query);
-    /* What stands before "/log-service" goes behind harness.url: anything but a path there would name another host. */
+    /* What stands before "/log-service" goes behind harness.url: anything but a path there would
+     * name another host. */
     if (!path.n || path.p[0] != '/' || !find_service(path, prefix, &rest))
         return TARGET_OTHER;
     for (i = 0; i < ARRAY_LEN(calls); i++) {

@@ -12,45 +12,19 @@ from urllib.parse import quote, urlsplit
 import pytest
 import zstandard
 from calls import Api, body_of, error_of, raw, row
-from frames import Watch
 from gateway import Gateway, key, wait_for
-from standin.harness import Harness
+from shared import far, gw, pair_at, watch  # noqa: F401
 
 MB = 1 << 20
 
 
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory, ca):
-    """One stand-in and one gateway for the whole file: what one test does must not harm the next."""
     cert, tls_key = ca.issue('127.0.0.1')
-    with Harness() as far:
-        tls = {'address': '127.0.0.1:0', 'mode': 'upstream', 'certificate': str(cert), 'key': str(tls_key)}
-        with Gateway(tmp_path_factory.mktemp('bad') / 'gw', far.url, listen={'tls': tls},
-                     limits={'body': '32MiB', 'expand': '48MiB', 'blob': '64MiB'}, drain={'limit': '1s'}) as gw:
-            yield far, gw
-        assert far.state(lines=False)['errors'] == []
-
-
-@pytest.fixture
-def far(pair):
-    return pair[0]
-
-
-@pytest.fixture
-def gw(pair):
-    return pair[1]
-
-
-@pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
-@pytest.fixture
-def watch(far, gw):
-    return Watch(far, gw)
+    tls = {'address': '127.0.0.1:0', 'mode': 'upstream', 'certificate': str(cert), 'key': str(tls_key)}
+    with pair_at(tmp_path_factory.mktemp('bad') / 'gw', listen={'tls': tls},
+                 limits={'body': '32MiB', 'expand': '48MiB', 'blob': '64MiB'}) as both:
+        yield both
 
 
 def fresh(api=None, number=itertools.count()):

@@ -406,6 +406,20 @@ def test_blobs_outlive_the_process(far, gateway_at):
     assert far.blob(ACCOUNT, key('later')) == b'by an old ticket\n'
 
 
+@pytest.mark.parametrize('other', ['/proxied/log-service', '/x/y/log-service'])
+def test_a_ticket_is_served_by_the_prefix_in_it(far, gateway_at, other):
+    """Something between may have changed the path; what was sealed says where the log goes."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    link = api.link(key('moved'))
+    moved = link.replace('/log-service/', other + '/')
+    assert moved != link and api.send('PUT', moved, b'{"out":"moved"}\n')[0] == 200
+    gw.wait_delivered()
+    assert far.blob(ACCOUNT, key('moved')) == b'{"out":"moved"}\n'
+    targets = [call['target'] for call in far.log() if key('moved') in call['target']]
+    assert targets and all(target.startswith('/log-service/') for target in targets if 'accountID' in target)
+
+
 @pytest.mark.parametrize('where', ['main', 'store', 'check'])
 def test_stopped_in_the_middle(far, gateway_at, where):
     """Requests under way, some that wait for the store, and a trial: all are done after the next start."""
@@ -620,6 +634,24 @@ def test_settling_once_though_the_answer_is_lost(far, gateway_at):
     wait_for(lambda: gw.ledger()['settled'] == 3, 30)
     assert outs(far.blob(ACCOUNT, name)) == ['a\n', 'b\n', 'c\n', 'd <é>\n', 'e\n']
     assert requests(far, 'blob') == {'none': 1}
+
+
+def test_settling_once_though_the_life_went_on(far, gateway_at):
+    """The upload was stored, its answer lost, the gateway killed; then the stream's client goes on."""
+    gw = gateway_at(far.url, stream={'idle': '1s'})
+    name = key('resumed')
+    far.fault('execute_lost', 'blob', count=1)
+    fault = far.fault('status', 'get-blob', code=500, body='x', count=None, skip=1)
+    lose_lines(far, gw, name)
+    wait_for(lambda: requests(far, 'get-blob').get('500'), 30)
+    gw.kill()
+    gw.start()
+    assert Api(gw.log_url).lines(name, ['f\n']) == 204
+    wait_for(lambda: 'does not know the stream' in gw.log(fresh=True))
+    far.clear_faults(fault)
+    wait_for(lambda: gw.ledger()['settled'] == 4, 30)
+    assert outs(far.blob(ACCOUNT, name)) == ['a\n', 'b\n', 'c\n', 'd <é>\n', 'e\n', 'f\n']
+    assert gw.metric('stream_events_total', event='settled_before') >= 1
 
 
 @pytest.mark.parametrize('code, body', [(500, 'x'), (404, '<html>no such page</html>'), (400, '{}')])

@@ -12,13 +12,6 @@ from gateway import key, wait_for
 from standin.clients import GoCIClient, JavaDelegateClient, LegacyClient, OptimizedClient
 
 
-@pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
 def texts(n, start=0):
     return [f'line {i}\n' for i in range(start, start + n)]
 

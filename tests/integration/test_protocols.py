@@ -15,13 +15,6 @@ MB = 1 << 20
 
 
 @pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
-@pytest.fixture
 def tls_gw(far, gateway_at, ca):
     cert, tls_key = ca.issue('127.0.0.1', 'localhost')
     return gateway_at(far.url, cert=cert, key=tls_key)

@@ -12,13 +12,6 @@ from gateway import Gateway, key, wait_for
 QUICK = {'stream': {'idle': '1s', 'hold': '1s'}}
 
 
-@pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
 def opened(api, name=None, n=0):
     name = name or key()
     assert api.open(name)[0] == 204
