@@ -41,6 +41,8 @@ struct record {
     int64_t acked_ns;      /* monotonic: when its commit was reported; 0 before */
     struct body_hash hash; /* of the whole body of the call; set on its first record only */
     bool hashed;
+    bool in_tail; /* the queue's (queue.h) */
+    bool loaded;  /* it was in the spool only, and is here since its turn comes */
     /* in a request whose answer is not known: it may be upstream already */
     bool maybe_sent;
     uint16_t passed;         /* so many went ahead of it; not kept over a restart */

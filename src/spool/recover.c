@@ -215,7 +215,7 @@ int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_s
     return stop ? -1 : 0;
 }
 
-static struct spool_record_row record_row(sqlite3_stmt *q)
+struct spool_record_row recover_row(sqlite3_stmt *q)
 {
     return (struct spool_record_row){
         .id = sqlite3_column_int64(q, 0),
@@ -237,11 +237,10 @@ int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_r
     int rc, stop = 0;
 
     ASSERT(!s->started);
-    if (sql_prepare(s->db, "SELECT id,stream,number,kind,lines,at,size,blob,meta FROM record"
-                           " ORDER BY id", &q, e) < 0)
+    if (sql_prepare(s->db, "SELECT " SPOOL_RECORD_COLUMNS " FROM record ORDER BY id", &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        struct spool_record_row row = record_row(q);
+        struct spool_record_row row = recover_row(q);
 
         stop = fn(ctx, &row);
     }
@@ -258,12 +257,12 @@ int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dea
     int rc, stop = 0;
 
     ASSERT(!s->started);
-    if (sql_prepare(s->db, "SELECT id,stream,number,kind,lines,at,size,blob,meta,reason,buried_at,"
-                           "account,key FROM dead ORDER BY id", &q, e) < 0)
+    if (sql_prepare(s->db, "SELECT " SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key"
+                           " FROM dead ORDER BY id", &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
         struct spool_dead_row row = {
-            .record = record_row(q),
+            .record = recover_row(q),
             .reason = sql_view(q, 9),
             .buried_ns = sqlite3_column_int64(q, 10),
             .account = sql_view(q, 11),

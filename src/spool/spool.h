@@ -150,8 +150,13 @@ int64_t spool_blob_id(struct spool *s); /* a fresh one; any thread, never blocks
 struct spool_read {
     struct spool_read *next; /* ours */
     int64_t record;          /* a record's body, or */
-    int64_t blob;            /* (record 0) a piece of a blob */
+    int64_t blob;            /* (record 0) a piece of a blob, or */
     uint32_t seq;
+    /* (both 0) what is known of many records, given to `row` one by one in the order of the ids;
+     * left out: not there, or dead. ERR_NONE even if none is. The row is valid during the call. */
+    const int64_t *ids;
+    size_t n_ids;
+    void (*row)(struct spool_read *r, size_t i, const struct spool_record_row *row);
     struct str data;         /* filled; the caller frees */
     struct err err;          /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece */
     void (*done)(struct spool_read *r); /* reader thread */

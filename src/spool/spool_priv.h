@@ -187,7 +187,7 @@ struct spool {
 
     /* the reader's */
     sqlite3 *rdb;
-    sqlite3_stmt *r_body, *r_dead, *r_piece;
+    sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row;
     pthread_t reader;
     pthread_mutex_t r_lock;
     pthread_cond_t r_wake;
@@ -263,6 +263,10 @@ int exec_step(struct spool *s, enum spool_statement which, struct err *e) TR_MUS
 struct wstream *streams_find(struct spool *s, int64_t id);
 struct wstream *streams_add(struct spool *s, int64_t id, uint64_t next, uint64_t saved);
 void streams_free(struct spool *s);
+
+/* The columns of struct spool_record_row, and one of them from a row of a query for them. */
+#define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
+struct spool_record_row recover_row(sqlite3_stmt *q);
 
 /* --- reader.c ---------------------------------------------------------------------------- */
 

@@ -39,6 +39,7 @@ enum {
     MAY_WRITE = 1 << 8,
     MAY_CLOSE = 1 << 9,
     MAY_SNAPSHOT = 1 << 10,
+    MAY_FAIL_READ = 1 << 11,
     MAY_FAULTS = MAY_FAIL_COMMIT | MAY_REFUSE | MAY_LOSE | MAY_LIE | MAY_HALVE,
 };
 
@@ -51,6 +52,7 @@ struct scenario {
     bool refuse_blobs;
     char poison;
     uint64_t batch_lines;     /* 0: no limit that matters */
+    unsigned page, keep, ahead; /* as in world_page; page 0: nothing is paged */
     unsigned long at_least;   /* states; fewer means that the search has shrunk */
 };
 

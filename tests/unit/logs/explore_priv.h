@@ -13,6 +13,8 @@ enum event_type {
     EV_END,     /* a: stream, b: lane, c: enum ending */
     EV_LATE,    /* a: which */
     EV_BARRIER, /* a: stream */
+    EV_RELOAD,  /* a: stream, b: it fails */
+    EV_SWEEP,
     EV_CRASH,   /* a: commits that took effect, b: requests that did */
     EV_HOLD,
     EV_IDLE,

@@ -146,6 +146,8 @@ struct world {
     struct late_request late[W_LATE];
     struct op inflight[W_STREAMS][LANE_COUNT];
     bool busy[W_STREAMS][LANE_COUNT];
+    struct reload *reload[W_STREAMS];  /* records that are being read again */
+    uint64_t unproven;                 /* struct record.unproven of all that were accepted */
     struct record *barrier[W_STREAMS]; /* a close that waits for the other streams */
     struct client_call calls[W_CALLS];
     unsigned n_calls;
@@ -202,6 +204,13 @@ struct op *world_take(struct world *w, int stream, enum stream_lane lane);
 void world_end(struct world *w, int stream, enum stream_lane lane, enum ending how);
 void world_result(struct world *w, int stream, enum stream_lane lane, enum op_outcome outcome);
 void world_late(struct world *w, unsigned i); /* a late request is executed now */
+
+/* The reading is over, or failed. */
+void world_reload(struct world *w, int stream, bool ok);
+/* Everything pages: so many records together, so many stay before and behind. */
+void world_page(struct world *w, unsigned records, unsigned keep, unsigned ahead);
+/* What is due every second. */
+void world_sweep(struct world *w);
 
 bool world_barrier_ready(const struct world *w, int stream);
 void world_barrier(struct world *w, int stream);
