@@ -60,7 +60,7 @@ def test_a_backlog_does_not_live_in_memory(far, gateway_at, crash):
     api = Api(gw.log_url)
     assert [api.open(key(f's{i}'))[0] for i in range(STREAMS)] == [204] * STREAMS
     api.close()
-    far.wait(lambda h: h.counts()['requests'].get('open') == STREAMS)
+    far.wait(lambda h: h.counts()['started'].get('open') == STREAMS)
     far.stop()
     fill(gw, 0, WARM)
     before = gw.rss_kb()
