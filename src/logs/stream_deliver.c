@@ -343,6 +343,7 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
 
         lines += rec->row.lines;
         rec->state = RECORD_STUCK;
+        rec->loaded = false;
         queue_remove(&l->lines, rec);
         queue_append(&l->stuck, rec);
     }
