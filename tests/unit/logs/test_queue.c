@@ -132,6 +132,7 @@ static void test_what_is_oldest_wherever_it_is(void **state)
 
 static void test_the_tail_ends_with_the_last_page(void **state)
 {
+    struct record *last;
     struct page *p;
     int i;
 
@@ -150,7 +151,9 @@ static void test_the_tail_ends_with_the_last_page(void **state)
     assert_int_equal(q.n_tail, 0);
     assert_int_equal(q.n_front, 4);
     assert_int_equal(at(&q.front, 1)->row.id, 6);
-    queue_remove(&q, at(&q.front, 3));
+    last = at(&q.front, 3);
+    queue_remove(&q, last);
+    record_free(last);
     assert_int_equal(q.n_front, 3);
 }
 
