@@ -166,7 +166,7 @@ static void fill_records(struct spool_txn *t, struct commit *c)
         struct record *r = list_entry(it, struct record, commit_link);
 
         r->row.body = str_view(&r->frame);
-        if (r->piece.n)
+        if (r->kind == RECORD_BLOB && r->piece.n)
             spool_txn_piece(t, r->row.blob, r->pieces - 1, str_view(&r->piece));
         spool_txn_record(t, &c->stream->row, &r->row);
     }

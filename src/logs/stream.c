@@ -142,7 +142,8 @@ static void record_committed(struct stream *s, struct record *r, struct stream_n
     r->state = RECORD_WAITING;
     str_fini(&r->frame);
     str_fini(&r->meta);
-    str_fini(&r->piece);
+    if (r->kind == RECORD_BLOB)
+        str_fini(&r->piece);
     list_each (it, tmp, &r->waiters) {
         list_remove(it);
         s->env->answer(s->env, list_entry(it, struct call, link), true);

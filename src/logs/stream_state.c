@@ -203,7 +203,7 @@ void stream_recover_record(struct stream *s, struct record *r)
     if (r->hashed && stream_last(s) && r->life == stream_last(s)->id)
         recent_add(s, r->hash, NULL); /* a body is a repetition within its generation only */
     s->marks_dirty = true;
-    if (r->edge)
+    if (r->kind == RECORD_LINES && r->edge)
         edge_accepted(s, r->edge, r->edge_life, r->edge_number);
     switch (r->kind) {
     case RECORD_LINES:
