@@ -96,6 +96,13 @@ static bool page_one(const struct paging *p, uint32_t n)
     return true;
 }
 
+/* A quick answer: for most streams it is no. */
+static bool may_be_long(const struct queue *q, const struct stream_rules *rules)
+{
+    return queue_paged(q) ? q->n_tail >= rules->page_records
+                          : q->n_front >= rules->page_keep + rules->page_records;
+}
+
 static void page_queue(struct paging *p, const struct life *l)
 {
     uint32_t n;
@@ -114,7 +121,7 @@ void life_page_out(struct stream *s, struct life *l, int64_t now)
     const struct stream_rules *rules = s->env->rules;
     struct paging p = {.s = s, .n = rules->page_records, .keep = rules->page_keep};
 
-    if (!p.n)
+    if (!p.n || (!may_be_long(&l->lines, rules) && !may_be_long(&l->stuck, rules)))
         return;
     p.blob = has_any_blob(s, l);
     p.since = now == INT64_MAX ? now : now - rules->page_after_ns;
@@ -197,13 +204,13 @@ void stream_read_on(struct stream *s)
     struct life *l = stream_head(s);
     struct queue *q = NULL;
 
-    if (!l || s->load || s->load_failed || life_pages_superseded(s, l))
+    if (!l || s->load || s->load_failed)
         return;
     if (lines_wanted(s, l))
         q = &l->lines;
     else if (life_stuck_wanted(s, l))
         q = &l->stuck;
-    if (!q)
+    if (!q || life_pages_superseded(s, l))
         return;
     s->load = reload_new(s, l, q);
     s->env->load(s->env, s->load);

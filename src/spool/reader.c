@@ -94,7 +94,7 @@ static struct spool_read *serve_batch(struct spool *s, struct spool_read *r)
     sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
     for (n = 0; r && n < READ_BATCH && bytes < READ_BATCH_BYTES; n++, r = r->next) {
         serve(s, r);
-        bytes += r->data.n;
+        bytes += r->data.n + r->n_ids * READ_ROW_BYTES;
     }
     rest = r;
     sqlite3_exec(s->rdb, "COMMIT", NULL, NULL, NULL);

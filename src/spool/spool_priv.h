@@ -29,6 +29,7 @@ enum {
     GROUP_BYTES = 8 << 20,
     READ_BATCH = 32,            /* reads in one read transaction, which holds the log back */
     READ_BATCH_BYTES = 4 << 20,
+    READ_ROW_BYTES = 8 << 10,   /* a row without its body takes as long as so much of one, about */
     /* A checkpoint stops the commits behind it. A longer log is written less often (8,000 frames:
      * 1.2 bytes for each byte of logs in place of 1.6), but its copy took 70 to 90 ms, which
      * clients waited for; this one takes 4. */
