@@ -103,7 +103,7 @@ static bool busy(const struct watch *w, const struct stream *s)
     if (older_in(&s->blobs, w->before))
         return true;
     for (it = s->lives.next; it != &s->lives; it = it->next) {
-        if (older_in(&list_entry(it, struct life, link)->lines, w->before))
+        if (queue_older(&list_entry(it, struct life, link)->lines, w->before))
             return true;
     }
     return false;

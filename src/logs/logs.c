@@ -5,6 +5,7 @@
 #include "base/wire.h"
 #include "base/xmem.h"
 #include "logs/ingest.h"
+#include "logs/readback.h"
 #include "logs/ticket.h"
 #include "rt/clock.h"
 #include "rt/log.h"
@@ -294,14 +295,9 @@ static int recover_record(void *ctx, const struct spool_record_row *row)
 {
     struct recovery *rec = ctx;
     struct stream *s = find_recovered(rec, row->stream);
-    struct record *r = record_new((enum record_kind)row->kind);
+    struct record *r = record_from_row(row);
 
-    r->row.id = row->id;
-    r->row.number = row->number;
-    r->row.lines = row->lines;
-    r->row.at_ns = row->at_ns;
-    r->row.blob = row->blob;
-    if (!s || record_decode(r, row->meta) < 0) {
+    if (!s || !r) {
         log_event(LOG_ERROR, "spool", "a record is not understood; it stays in the spool",
                   LF_INT("record", row->id));
         record_free(r);

@@ -7,6 +7,7 @@
 #include "logs/deliver.h"
 #include "logs/intake.h"
 #include "logs/logs_priv.h"
+#include "logs/readback.h"
 #include "logs/store.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
@@ -176,14 +177,30 @@ static void fill_records(struct spool_txn *t, struct commit *c)
         struct record *r = list_entry(it, struct record, commit_link);
 
         r->row.body = str_view(&r->frame);
-        if (r->piece.n)
+        if (r->kind == RECORD_BLOB && r->piece.n)
             spool_txn_piece(t, r->row.blob, r->pieces - 1, str_view(&r->piece));
         spool_txn_record(t, &c->stream->row, &r->row);
     }
 }
 
+static void fill_page(struct spool_txn *t, const struct page *p, const char *dead)
+{
+    int64_t *ids = xmalloc(p->n * sizeof(*ids));
+    uint32_t i;
+
+    page_ids(p, ids);
+    for (i = 0; i < p->n; i++) {
+        if (dead)
+            spool_txn_bury(t, ids[i], dead);
+        else
+            spool_txn_delete(t, ids[i]);
+    }
+    xfree(ids);
+}
+
 static void fill_gone(struct spool_txn *t, struct commit *c)
 {
+    struct list *it, *tmp;
     size_t i;
 
     for (i = 0; i < c->n_gone; i++) {
@@ -192,6 +209,8 @@ static void fill_gone(struct spool_txn *t, struct commit *c)
         else
             spool_txn_delete(t, c->gone[i]->row.id);
     }
+    list_each (it, tmp, &c->pages)
+        fill_page(t, list_entry(it, struct page, link), c->dead);
 }
 
 static bool brings_cred(const struct commit *c)
@@ -389,6 +408,11 @@ static void env_release(struct stream_env *env, struct record *r)
     record_free(r);
 }
 
+static void env_discharge(struct stream_env *env, uint64_t unproven)
+{
+    atomic_fetch_sub(&container_of(env, struct shard, env)->logs->unproven_used, unproven);
+}
+
 /* --- what is ready ------------------------------------------------------------------------ */
 
 static void pump_run(struct ev_task *task);
@@ -513,6 +537,16 @@ void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
     shard_wake(sh);
 }
 
+void shard_loaded(struct shard *sh, struct reload *l, bool ok)
+{
+    struct stream *s = l->stream;
+
+    stream_loaded(s, l, ok, shard_now(sh));
+    if (stream_unused(s))
+        stream_remove(sh, s);
+    shard_wake(sh);
+}
+
 void shard_cred_proven(struct shard *sh, uint32_t cred)
 {
     struct spool_txn *t;
@@ -629,7 +663,9 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
         .rng = &sh->rng,
         .commit = env_commit,
         .answer = env_answer,
+        .load = readback_start,
         .release = env_release,
+        .discharge = env_discharge,
         .wake = env_wake,
         .barrier = barrier_ask,
         .note = env_note,
@@ -641,6 +677,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     list_init(&sh->stores);
     list_init(&sh->barriers);
     list_init(&sh->unsaved);
+    list_init(&sh->readbacks);
     limiter_init(&sh->harness);
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);
@@ -716,7 +753,7 @@ static void stop_due(void *ctx)
 {
     struct shard *sh = ctx;
 
-    if (sh->commits || sh->ingests)
+    if (sh->commits || sh->ingests || sh->n_readbacks)
         ev_timer_arm(sh->stop, STOP_TICK_MS);
     else
         sh->stopped(sh->loop);
@@ -750,6 +787,8 @@ static void free_unsaved(struct shard *sh)
         list_remove(it);
         for (i = 0; i < sc->c->n_gone; i++)
             record_free(sc->c->gone[i]);
+        while (!list_empty(&sc->c->pages))
+            page_free(list_first(&sc->c->pages, struct page, link));
         xfree(sc->c->gone);
         xfree(sc->c);
         xfree(sc);
@@ -764,6 +803,7 @@ void shard_free(struct shard **shp)
     if (!sh)
         return;
     free_unsaved(sh);
+    readback_free_all(sh);
     for (slot = 0; slot < sh->streams.n_slots; slot++) {
         while (sh->streams.slots[slot]) {
             struct stream *s = hmap_entry(sh->streams.slots[slot], struct stream, place.node);

@@ -43,6 +43,8 @@ struct shard {
     bool barrier_due;
     size_t deliveries;            /* under way */
     struct list unsaved;          /* struct shard_commit: to be repeated */
+    struct list readbacks;        /* of records, under way (readback.c) */
+    size_t n_readbacks;           /* ... that will come back */
     int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;
     atomic_uint state; /* enum limiter_state, for the metrics */
@@ -128,6 +130,9 @@ void shard_cred_proven(struct shard *sh, uint32_t cred);
 /* Deliveries report here. `started` is when the request began. */
 void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
                   const struct op_result *r);
+
+/* Records that were read again are here, or could not be read. */
+void shard_loaded(struct shard *sh, struct reload *l, bool ok);
 
 const char *shard_note_event(enum stream_note what);
 

@@ -207,7 +207,7 @@ static void close_end(struct stream *s, const struct direct_call *c, enum op_out
     if (outcome != OUT_OK)
         return; /* it may come again, which does no harm */
     l = direct_life(s, false, now);
-    if (l->closed_wall || !list_empty(&l->lines))
+    if (l->closed_wall || !queue_empty(&l->lines))
         return; /* the machine has work of its own there: it will close once more */
     l->closed_wall = now.wall;
     l->close_snapshot = l->snapshot_taken = c->snapshot;

@@ -235,7 +235,7 @@ int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_s
     return stop ? -1 : 0;
 }
 
-static struct spool_record_row record_row(sqlite3_stmt *q)
+struct spool_record_row recover_row(sqlite3_stmt *q)
 {
     return (struct spool_record_row){
         .id = sqlite3_column_int64(q, 0),
@@ -258,12 +258,12 @@ int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_r
 
     ASSERT(!s->started);
     if (sql_prepare(s->db,
-                    "SELECT id,stream,number,kind,lines,at,size,blob,meta FROM record"
-                    " WHERE id NOT IN gone ORDER BY id",
+                    "SELECT " SPOOL_RECORD_COLUMNS " FROM record WHERE id NOT IN gone"
+                    " ORDER BY id",
                     &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        struct spool_record_row row = record_row(q);
+        struct spool_record_row row = recover_row(q);
 
         stop = fn(ctx, &row);
     }
@@ -281,13 +281,13 @@ int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dea
 
     ASSERT(!s->started);
     if (sql_prepare(s->db,
-                    "SELECT id,stream,number,kind,lines,at,size,blob,meta,reason,buried_at,"
-                    "account,key FROM dead ORDER BY id",
+                    "SELECT " SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key"
+                    " FROM dead ORDER BY id",
                     &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
         struct spool_dead_row row = {
-            .record = record_row(q),
+            .record = recover_row(q),
             .reason = sql_view(q, 9),
             .buried_ns = sqlite3_column_int64(q, 10),
             .account = sql_view(q, 11),

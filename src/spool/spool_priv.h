@@ -30,6 +30,7 @@ enum {
     GROUP_BYTES = 8 << 20,
     READ_BATCH = 32, /* reads in one read transaction, which holds the log back */
     READ_BATCH_BYTES = 4 << 20,
+    READ_ROW_BYTES = 8 << 10, /* a row without its body takes as long as so much of one, about */
     /* A checkpoint stops the commits behind it. A longer log is written less often (8,000 frames:
      * 1.2 bytes for each byte of logs in place of 1.6), but its copy took 70 to 90 ms, which
      * clients waited for; this one takes 4. */
@@ -209,7 +210,7 @@ struct spool {
 
     /* the reader's */
     sqlite3 *rdb;
-    sqlite3_stmt *r_body, *r_dead, *r_piece;
+    sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row;
     pthread_t reader;
     pthread_mutex_t r_lock;
     pthread_cond_t r_wake;
@@ -250,8 +251,7 @@ void place_leave(struct spool *s);
 /* 1: there, looks like a database; 0: nothing there; -1: no database, `e` says why. */
 int place_look(struct spool *s, struct err *e) TR_MUST_USE;
 int place_create(struct spool *s, struct err *e) TR_MUST_USE; /* an empty file with mode 0600 */
-/* There is no database: set logs of one aside that may be left. */
-int place_clear(struct spool *s, struct err *e) TR_MUST_USE;
+int place_clear(struct spool *s, struct err *e) TR_MUST_USE;  /* logs without a database: aside */
 int place_set_aside(struct spool *s, struct str *name, struct err *e) TR_MUST_USE;
 void place_reserve(struct spool *s);      /* make the reserve file if it is not there */
 bool place_give_reserve(struct spool *s); /* free its space; false: there was none */
@@ -266,9 +266,11 @@ int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR
 
 /* Fill the writer's memory from the tables, drop orphaned pieces. 1: damaged. */
 int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
+/* The columns of struct spool_record_row, and one from a row of a query for them. */
+#define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
+struct spool_record_row recover_row(sqlite3_stmt *q);
 
 /* --- writer.c, exec.c -------------------------------------------------------------------- */
-
 void *writer_main(void *arg);
 void writer_drain(struct spool *s); /* what is queued, in the caller's thread */
 /* Save the exact numbers and ids, checkpoint. */
@@ -276,8 +278,8 @@ int writer_goodbye(struct spool *s, struct err *e) TR_MUST_USE;
 void writer_stats(struct spool *s); /* refresh used bytes and oldest record */
 
 int exec_txn(struct spool *s, struct spool_txn *t, struct err *e) TR_MUST_USE;
-int exec_group_end(struct spool *s,
-                   struct err *e) TR_MUST_USE; /* sweep, ledger, counters, numbers */
+/* Sweep, ledger, counters, numbers. */
+int exec_group_end(struct spool *s, struct err *e) TR_MUST_USE;
 /* A stream whose row has to know its newest number before records are swept. */
 void exec_leaves(struct spool *s, struct wstream *ws);
 void exec_keep(struct spool *s);        /* the group is committed */

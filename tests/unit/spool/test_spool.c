@@ -164,6 +164,67 @@ static void everything_is_there_again_after_a_reopen(void **state)
     str_fini(&body);
 }
 
+struct rows_read {
+    struct spool_read r;
+    int done, n;
+    size_t at[8];
+    uint64_t lines[8];
+    char meta[8][64];
+};
+
+static void on_row(struct spool_read *r, size_t i, const struct spool_record_row *row)
+{
+    struct rows_read *o = (void *)r;
+
+    assert_int_equal(row->id, r->ids[i]);
+    o->at[o->n] = i;
+    o->lines[o->n] = row->lines;
+    text_of(o->meta[o->n++], row->meta);
+}
+
+static void on_rows(struct spool_read *r)
+{
+    bed_add(&((struct rows_read *)(void *)r)->done, 1);
+}
+
+static void rows_are_read_by_their_ids(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[4] = {{.lines = 1, .meta = VIEW_LIT("m0")},
+                                {.lines = 2, .meta = VIEW_LIT("m1")},
+                                {.lines = 3, .meta = VIEW_LIT("m2")},
+                                {.lines = 4, .meta = VIEW_LIT("m3")}};
+    struct spool_txn *t = spool_txn_new();
+    struct rows_read o = {.done = 0};
+    int64_t ids[6];
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "a");
+    for (i = 0; i < 4; i++)
+        assert_int_equal(bed_record(b, &st, &r[i], VIEW_LIT("body")), ERR_NONE);
+    assert_int_equal(bed_delete(b, r[1].id), ERR_NONE);
+    spool_txn_bury(t, r[2].id, "dead");
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    ids[0] = r[3].id; /* in any order; deleted, dead and unknown ones are left out */
+    ids[1] = r[1].id;
+    ids[2] = r[2].id;
+    ids[3] = INT64_MAX;
+    ids[4] = r[0].id;
+    ids[5] = -1;
+    o.r = (struct spool_read){.ids = ids, .n_ids = 6, .row = on_row, .done = on_rows};
+    spool_read(b->s, &o.r);
+    bed_wait(&o.done, 1);
+    assert_int_equal(o.r.err.code, ERR_NONE);
+    assert_int_equal(o.n, 2);
+    assert_int_equal(o.at[0], 0);
+    assert_int_equal(o.lines[0], 4);
+    assert_string_equal(o.meta[0], "m3");
+    assert_int_equal(o.at[1], 4);
+    assert_string_equal(o.meta[1], "m0");
+}
+
 static void a_walk_ends_when_the_callback_says_so(void **state)
 {
     struct bed *b = *state;
@@ -514,7 +575,8 @@ static void the_ledger_adds_up_and_survives(void **state)
     assert_int_equal(ledger[LEDGER_LINES_DELIVERED], 12);
     assert_int_equal(ledger[LEDGER_BLOBS_DEAD], 0);
     assert_int_equal(bed_ask(b, "SELECT value FROM ledger_view WHERE family='lines' AND "
-                                "state='(missing)'"), 0);
+                                "state='(missing)'"),
+                     0);
 }
 
 static void wait_oldest(struct bed *b, int64_t want)
@@ -658,7 +720,7 @@ enum { ORDER_N = 3000 };
 
 struct order {
     int done;
-    int next;   /* the writer thread's */
+    int next; /* the writer thread's */
     bool wrong;
 };
 
@@ -802,7 +864,8 @@ static void an_empty_transaction_and_a_large_one(void **state)
     }
     assert_int_equal(bed_commit(b, t), ERR_NONE);
     assert_int_equal(bed_ask(b, "SELECT count(*) FROM value WHERE CAST(name AS TEXT)="
-                                "CAST(value AS TEXT)"), 5000);
+                                "CAST(value AS TEXT)"),
+                     5000);
     spool_txn_value(unused, "s", VIEW_LIT("n"), VIEW_LIT("v"));
     spool_txn_free(&unused);
     assert_null(unused);
@@ -815,6 +878,7 @@ int main(void)
         T(numbers_are_dense_and_ids_rise),
         T(a_stream_and_its_records_in_one_transaction),
         T(everything_is_there_again_after_a_reopen),
+        T(rows_are_read_by_their_ids),
         T(a_walk_ends_when_the_callback_says_so),
         T(ids_and_numbers_never_come_back),
         T(a_dropped_stream_can_be_inserted_again),
