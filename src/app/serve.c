@@ -318,8 +318,7 @@ static size_t open_connections(const struct gateway *g)
 static void drain_due(void *ctx)
 {
     struct gateway *g = ctx;
-    bool hopeless = logs_upstream_down(g->logs);
-    bool done = open_connections(g) == 0 && (hopeless || logs_waiting(g->logs) == 0);
+    bool done = open_connections(g) == 0 && logs_drained(g->logs, g->drain_until);
 
     if (done || clock_mono_ns() >= g->drain_until)
         ev_loop_stop(g->loop);

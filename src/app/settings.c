@@ -52,6 +52,11 @@ struct logs_settings *settings_from_config(const struct config *c)
         .batch_bytes = c->batch_bytes,
         .snapshot_lines = 5000,             /* HP §1.5 */
         .expiry_ns = 5 * 3600 * NS_PER_SEC, /* HP §1.5 */
+        .max_ahead = STREAM_MAX_AHEAD,
+        .page_records = 32,
+        .page_keep = 16,
+        .load_records = 256,
+        .page_after_ns = NS_PER_SEC,
     };
     s->body_max = c->limit_body;
     s->expand_max = c->limit_expand;

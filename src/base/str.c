@@ -15,7 +15,7 @@ void str_fini(struct str *s)
     *s = STR_INIT;
 }
 
-void str_reserve(struct str *s, size_t more)
+void str_grow(struct str *s, size_t more)
 {
     size_t need, cap;
 
@@ -31,20 +31,6 @@ void str_reserve(struct str *s, size_t more)
     s->p[s->n] = '\0';
 }
 
-void str_add(struct str *s, const void *p, size_t n)
-{
-    str_reserve(s, n);
-    if (n)
-        memcpy(s->p + s->n, p, n);
-    s->n += n;
-    s->p[s->n] = '\0';
-}
-
-void str_addc(struct str *s, char c)
-{
-    str_add(s, &c, 1);
-}
-
 void str_adds(struct str *s, const char *text)
 {
     str_add(s, text, strlen(text));
@@ -52,15 +38,18 @@ void str_adds(struct str *s, const char *text)
 
 void str_vaddf(struct str *s, const char *fmt, va_list ap)
 {
+    size_t room = s->cap - s->n;
     va_list again;
     int n;
 
     va_copy(again, ap);
-    n = vsnprintf(NULL, 0, fmt, again);
+    n = vsnprintf(room ? s->p + s->n : NULL, room, fmt, again);
     va_end(again);
     ASSERT(n >= 0);
-    str_reserve(s, (size_t)n);
-    vsnprintf(s->p + s->n, (size_t)n + 1, fmt, ap);
+    if ((size_t)n >= room) {
+        str_reserve(s, (size_t)n);
+        vsnprintf(s->p + s->n, (size_t)n + 1, fmt, ap);
+    }
     s->n += (size_t)n;
 }
 

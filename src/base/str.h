@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 #include "base/attrs.h"
 #include "base/view.h"
 
@@ -16,9 +17,31 @@ struct str {
 #define STR_INIT ((struct str){NULL, 0, 0})
 
 void str_fini(struct str *s); /* frees; the string is empty and usable again */
-void str_reserve(struct str *s, size_t more); /* room for `more` bytes without a move */
-void str_add(struct str *s, const void *p, size_t n);
-void str_addc(struct str *s, char c);
+void str_grow(struct str *s, size_t more); /* str_reserve's other half */
+
+/* Room for `more` bytes without a move. */
+static inline void str_reserve(struct str *s, size_t more)
+{
+    if (TR_UNLIKELY(more >= s->cap - s->n))
+        str_grow(s, more);
+}
+
+static inline void str_add(struct str *s, const void *p, size_t n)
+{
+    str_reserve(s, n);
+    if (n)
+        memcpy(s->p + s->n, p, n);
+    s->n += n;
+    s->p[s->n] = '\0';
+}
+
+static inline void str_addc(struct str *s, char c)
+{
+    str_reserve(s, 1);
+    s->p[s->n++] = c;
+    s->p[s->n] = '\0';
+}
+
 void str_adds(struct str *s, const char *text);
 void str_addf(struct str *s, const char *fmt, ...) TR_PRINTF(2, 3);
 void str_vaddf(struct str *s, const char *fmt, va_list ap) TR_PRINTF(2, 0);

@@ -1,28 +1,22 @@
 #include "base/wire.h"
 
-static void put_le(struct str *out, uint64_t v, size_t n)
-{
-    char bytes[8];
-    size_t i;
-
-    for (i = 0; i < n; i++)
-        bytes[i] = (char)(v >> (8 * i));
-    str_add(out, bytes, n);
-}
+#include <endian.h>
 
 void wire_put_u8(struct str *out, uint8_t v)
 {
-    put_le(out, v, 1);
+    str_addc(out, (char)v);
 }
 
 void wire_put_u32(struct str *out, uint32_t v)
 {
-    put_le(out, v, 4);
+    v = htole32(v);
+    str_add(out, &v, sizeof(v));
 }
 
 void wire_put_u64(struct str *out, uint64_t v)
 {
-    put_le(out, v, 8);
+    v = htole64(v);
+    str_add(out, &v, sizeof(v));
 }
 
 void wire_put_view(struct str *out, struct view v)

@@ -1,6 +1,5 @@
 #include "codec/h1.h"
 
-#include <stdio.h>
 #include "base/bug.h"
 
 const struct view h1_last_chunk = VIEW_LIT("0\r\n\r\n");
@@ -79,11 +78,13 @@ void h1_write_request(struct str *out, struct view method, struct view target)
 
 void h1_write_status(struct str *out, int status)
 {
-    char line[16];
+    char line[] = "HTTP/1.1 000 ";
 
     ASSERT(status >= 100 && status <= 999);
-    snprintf(line, sizeof(line), "HTTP/1.1 %03d ", status);
-    str_add(out, line, 13);
+    line[9] = (char)('0' + status / 100);
+    line[10] = (char)('0' + status / 10 % 10);
+    line[11] = (char)('0' + status % 10);
+    str_add(out, line, sizeof(line) - 1);
     str_adds(out, h1_reason(status));
     str_addv(out, VIEW_LIT("\r\n"));
 }

@@ -38,7 +38,7 @@ static inline bool is_space(char c)
 
 static inline const char *skip_space(const struct scan *s, const char *p)
 {
-    while (p < s->end && is_space(*p))
+    while (p < s->end && (unsigned char)*p <= ' ' && is_space(*p))
         p++;
     return p;
 }
@@ -47,6 +47,29 @@ static inline bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
 }
+
+#if defined(__SSE2__)
+/* How many digits the 16 bytes at `p` begin with. */
+static inline unsigned digits_at(const char *p)
+{
+    __m128i x = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)(const void *)p), _mm_set1_epi8('0'));
+    int digit = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(9)), x));
+
+    return (unsigned)__builtin_ctz(~(unsigned)digit);
+}
+
+/* The value of the `n` digits at `p`, 1 to 8; 8 bytes can be read. */
+static inline uint64_t digits_value(const char *p, unsigned n)
+{
+    uint64_t x;
+
+    memcpy(&x, p, sizeof(x));
+    x = (x - 0x3030303030303030ULL) << (64 - 8 * n);
+    x = (x * 10 + (x >> 8)) & 0x00ff00ff00ff00ffULL;
+    x = (x * 100 + (x >> 16)) & 0x0000ffff0000ffffULL;
+    return (x * 10000 + (x >> 32)) & 0xffffffffULL;
+}
+#endif
 
 /* ---- strings ---- */
 
@@ -344,20 +367,26 @@ static bool time_ok(const char *p, const char *end)
     return zone_ok(p + 6, end);
 }
 
+enum { SAME_MINUTE = 40 };
+
 /*
  * "2026-08-21T09:56:10.123456789Z" in the minute of the line before, the quotes left out. The
- * caller sees to it that 32 bytes can be read. Returns the place of the quote or NULL.
+ * caller sees to it that SAME_MINUTE bytes can be read. Returns the place of the quote or NULL.
  */
 static inline const char *same_minute(const struct scan *s, const char *p)
 {
-    int i = 0;
+    unsigned i = 0;
 
     if (memcmp(p, s->minute, 16) != 0 || p[16] != ':' || two(p + 17) > 59)
         return NULL;
     p += 19;
     if (*p == '.') {
-        while (i < 9 && is_digit(p[i + 1]))
+#if defined(__SSE2__)
+        i = digits_at(p + 1);
+#else
+        while (i < 16 && is_digit(p[i + 1]))
             i++;
+#endif
         if (i == 0)
             return NULL;
         p += i + 1;
@@ -372,7 +401,7 @@ static const char *scan_time(struct scan *s, const char *p)
     if (p >= s->end || *p != '"')
         return p < s->end && *p == 'n' ? scan_null(s, p) : fail(s, p, "`time` is not a string");
     p++;
-    if (TR_LIKELY(s->end - p >= 32)) {
+    if (TR_LIKELY(s->end - p >= SAME_MINUTE)) {
         end = same_minute(s, p);
         if (TR_LIKELY(end != NULL))
             return end + 1;
@@ -428,6 +457,24 @@ static const char *scan_pos(struct scan *s, const char *p)
     s->has_pos = true;
     s->pos = minus ? (int64_t)(0 - v) : (int64_t)v;
     return p;
+}
+
+/* At most eight digits, as they usually are, or the long way. */
+static inline const char *scan_short_pos(struct scan *s, const char *p)
+{
+#if defined(__SSE2__)
+    unsigned n;
+
+    if (TR_UNLIKELY(s->end - p < 16))
+        return scan_pos(s, p);
+    n = digits_at(p);
+    if (n - 1 < 8 && (*p != '0' || n == 1) && p[n] != '.' && (p[n] | 0x20) != 'e') {
+        s->has_pos = true;
+        s->pos = (int64_t)digits_value(p, n);
+        return p + n;
+    }
+#endif
+    return scan_pos(s, p);
 }
 
 static const char *scan_args(struct scan *s, const char *p)
@@ -515,19 +562,23 @@ static enum field fold_name(const char *p, const char *end)
 /* `p` begins with the usual spelling of a field's name and its colon: the place behind, or NULL. */
 static inline const char *usual_key(const char *p, enum field *field)
 {
-#define IS(text) (memcmp(p, text, sizeof(text) - 1) == 0)
-    if (IS("\"level\":"))
-        return *field = F_LEVEL, p + 8;
-    if (IS("\"pos\":"))
-        return *field = F_POS, p + 6;
-    if (IS("\"out\":"))
-        return *field = F_OUT, p + 6;
-    if (IS("\"time\":"))
-        return *field = F_TIME, p + 7;
-    if (IS("\"args\":"))
-        return *field = F_ARGS, p + 7;
+#define IS(text, which)                                                                            \
+    (memcmp(p, text, sizeof(text) - 1) == 0 ? (*field = (which), p + sizeof(text) - 1) : NULL)
+    switch (p[1]) {
+    case 'l':
+        return IS("\"level\":", F_LEVEL);
+    case 'p':
+        return IS("\"pos\":", F_POS);
+    case 'o':
+        return IS("\"out\":", F_OUT);
+    case 't':
+        return IS("\"time\":", F_TIME);
+    case 'a':
+        return IS("\"args\":", F_ARGS);
+    default:
+        return NULL;
+    }
 #undef IS
-    return NULL;
 }
 
 /* A key and its colon. */
@@ -554,7 +605,7 @@ static inline const char *scan_field(struct scan *s, enum field field, const cha
     case F_OUT:
         return scan_text(s, p);
     case F_POS:
-        return scan_pos(s, p);
+        return scan_short_pos(s, p);
     case F_TIME:
         return scan_time(s, p);
     case F_ARGS:

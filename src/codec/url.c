@@ -65,6 +65,10 @@ int url_decode(struct view in, bool plus, struct str *out)
     size_t i = 0, n, before = out->n;
     char *to;
 
+    if (!in.n || (!memchr(in.p, '%', in.n) && !(plus && memchr(in.p, '+', in.n)))) {
+        str_addv(out, in);
+        return 0;
+    }
     str_reserve(out, in.n);
     to = out->p + out->n;
     n = 0;

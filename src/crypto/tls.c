@@ -28,6 +28,7 @@ struct tls_session {
     char *subject;     /* made by tls_peer_subject */
     char *name;        /* made by tls_peer_name */
     X509 *refused;     /* the peer's certificate, or one above it, that was not accepted */
+    bool offered;      /* a client session tries to resume an earlier one */
     bool dry;          /* the last read found no whole record: wait for the descriptor */
     bool notified;     /* close_notify has left */
     bool broken;       /* after a failure OpenSSL allows no more calls but SSL_free */
@@ -113,7 +114,7 @@ static void offer_session(struct tls_session *s)
 
     if (!session)
         return;
-    (void)SSL_set_session(s->ssl, session); /* if it cannot be used, the handshake is a full one */
+    s->offered = SSL_set_session(s->ssl, session) == 1; /* else the handshake is a full one */
     SSL_SESSION_free(session);
 }
 
@@ -443,6 +444,11 @@ struct view tls_server_name(const struct tls_session *s)
     const char *name = SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name);
 
     return name ? view_str(name) : VIEW_NONE;
+}
+
+bool tls_offered(const struct tls_session *s)
+{
+    return s->offered;
 }
 
 bool tls_resumed(const struct tls_session *s)

@@ -89,6 +89,8 @@ struct view tls_peer_subject(struct tls_session *s);      /* peer certificate's 
 /* Who the peer's verified certificate is for: its first DNS name, else its common name, else empty.
  */
 struct view tls_peer_name(struct tls_session *s);
-bool tls_resumed(const struct tls_session *s);            /* the handshake was an abbreviated one */
+/* The handshake began, or would have been, an abbreviated one: if it failed, a full one may not. */
+bool tls_offered(const struct tls_session *s);
+bool tls_resumed(const struct tls_session *s); /* the handshake was an abbreviated one */
 
 #endif

@@ -88,7 +88,8 @@ static bool older_in(const struct list *head, int64_t before)
     for (it = head->next; it != head; it = it->next) {
         const struct record *r = list_entry(it, struct record, link);
 
-        /* One whose commit is under way came later: this shard would have heard of it before the close's owner did. */
+        /* One whose commit is under way came later: this shard would have heard of it before the
+         * close's owner did. */
         if (r->state != RECORD_COMMITTING && r->row.id < before)
             return true;
     }
@@ -102,7 +103,7 @@ static bool busy(const struct watch *w, const struct stream *s)
     if (older_in(&s->blobs, w->before))
         return true;
     for (it = s->lives.next; it != &s->lives; it = it->next) {
-        if (older_in(&list_entry(it, struct life, link)->lines, w->before))
+        if (queue_older(&list_entry(it, struct life, link)->lines, w->before))
             return true;
     }
     return false;

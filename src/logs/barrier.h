@@ -10,7 +10,8 @@
 /* stream_env.barrier. */
 void barrier_ask(struct stream_env *env, struct stream *s, struct record *close);
 
-/* Something moved in this shard: is one of the barriers that watch it satisfied? Looked at once, at the end of the turn. */
+/* Something moved in this shard: is one of the barriers that watch it satisfied? Looked at once, at
+ * the end of the turn. */
 void barrier_check(struct shard *sh);
 void barrier_forget(struct shard *sh, const struct stream *s); /* it is about to be freed */
 

@@ -73,8 +73,8 @@ static bool whole(const struct body_rules *rules, const struct lines_info *info)
     return rules->n_parts <= 1 && info->count <= rules->lines && info->inner.n <= rules->bytes;
 }
 
-int body_to_records(struct view body, const struct body_rules *rules, struct list *records, uint64_t *lines,
-                    struct err *e)
+int body_to_records(struct view body, const struct body_rules *rules, struct list *records,
+                    uint64_t *lines, struct err *e)
 {
     struct cutter c = {.rules = rules, .records = records};
     struct lines_info info;
@@ -115,7 +115,9 @@ static bool take_number(struct view *in, int base, uint64_t *out)
 
     for (i = 0; i < in->n; i++) {
         char c = in->p[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : base == 16 && c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        int digit = c >= '0' && c <= '9'                 ? c - '0'
+                    : base == 16 && c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                                         : -1;
 
         if (digit < 0)
             break;
@@ -136,19 +138,20 @@ static bool take_char(struct view *in, char c)
     return true;
 }
 
-int body_parse_delivery(struct view field, uint64_t *edge, uint64_t *life, struct call_part **parts, size_t *n)
+int body_parse_delivery(struct view field, uint64_t *edge, uint64_t *life, struct call_part **parts,
+                        size_t *n)
 {
     struct call_part *out = NULL;
     size_t count = 0;
 
-    if (!take_number(&field, 16, edge) || !take_char(&field, '-') || !take_number(&field, 16, life) ||
-        !take_char(&field, ' ') || *edge == 0)
+    if (!take_number(&field, 16, edge) || !take_char(&field, '-') ||
+        !take_number(&field, 16, life) || !take_char(&field, ' ') || *edge == 0)
         return -1;
     do {
         struct call_part p;
 
-        if (count == BODY_MAX_PARTS || !take_number(&field, 10, &p.number) || !take_char(&field, ':') ||
-            !take_number(&field, 10, &p.lines) || p.lines == 0) {
+        if (count == BODY_MAX_PARTS || !take_number(&field, 10, &p.number) ||
+            !take_char(&field, ':') || !take_number(&field, 10, &p.lines) || p.lines == 0) {
             xfree(out);
             return -1;
         }

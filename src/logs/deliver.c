@@ -212,8 +212,8 @@ void delivery_end(struct delivery *d, const struct op_result *r)
     enum stream_lane lane = d->op.lane;
 
     if (r->outcome == OUT_OK)
-        metric_observe(metric_series(sh->logs->metrics.delivery, call_names[d->op.kind]),
-                       (double)(ev_now_ns(sh->loop) - d->started) / NS_PER_SEC);
+        metric_seconds(sh->logs->metrics.delivery, call_names[d->op.kind],
+                       ev_now_ns(sh->loop) - d->started);
     if (r->outcome != OUT_OK)
         forget_texts(d);
     if (d->url.p)

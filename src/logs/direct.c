@@ -1,45 +1,160 @@
 #include "logs/direct.h"
 
+#include "base/bug.h"
+#include "base/xmem.h"
+#include "logs/deliver.h"
 #include "logs/logs_priv.h"
 #include "rt/metric.h"
+
+/*
+ * Goes to the stream's owner to ask, comes back to send, and goes there again with the outcome. The
+ * outcome is on its way before the client has its answer, so that whatever the client does next
+ * finds the stream as it is then.
+ */
+struct direct {
+    struct ev_task task;
+    struct ingest *in; /* NULL once it is gone; the thread of `from` only */
+    struct shard *from, *owner;
+    struct str account, key;
+    struct direct_call call;
+    enum direct_way way;
+    enum op_outcome outcome;
+};
+
+static void direct_free(struct direct *d)
+{
+    str_fini(&d->account);
+    str_fini(&d->key);
+    xfree(d);
+}
+
+/* --- the owner's thread --------------------------------------------------------------------- */
+
+static void direct_asked(struct ev_task *task);
+
+static void direct_ask(struct ev_task *task)
+{
+    struct direct *d = container_of(task, struct direct, task);
+    struct stream *s = shard_find(d->owner, str_view(&d->account), str_view(&d->key));
+    int64_t ledger[LEDGER_N] = {0};
+
+    if (s) {
+        d->way = stream_direct_begin(s, &d->call, shard_now(d->owner), ledger);
+        shard_owe(d->owner, ledger);
+    }
+    d->task.run = direct_asked;
+    ev_post(d->from->loop, &d->task);
+}
+
+static void direct_over(struct ev_task *task)
+{
+    struct direct *d = container_of(task, struct direct, task);
+    struct stream *s = shard_find(d->owner, str_view(&d->account), str_view(&d->key));
+    int64_t ledger[LEDGER_N] = {0};
+
+    ASSERT(s); /* it is not forgotten while a call is under way */
+    stream_direct_end(s, &d->call, d->outcome, shard_now(d->owner), ledger);
+    shard_owe(d->owner, ledger);
+    shard_wake(d->owner);
+    direct_free(d);
+}
+
+/* --- the client's thread -------------------------------------------------------------------- */
+
+static void report(struct direct *d, enum op_outcome outcome)
+{
+    if (d->in)
+        d->in->direct = NULL;
+    d->in = NULL;
+    d->outcome = outcome;
+    d->task.run = direct_over;
+    ev_post(d->owner->loop, &d->task);
+}
+
+/* What the answer says of the call's effect (HP §1.2, §1.5). */
+static enum op_outcome outcome_of(const struct ingest *in, const struct fetch_result *r)
+{
+    enum op_outcome out = delivery_outcome(r).outcome;
+
+    if (in->kind == TARGET_LINES && out == OUT_OK && r->status != 204)
+        return OUT_ABSENT; /* only 204 is success */
+    if (in->kind == TARGET_OPEN && out == OUT_PARTIAL && r->status == 500)
+        return OUT_BUSY; /* the service's own word that it did not open it */
+    return out;
+}
 
 static void direct_done(void *ctx, const struct fetch_result *r)
 {
     struct ingest *in = ctx;
+    enum op_outcome outcome = outcome_of(in, r);
 
     in->fetch = NULL;
+    report(in->direct, outcome);
     if (r->outcome != FETCH_ANSWERED) {
         ingest_reply(in, 503, "the gateway's spool cannot take this now, nor can the log service");
-        return;
-    }
-    if (in->kind == TARGET_LINES && r->status < 300 && r->status != 204) {
+    } else if (outcome == OUT_ABSENT) {
         /* Not stored, though its client would take it for success (HP §1.5). */
         ingest_reply(in, 503, "the gateway's spool cannot take this now, nor has the log service");
-        return;
+    } else {
+        metric_add(in->sh->logs->metrics.direct, 1);
+        ingest_reply_json(in, r->status, r->body);
+        in->failed = r->status >= 300;
     }
-    metric_add(in->sh->logs->metrics.direct, 1);
-    ingest_reply_json(in, r->status, r->body);
-    in->failed = r->status >= 300;
 }
 
-/* Method and path upstream of what can go directly; false for the rest. An upload by ticket would
- * need a signed link first, and its client tries again. */
-static bool direct_path(const struct ingest *in, const char **method, const char **path)
+struct way {
+    const char *method, *path;
+    enum call_kind kind;
+};
+
+/* Method and path upstream of what can go directly, or NULL. An upload by ticket would need a
+ * signed link first, and its client tries again; a large one is no longer in memory. */
+static const struct way *way_of(const struct ingest *in)
 {
-    static const struct {
-        const char *method, *path;
-    } ways[] = {
-        [TARGET_OPEN] = {"POST", "/stream?"},
-        [TARGET_LINES] = {"PUT", "/stream?"},
-        [TARGET_CLOSE] = {"DELETE", "/stream?"},
-        [TARGET_BLOB] = {"POST", "/blob?"},
+    static const struct way ways[] = {
+        [TARGET_OPEN] = {"POST", "/stream?", CALL_OPEN},
+        [TARGET_LINES] = {"PUT", "/stream?", CALL_LINES},
+        [TARGET_CLOSE] = {"DELETE", "/stream?", CALL_CLOSE},
+        [TARGET_BLOB] = {"POST", "/blob?", CALL_BLOB},
     };
 
-    if ((size_t)in->kind >= ARRAY_LEN(ways) || !ways[in->kind].method)
-        return false;
-    *method = ways[in->kind].method;
-    *path = ways[in->kind].path;
-    return in->kind != TARGET_BLOB || in->body.n > 0;
+    if ((size_t)in->kind >= ARRAY_LEN(ways) || !ways[in->kind].method ||
+        (in->kind == TARGET_BLOB && !in->body.n))
+        return NULL;
+    return &ways[in->kind];
+}
+
+static void send_it(struct ingest *in)
+{
+    const struct way *way = way_of(in);
+    const struct str *query =
+        in->kind == TARGET_CLOSE ? &in->target.close_query : &in->target.query;
+    struct fetch_opts o = {.method = way->method, .body = str_view(&in->body), .done = direct_done};
+
+    ingest_fetch(in, &o, way->path, str_view(query));
+}
+
+/* The owner has said whether it may go. */
+static void direct_asked(struct ev_task *task)
+{
+    struct direct *d = container_of(task, struct direct, task);
+    struct ingest *in = d->in;
+
+    if (d->way == DIRECT_SEND) {
+        if (in)
+            send_it(in);
+        else
+            report(d, OUT_NOT_SENT);
+        return;
+    }
+    if (in) {
+        in->direct = NULL;
+        if (d->way == DIRECT_DONE)
+            ingest_taken(in);
+        else
+            ingest_reply(in, 503, INGEST_CANNOT);
+    }
+    direct_free(d);
 }
 
 /* A hub refuses an edge's delivery also while an earlier one of the same lines is being committed:
@@ -51,37 +166,42 @@ static bool from_edge(const struct ingest *in)
     return http_field(req->fields, req->n_fields, "tailrace-delivery").n > 0;
 }
 
-bool direct_start(struct ingest *in)
+bool direct_start(struct ingest *in, const struct submission *sub)
 {
-    const struct logs_settings *settings = in->sh->settings;
-    const char *method, *path, *fields[2] = {NULL, NULL};
-    struct str param = STR_INIT;
-    struct fetch_opts o = {
-        .peer = &settings->harness,
-        .fields = fields,
-        .body = str_view(&in->body),
-        .timeout_ms = INGEST_UPSTREAM_MS,
-        .done = direct_done,
-        .ctx = in,
-    };
+    const struct way *way = way_of(in);
+    struct direct *d;
 
-    if (!in->ex || from_edge(in) || !in->quiet || limiter_state(&in->sh->harness) == LIMITER_DOWN ||
-        !direct_path(in, &method, &path))
+    if (!in->ex || !way || from_edge(in) || limiter_state(&in->sh->harness) == LIMITER_DOWN)
         return false;
-    str_clear(&in->url);
-    str_clear(&in->field);
-    str_adds(&in->url, settings->base);
-    str_addv(&in->url, in->prefix);
-    str_adds(&in->url, path);
-    str_addv(&in->url,
-             str_view(in->kind == TARGET_CLOSE ? &in->target.close_query : &in->target.query));
-    cred_apply(in->sh->logs->creds, in->cred, &in->field, &param);
-    str_addv(&in->url, str_view(&param));
-    str_fini(&param);
-    if (in->field.n)
-        fields[0] = str_c(&in->field);
-    o.method = method;
-    o.url = str_c(&in->url);
-    in->fetch = fetch_start(in->sh->pool, &o);
+    d = in->direct = XNEW(struct direct);
+    d->in = in;
+    d->from = sub->from;
+    d->owner = sub->owner;
+    str_addv(&d->account, str_view(&sub->account));
+    str_addv(&d->key, str_view(&sub->key));
+    d->call = (struct direct_call){
+        .kind = way->kind,
+        .hash = sub->call.hash,
+        .lines = sub->call.lines,
+        .start_ns = sub->call.start_ns,
+        .empty = sub->call.empty,
+        .begins_line = sub->call.begins_line,
+        .covers = in->target.covers,
+        .snapshot = in->target.snapshot,
+    };
+    d->task.run = direct_ask;
+    ev_post(d->owner->loop, &d->task);
     return true;
+}
+
+void direct_cancel(struct ingest *in)
+{
+    struct direct *d = in->direct;
+
+    in->direct = NULL;
+    d->in = NULL;
+    if (in->fetch) {
+        fetch_cancel(&in->fetch);
+        report(d, OUT_UNKNOWN);
+    }
 }

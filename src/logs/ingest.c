@@ -50,7 +50,7 @@ static void count(struct ingest *in, int status)
 
     metric_code(m->requests, call_names[in->kind], status);
     if (status < 300)
-        metric_observe(metric_series(m->ack, call_names[in->kind]), (double)took / NS_PER_SEC);
+        metric_seconds(m->ack, call_names[in->kind], took);
 }
 
 void ingest_reply_json(struct ingest *in, int status, struct view body)
@@ -87,6 +87,8 @@ static void check_over(struct ingest *in)
 
 void ingest_cancel(struct ingest *in)
 {
+    if (in->direct)
+        direct_cancel(in);
     if (in->fetch)
         fetch_cancel(&in->fetch);
     check_over(in);
@@ -101,6 +103,7 @@ void ingest_release(struct ingest *in)
     zdecoder_free(&in->decoder);
     target_fini(&in->target);
     str_fini(&in->body);
+    str_fini(&in->sealed);
     str_fini(&in->url);
     if (in->field.p)
         explicit_bzero(in->field.p, in->field.n);
@@ -139,6 +142,41 @@ static void recall_credential(struct ingest *in)
         in->cred = id;
 }
 
+bool ingest_unproven_room(const struct ingest *in, bool unproven)
+{
+    struct spool_stats st;
+
+    if (!unproven)
+        return true;
+    spool_stats(in->sh->logs->spool, &st);
+    return atomic_load(&in->sh->logs->unproven_used) < st.limit_bytes / 4;
+}
+
+void ingest_fetch(struct ingest *in, struct fetch_opts *o, const char *path, struct view query)
+{
+    const struct logs_settings *settings = in->sh->settings;
+    const char *fields[2] = {NULL, NULL};
+    struct str param = STR_INIT;
+
+    str_clear(&in->url);
+    str_clear(&in->field);
+    str_adds(&in->url, settings->base);
+    str_addv(&in->url, in->prefix);
+    str_adds(&in->url, path);
+    str_addv(&in->url, query);
+    cred_apply(in->sh->logs->creds, in->cred, &in->field, &param);
+    str_addv(&in->url, str_view(&param));
+    str_fini(&param);
+    if (in->field.n)
+        fields[0] = str_c(&in->field);
+    o->url = str_c(&in->url);
+    o->fields = fields;
+    o->peer = &settings->harness;
+    o->timeout_ms = INGEST_UPSTREAM_MS;
+    o->ctx = in;
+    in->fetch = fetch_start(in->sh->pool, o);
+}
+
 struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
 {
     struct submission *sub = submission_new(in->sh, kind);
@@ -155,23 +193,22 @@ struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
     return sub;
 }
 
-static int status_of(const struct ingest *in)
+void ingest_taken(struct ingest *in)
 {
-    return in->kind == TARGET_TICKET ? 200 : 204;
+    ingest_reply(in, in->kind == TARGET_TICKET ? 200 : 204, NULL);
 }
 
 static void answered(void *ctx, bool ok)
 {
     struct ingest *in = ctx;
 
-    in->quiet = in->sub->quiet;
-    in->sub = NULL;
     if (!ok)
         ingest_blob_lost(in);
     if (ok)
-        ingest_reply(in, status_of(in), NULL);
-    else if (!direct_start(in))
-        ingest_reply(in, 503, "the gateway's spool cannot take this now");
+        ingest_taken(in);
+    else if (!direct_start(in, in->sub))
+        ingest_reply(in, 503, INGEST_CANNOT);
+    in->sub = NULL;
     ingest_release(in);
 }
 
@@ -241,29 +278,9 @@ static void check_answered(void *ctx, const struct fetch_result *r)
 /* Ask the log service whether it takes the credential, by a call that changes nothing (HP §7a). */
 static void check_credential(struct ingest *in)
 {
-    const struct logs_settings *settings = in->sh->settings;
-    struct str param = STR_INIT;
-    const char *fields[2] = {NULL, NULL};
-    struct fetch_opts o = {
-        .method = "GET",
-        .peer = &settings->harness,
-        .fields = fields,
-        .timeout_ms = INGEST_UPSTREAM_MS,
-        .done = check_answered,
-        .ctx = in,
-    };
+    struct fetch_opts o = {.method = "GET", .done = check_answered};
 
-    str_adds(&in->url, settings->base);
-    str_addv(&in->url, in->prefix);
-    str_adds(&in->url, "/blob/exists?");
-    str_addv(&in->url, str_view(&in->target.query));
-    cred_apply(in->sh->logs->creds, in->cred, &in->field, &param);
-    str_addv(&in->url, str_view(&param));
-    str_fini(&param);
-    if (in->field.n)
-        fields[0] = str_c(&in->field);
-    o.url = str_c(&in->url);
-    in->fetch = fetch_start(in->sh->pool, &o);
+    ingest_fetch(in, &o, "/blob/exists?", str_view(&in->target.query));
     in->checking = true;
     in->sh->checks++;
 }
@@ -340,6 +357,12 @@ static bool known_credential(struct ingest *in)
     return in->cred != 0;
 }
 
+/*
+ * All that the upload needs is taken from what is sealed, also the path's prefix. A ticket that
+ * comes under another one is served all the same: something between us and the client may have put
+ * its own path in front or taken one away, and a refusal would be taken for success (HP §2.6) and
+ * lose the log. Whoever holds the ticket cannot choose where its credential goes.
+ */
 static void begin_ticket(struct ingest *in, const struct http_request *req, struct view text)
 {
     struct str plain = STR_INIT;
@@ -354,6 +377,8 @@ static void begin_ticket(struct ingest *in, const struct http_request *req, stru
         str_addv(&in->target.query, t.query);
         str_addv(&in->target.secret, t.secret);
         in->target.cred_kind = t.kind;
+        str_addv(&in->sealed, t.prefix);
+        in->prefix = str_view(&in->sealed);
         if (known_credential(in))
             ingest_blob_begin(in, req, true);
         else

@@ -23,7 +23,8 @@ struct blob_in {
     char head[4];     /* its first bytes */
     struct str piece; /* decoded, not yet in the spool */
     uint32_t pieces;
-    unsigned writing; /* pieces under way to the spool */
+    unsigned writing;  /* pieces under way to the spool */
+    uint64_t unproven; /* bytes of pieces that count as of a credential upstream has never taken */
     struct str late; /* came while too much was on its way to the spool; a window's worth at most */
     bool more;       /* the decoder has more to give: a few bytes may expand to gigabytes */
     bool given;      /* to the stream, with the call that makes the pieces count */
@@ -71,6 +72,7 @@ void ingest_blob_free(struct ingest *in)
         return;
     if (!b->given || b->lost)
         blob_drop(in);
+    atomic_fetch_sub(&in->sh->logs->unproven_used, b->unproven);
     in->blob = NULL;
     b->over = true;
     b->in = NULL;
@@ -124,6 +126,21 @@ static void piece_done(void *ctx, const struct err *err)
     ev_post(w->loop, &w->task);
 }
 
+/* Bytes that go into the spool count toward the share of the credentials that upstream has never
+ * taken, if this is one: until the upload is given up, or its record leaves the spool. */
+static void count_unproven(struct ingest *in, size_t bytes)
+{
+    if (cred_known_good(in->sh->logs->creds, in->cred))
+        return;
+    in->blob->unproven += bytes;
+    atomic_fetch_add(&in->sh->logs->unproven_used, bytes);
+}
+
+static bool has_room(const struct ingest *in)
+{
+    return ingest_unproven_room(in, !cred_known_good(in->sh->logs->creds, in->cred));
+}
+
 static void write_piece(struct ingest *in)
 {
     struct blob_in *b = in->blob;
@@ -133,6 +150,7 @@ static void write_piece(struct ingest *in)
     w->blob = b;
     w->loop = in->sh->loop;
     zframe_pack(str_view(&b->piece), &w->frame);
+    count_unproven(in, w->frame.n);
     if (intake_is_short(in))
         str_fini(&b->piece);
     else
@@ -165,8 +183,11 @@ static int take_bytes(struct ingest *in, struct view bytes, struct err *e)
         return -1;
     b->more = more > 0;
     note_bytes(b, view_of(b->piece.p + before, b->piece.n - before));
-    if (b->piece.n >= BLOB_PIECE || (b->piece.n >= BLOB_SHORT_PIECE && intake_is_short(in)))
+    if (b->piece.n >= BLOB_PIECE || (b->piece.n >= BLOB_SHORT_PIECE && intake_is_short(in))) {
+        if (!has_room(in))
+            return err_set(e, ERR_FULL, INGEST_FULL);
         write_piece(in);
+    }
     intake_charge(in, b->piece.cap);
     return 0;
 }
@@ -197,7 +218,10 @@ static void fail(struct ingest *in, const struct err *e)
     struct blob_in *b = in->blob;
     bool limit = e->code == ERR_LIMIT;
 
-    ingest_reply(in, limit ? 413 : 400,
+    ingest_reply(in,
+                 limit                 ? 413
+                 : e->code == ERR_FULL ? 503
+                                       : 400,
                  limit ? "the body is larger than this gateway takes" : e->text);
     b->more = false;
     str_fini(&b->late);
@@ -276,6 +300,7 @@ static void blob_complete(struct ingest *in)
     b->given = true;
     if (b->piece.n) {
         zframe_pack(str_view(&b->piece), &r->piece);
+        count_unproven(in, r->piece.n);
         if (!b->pieces) {
             in->body = b->piece; /* all of it, until it is durable */
             b->piece = STR_INIT;
@@ -285,6 +310,8 @@ static void blob_complete(struct ingest *in)
     }
     r->row.at_ns = clock_wall_ns();
     r->row.blob = b->id;
+    r->unproven = b->unproven;
+    b->unproven = 0;
     r->blob_size = b->size;
     r->pieces = b->pieces;
     r->by_link = b->by_link;
@@ -340,6 +367,9 @@ void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool b
         BUG("out of memory");
     XXH3_128bits_reset(b->hash);
     in->blob = b;
-    ingest_decoding(in, req, in->sh->settings->blob_max, in->sh->settings->blob_max);
+    if (!has_room(in)) /* before a byte of it is taken: its client may send all of it again */
+        ingest_reply(in, 503, INGEST_FULL);
+    else
+        ingest_decoding(in, req, in->sh->settings->blob_max, in->sh->settings->blob_max);
     http_bind(in->ex, &ingest_blob_handler, in);
 }

@@ -42,18 +42,6 @@ static void count_refused(struct ingest *in, uint64_t lines)
     spool_submit(in->sh->logs->spool, t, NULL, NULL);
 }
 
-/* Credentials that upstream has never taken share a quarter of the spool: whoever invents them
- * cannot fill it. */
-static bool unproven_has_room(struct ingest *in, bool unproven)
-{
-    struct spool_stats st;
-
-    if (!unproven)
-        return true;
-    spool_stats(in->sh->logs->spool, &st);
-    return atomic_load(&in->sh->logs->unproven_used) < st.limit_bytes / 4;
-}
-
 static void charge(struct logs *logs, struct submission *sub, bool unproven)
 {
     struct list *it, *tmp;
@@ -64,7 +52,7 @@ static void charge(struct logs *logs, struct submission *sub, bool unproven)
         atomic_fetch_add(&logs->memory_used, r->text.cap);
         if (!unproven)
             continue;
-        r->unproven = (uint32_t)r->frame.n;
+        r->unproven = r->frame.n;
         atomic_fetch_add(&logs->unproven_used, r->unproven);
     }
 }
@@ -81,10 +69,10 @@ static void finish(struct ingest *in, struct lines_job *j)
         ingest_reply(in, j->err.code == ERR_UNAVAIL ? 503 : 400, j->err.text);
     } else if (!in->ex) {
         submission_free(sub); /* the client has left and was promised nothing */
-    } else if (sub->call.lines && (!spool_has_room(in) || !unproven_has_room(in, unproven))) {
+    } else if (sub->call.lines && (!spool_has_room(in) || !ingest_unproven_room(in, unproven))) {
         count_refused(in, sub->call.lines);
         submission_free(sub);
-        ingest_reply(in, 503, "the gateway's spool is full");
+        ingest_reply(in, 503, INGEST_FULL);
     } else {
         const struct record *first = list_first(&sub->call.records, struct record, link);
 
@@ -251,7 +239,7 @@ void ingest_lines_late(struct ingest *in)
 {
     if (in->parked) {
         give_up_job(in);
-    } else if (!in->job && !in->sub && !in->fetch && !in->failed) {
+    } else if (!in->job && !in->sub && !in->fetch && !in->direct && !in->failed) {
         refuse(in, 503, "the gateway has no memory for this body now");
         give_back(in);
     }

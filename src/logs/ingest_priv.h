@@ -10,46 +10,59 @@
 
 struct blob_in;
 
-enum { INGEST_UPSTREAM_MS = 3000 }; /* an answer must come within 10 s of the first byte (HP §2.4) */
+enum {
+    INGEST_UPSTREAM_MS = 3000
+}; /* an answer must come within 10 s of the first byte (HP §2.4) */
 
 struct ingest {
     struct shard *sh;
     struct http_exchange *ex; /* NULL once it is gone */
     enum target_kind kind;
     struct target target;
-    struct view prefix; /* points into the exchange's request */
+    struct view prefix; /* points into the exchange's request, or to `sealed` */
+    struct str sealed;  /* an upload's by ticket: the prefix that is in it */
     uint32_t cred;
     bool cred_fresh;
     int64_t start_ns;
     struct submission *sub; /* under way, or NULL */
     struct zdecoder *decoder;
-    struct str body;    /* PUT /stream, decoded */
-    bool more;          /* the decoder has more to give */
-    bool waiting;       /* for memory, or for its next turn */
-    bool ended;         /* the request is complete */
-    size_t held;        /* bytes of the exchange not yet given back: its sender waits */
+    struct str body; /* PUT /stream, decoded */
+    bool more;       /* the decoder has more to give */
+    bool waiting;    /* for memory, or for its next turn */
+    bool ended;      /* the request is complete */
+    size_t held;     /* bytes of the exchange not yet given back: its sender waits */
     struct intake intake;
     struct ev_job *job; /* in the pool, or NULL */
     bool parked;        /* the job waits for room in the pool */
     struct blob_in *blob;
-    bool checking;              /* the request asks whether the credential is good */
-    struct fetch *fetch;        /* a request upstream that the answer waits for, or NULL */
-    struct str url, field;      /* ... what it says */
-    bool quiet;                 /* nothing of the stream waits: set with the submission's answer */
-    bool complete; /* the body is in hand */
-    bool failed;   /* answered with an error: what still comes is dropped */
+    bool checking;         /* the request asks whether the credential is good */
+    struct fetch *fetch;   /* a request upstream that the answer waits for, or NULL */
+    struct str url, field; /* ... what it says */
+    struct direct *direct; /* it may go directly, or does (direct.c), or NULL */
+    bool complete;         /* the body is in hand */
+    bool failed;           /* answered with an error: what still comes is dropped */
 };
+
+/* What a client reads with 503. */
+#define INGEST_FULL   "the gateway's spool is full"
+#define INGEST_CANNOT "the gateway's spool cannot take this now"
 
 extern const struct http_handler ingest_lines_handler, ingest_blob_handler;
 
 /* Answer and be done. `text` is for error_msg; NULL: an empty body. */
 void ingest_reply(struct ingest *in, int status, const char *text);
+void ingest_taken(struct ingest *in); /* answer that it is accepted */
 /* Answer 2xx with a JSON body. */
 void ingest_reply_json(struct ingest *in, int status, struct view body);
 
 /* Free when nothing holds it any more (exchange, submission, job, check). */
 void ingest_release(struct ingest *in);
 void ingest_cancel(struct ingest *in); /* the exchange is gone: so is what its answer waited for */
+
+/* A request upstream that the answer waits for, in the name of the call's client: under its prefix,
+ * with `query` and its credential. `o` has method, body and `done`, which gets the ingest and is to
+ * clear in->fetch. */
+void ingest_fetch(struct ingest *in, struct fetch_opts *o, const char *path, struct view query);
 
 /* The submission of this call, with names and credential filled in. */
 struct submission *ingest_submission(struct ingest *in, enum call_kind kind);
@@ -59,6 +72,10 @@ void ingest_submit(struct ingest *in, struct submission *sub);
  * much a compressed body may become. */
 bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t max,
                      uint64_t expanded);
+
+/* Credentials that upstream has never taken share a quarter of the spool, for lines and uploads:
+ * whoever invents them cannot fill it. Is there room for one more, if this is one of them? */
+bool ingest_unproven_room(const struct ingest *in, bool unproven);
 
 /* In ingest_lines.c and ingest_blob.c. */
 void ingest_lines_late(struct ingest *in);

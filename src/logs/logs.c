@@ -5,6 +5,7 @@
 #include "base/wire.h"
 #include "base/xmem.h"
 #include "logs/ingest.h"
+#include "logs/readback.h"
 #include "logs/ticket.h"
 #include "rt/clock.h"
 #include "rt/log.h"
@@ -29,9 +30,45 @@ void logs_settings_free(struct logs_settings *s)
 
 /* --- metrics ------------------------------------------------------------------------------ */
 
+/* A series by its labels is looked up under a lock. Each thread remembers the newest. */
+struct known_series {
+    const struct metric_family *family;
+    const char *call;
+    int code;
+    struct metric *series;
+};
+
+enum { KNOWN_SERIES = 32, NO_CODE = -1 };
+
+static struct known_series *known_series(const struct metric_family *f, const char *call, int code)
+{
+    static _Thread_local struct known_series known[KNOWN_SERIES];
+    uintptr_t h = (uintptr_t)f / 64 + (uintptr_t)call + (unsigned)code;
+    struct known_series *k = &known[h % KNOWN_SERIES];
+
+    if (k->family != f || k->call != call || k->code != code)
+        *k = (struct known_series){f, call, code, NULL};
+    return k;
+}
+
+void metric_seconds(struct metric_family *f, const char *call, int64_t ns)
+{
+    struct known_series *k = known_series(f, call, NO_CODE);
+
+    if (!k->series)
+        k->series = metric_series(f, call);
+    metric_observe(k->series, (double)ns / NS_PER_SEC);
+}
+
 void metric_code(struct metric_family *f, const char *call, int code)
 {
+    struct known_series *k = known_series(f, call, code);
     char text[8] = "none";
+
+    if (TR_LIKELY(k->series != NULL)) {
+        metric_add(k->series, 1);
+        return;
+    }
 
     if (code > 0 && code < 1000) {
         text[0] = (char)('0' + code / 100);
@@ -39,7 +76,8 @@ void metric_code(struct metric_family *f, const char *call, int code)
         text[2] = (char)('0' + code % 10);
         text[3] = '\0';
     }
-    metric_add(metric_series(f, call, text), 1);
+    k->series = metric_series(f, call, text);
+    metric_add(k->series, 1);
 }
 
 void logs_metrics_init(struct logs_metrics *m)
@@ -122,6 +160,21 @@ static void set_gauge(const char *name, const char *help, double v)
     metric_set(metric_series(metric_family(METRIC_GAUGE, name, "", help)), v);
 }
 
+/* The spool counts since start, and so do these. */
+static void count_up(const char *name, const char *help, uint64_t now, uint64_t *last)
+{
+    metric_add(metric_series(metric_family(METRIC_COUNTER, name, "", help)), now - *last);
+    *last = now;
+}
+
+static void collect_written(struct logs *l, const struct spool_stats *st)
+{
+    count_up("spool_written_bytes", "Bytes handed to the disk", st->written_bytes,
+             &l->last_written);
+    count_up("spool_commits", "Groups made durable, one sync each", st->commits, &l->last_commits);
+    count_up("spool_transactions", "Transactions in them", st->transactions, &l->last_transactions);
+}
+
 static void collect(void *ctx)
 {
     struct logs *l = ctx;
@@ -134,11 +187,7 @@ static void collect(void *ctx)
     spool_stats(l->spool, &st);
     set_gauge("spool_bytes", "Bytes in use in the spool", (double)st.used_bytes);
     set_gauge("spool_limit_bytes", "Bytes the spool may use", (double)st.limit_bytes);
-    set_gauge("spool_written_bytes", "Bytes handed to the disk since start",
-              (double)st.written_bytes);
-    set_gauge("spool_commits", "Groups made durable since start, one sync each",
-              (double)st.commits);
-    set_gauge("spool_transactions", "Transactions in them", (double)st.transactions);
+    collect_written(l, &st);
     set_gauge("spool_failing", "1 while commits fail", st.failing);
     set_gauge("spool_oldest_seconds", "Age of the oldest record that waits",
               st.oldest_at_ns ? (double)(clock_wall_ns() - st.oldest_at_ns) / NS_PER_SEC : 0);
@@ -246,14 +295,9 @@ static int recover_record(void *ctx, const struct spool_record_row *row)
 {
     struct recovery *rec = ctx;
     struct stream *s = find_recovered(rec, row->stream);
-    struct record *r = record_new((enum record_kind)row->kind);
+    struct record *r = record_from_row(row);
 
-    r->row.id = row->id;
-    r->row.number = row->number;
-    r->row.lines = row->lines;
-    r->row.at_ns = row->at_ns;
-    r->row.blob = row->blob;
-    if (!s || record_decode(r, row->meta) < 0) {
+    if (!s || !r) {
         log_event(LOG_ERROR, "spool", "a record is not understood; it stays in the spool",
                   LF_INT("record", row->id));
         record_free(r);
@@ -383,15 +427,7 @@ void logs_configure(struct logs *l, struct logs_settings *settings)
     }
 }
 
-uint64_t logs_waiting(struct logs *l)
-{
-    int64_t now[LEDGER_N];
-
-    spool_ledger(l->spool, now);
-    return (uint64_t)(now[LEDGER_LINES_SPOOLED] + now[LEDGER_BLOBS_SPOOLED]);
-}
-
-bool logs_upstream_down(struct logs *l)
+static bool upstream_down(struct logs *l)
 {
     bool down = false;
     unsigned i;
@@ -404,6 +440,45 @@ bool logs_upstream_down(struct logs *l)
         down = true;
     }
     return down;
+}
+
+static bool still_looking(const struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (atomic_load(&l->shards[i]->looking))
+            return true;
+    }
+    return false;
+}
+
+static bool round_was_idle(const struct logs *l)
+{
+    unsigned i;
+
+    for (i = 0; i < l->n_shards; i++) {
+        if (atomic_load(&l->shards[i]->goes_on))
+            return false;
+    }
+    return true;
+}
+
+bool logs_drained(struct logs *l, int64_t until)
+{
+    unsigned i;
+
+    if (upstream_down(l))
+        return true;
+    if (still_looking(l))
+        return false;
+    l->idle_rounds = l->asked_round && round_was_idle(l) ? l->idle_rounds + 1 : 0;
+    if (l->idle_rounds >= DRAIN_ROUNDS)
+        return true;
+    l->asked_round = true;
+    for (i = 0; i < l->n_shards; i++)
+        shard_ask_goes_on(l->shards[i], until);
+    return false;
 }
 
 void logs_worker_quiesce(struct shard *sh)

@@ -43,14 +43,20 @@ const struct http_service *logs_service(struct shard *sh);
  * only. */
 void logs_configure(struct logs *l, struct logs_settings *settings);
 
-/* Lines and blobs in the spool, for drain: 0 when everything has gone. Any thread. */
-uint64_t logs_waiting(struct logs *l);
-bool logs_upstream_down(struct logs *l); /* for every worker: waiting longer is of no use */
+/*
+ * For drain, to be called every now and then by the control thread once no client is left: true
+ * when nothing goes on any more that waits for nothing but upstream's answers, by `until`
+ * (monotonic). What is left then waits for something else: lines for the end of their stream, a
+ * held credential for a better one, all of it for an upstream that is down, or for the disk. It
+ * takes two rounds of asking every worker, since what one has done with may just have begun in
+ * another.
+ */
+bool logs_drained(struct logs *l, int64_t until);
 
 /*
- * At the end, in the worker's loop, when its server is gone: send nothing more. Once all workers have done so:
- * call `then` with the worker's loop when its calls and commits are done. logs_idle tells
- * afterwards whether every delivery had ended by itself.
+ * At the end, in the worker's loop, when its server is gone: send nothing more. Once all workers
+ * have done so: call `then` with the worker's loop when its calls and commits are done. logs_idle
+ * tells afterwards whether every delivery had ended by itself.
  */
 void logs_worker_quiesce(struct shard *sh);
 void logs_worker_stop(struct shard *sh, void (*then)(struct ev_loop *loop));

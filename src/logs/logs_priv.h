@@ -9,7 +9,7 @@
 #include "logs/shard.h"
 #include "rt/metric.h"
 
-enum { LOGS_MAX_WORKERS = 64 };
+enum { LOGS_MAX_WORKERS = 64, DRAIN_ROUNDS = 2 };
 
 struct logs_metrics {
     struct metric_family *requests; /* client_requests: call, code */
@@ -43,8 +43,11 @@ struct logs {
         unproven_used; /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;
     uint64_t last_used; /* of the spool, at the last scrape */
+    uint64_t last_written, last_commits, last_transactions;
     int64_t last_used_at;
     int64_t last_resent;
+    bool asked_round; /* logs_drained: a round was begun */
+    unsigned idle_rounds;
 };
 
 /* Upstream is, or is not, a tailrace. Kept over a restart, so that the first delivery bears its id.
@@ -52,6 +55,8 @@ struct logs {
 void logs_learn_hub(struct logs *l, bool hub);
 
 void logs_metrics_init(struct logs_metrics *m);
-void metric_code(struct metric_family *f, const char *call, int code); /* count one request */
+/* Count one request, or note how long it took. `call`: a text that is there for good. */
+void metric_code(struct metric_family *f, const char *call, int code);
+void metric_seconds(struct metric_family *f, const char *call, int64_t ns);
 
 #endif

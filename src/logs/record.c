@@ -4,7 +4,7 @@
 #include "base/wire.h"
 #include "base/xmem.h"
 
-enum { META_VERSION = 1 };
+enum { META_VERSION = 1, META_USUAL = 96 };
 enum {
     META_HASHED = 1 << 0,
     META_BY_LINK = 1 << 1,
@@ -37,20 +37,24 @@ void record_free(struct record *r)
     str_fini(&r->meta);
     str_fini(&r->frame);
     str_fini(&r->text);
-    str_fini(&r->piece);
-    str_fini(&r->query);
+    if (r->kind == RECORD_BLOB)
+        str_fini(&r->piece);
+    else if (r->kind != RECORD_LINES)
+        str_fini(&r->query);
     xfree(r);
 }
 
 void record_encode(struct record *r)
 {
+    bool edge = r->kind == RECORD_LINES && r->edge;
     unsigned flags = (r->hashed ? META_HASHED : 0) | (r->by_link ? META_BY_LINK : 0) |
                      (r->compressed ? META_COMPRESSED : 0) | (r->snapshot ? META_SNAPSHOT : 0) |
                      (r->covers ? META_COVERS : 0) | (r->log ? META_LOG : 0) |
-                     (r->edge ? META_EDGE : 0);
+                     (edge ? META_EDGE : 0);
     struct str *m = &r->meta;
 
     str_clear(m);
+    str_reserve(m, META_USUAL);
     wire_put_u8(m, META_VERSION);
     wire_put_u8(m, (uint8_t)flags);
     wire_put_u64(m, r->life);
@@ -62,7 +66,7 @@ void record_encode(struct record *r)
         wire_put_u64(m, r->hash.lo);
         wire_put_u64(m, r->hash.hi);
     }
-    if (r->edge) {
+    if (edge) {
         wire_put_u64(m, r->edge);
         wire_put_u64(m, r->edge_life);
         wire_put_u64(m, r->edge_number);
@@ -103,6 +107,8 @@ int record_decode(struct record *r, struct view meta)
         r->hash.lo = wire_u64(&w);
         r->hash.hi = wire_u64(&w);
     }
+    if ((flags & META_EDGE) && r->kind != RECORD_LINES)
+        return -1;
     if (flags & META_EDGE) {
         r->edge = wire_u64(&w);
         r->edge_life = wire_u64(&w);

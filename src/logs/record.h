@@ -41,35 +41,41 @@ struct record {
     int64_t acked_ns;      /* monotonic: when its commit was reported; 0 before */
     struct body_hash hash; /* of the whole body of the call; set on its first record only */
     bool hashed;
+    bool in_tail; /* the queue's (queue.h) */
+    bool loaded;  /* it was in the spool only, and is here since its turn comes */
     /* in a request whose answer is not known: it may be upstream already */
     bool maybe_sent;
-    uint16_t passed;         /* so many went ahead of it; not kept over a restart */
+    uint16_t passed; /* so many went ahead of it; not kept over a restart */
     /* how many records it went ahead of when it came (two calls that overlapped) */
     uint16_t ahead;
-    uint64_t ahead_above;    /* ... and those have this number or a higher one, set if `ahead` */
-    struct str meta;         /* encoded; row.meta points here */
-    struct str frame;        /* compressed body; row.body points here; given back once durable */
+    uint64_t ahead_above; /* ... and those have this number or a higher one, set if `ahead` */
+    struct str meta;      /* encoded; row.meta points here */
+    struct str frame;     /* compressed body; row.body points here; given back once durable */
 
-    /* lines */
-    int64_t pos_min, pos_max;
-    uint64_t edge, edge_life,
-        edge_number; /* its place in an edge's account, edge 0: from a client */
-    struct str text; /* the array's inside, until memory is short; then read from the spool */
-    uint32_t size;   /* of that text */
-    uint32_t unproven;   /* bytes that count as of a credential that upstream has never taken */
+    struct str text;   /* lines: the array's inside, until memory is short; then read again */
+    uint32_t size;     /* of that text */
+    uint64_t unproven; /* bytes that count as of a credential that upstream has never taken */
 
-    /* blob */
-    uint64_t blob_size;
-    bool by_link;     /* the client uploaded through a link (HP §1.9), not by POST /blob */
-    bool log;         /* begins as a line does */
-    bool compressed;  /* looks compressed already */
-    struct str piece; /* its last piece, when not in the spool yet */
-    uint32_t pieces;
-
-    /* close */
-    struct str query; /* the client's own, without credential */
-    bool snapshot;
-    bool covers; /* prefix or key list: a barrier for other streams */
+    bool by_link;    /* blob: uploaded through a link (HP §1.9), not by POST /blob */
+    bool log;        /* blob: begins as a line does */
+    bool compressed; /* blob: looks compressed already */
+    bool snapshot;   /* close */
+    bool covers;     /* close: prefix or key list: a barrier for other streams */
+    union {          /* by kind: a backlog has very many of them */
+        struct {     /* lines */
+            int64_t pos_min, pos_max;
+            /* its place in an edge's account, edge 0: from a client */
+            uint64_t edge, edge_life, edge_number;
+        };
+        struct { /* blob */
+            uint64_t blob_size;
+            struct str piece; /* its last piece, when not in the spool yet */
+            uint32_t pieces;
+        };
+        struct {              /* close */
+            struct str query; /* the client's own, without credential */
+        };
+    };
 };
 
 struct record *record_new(enum record_kind kind);

@@ -23,11 +23,11 @@ enum {
 struct settle {
     struct delivery *d;
     struct upload up;
-    struct str blob;          /* as it is upstream, then completed */
-    size_t taken;             /* of the memory for whole bodies */
+    struct str blob; /* as it is upstream, then completed */
+    size_t taken;    /* of the memory for whole bodies */
     bool too_big, no_memory;
-    bool complete;            /* the lines are there already */
-    struct str *texts;        /* of the records, lent to the job */
+    size_t n_there;    /* so many of the first records are there already */
+    struct str *texts; /* of the records, lent to the job */
     size_t n_texts;
     struct blob_body *body;
     struct ev_job job;
@@ -98,25 +98,63 @@ static void add_line(struct str *out, struct view element)
     str_addc(out, '\n');
 }
 
+/* Does the blob end with these whole lines? */
+static bool ends_with_lines(struct view blob, struct view lines)
+{
+    return view_ends(blob, lines) && (blob.n == lines.n || blob.p[blob.n - lines.n - 1] == '\n');
+}
+
+/*
+ * How many of the first records the blob ends with. An upload whose answer, or whose mark in the
+ * spool, was lost has added them; others may have joined them since, when the stream's life went
+ * on. `ends`: of each record in `add`. Whole records, since a single line may well stand at the end
+ * of another's blob.
+ */
+static size_t count_there(struct view blob, struct view add, const size_t *ends, size_t n)
+{
+    while (n > 0 && !ends_with_lines(blob, view_of(add.p, ends[n - 1])))
+        n--;
+    return n;
+}
+
 /* Touches nothing but the job: it may run in a thread of the pool. */
 static void merge(struct ev_job *job)
 {
     struct settle *st = container_of(job, struct settle, job);
+    size_t *ends = xcalloc(st->n_texts, sizeof(*ends)), at, i;
     struct str add = STR_INIT;
-    size_t i;
 
     for (i = 0; i < st->n_texts; i++) {
         struct view rest = str_view(&st->texts[i]), element;
 
         while (lines_next(&rest, &element))
             add_line(&add, element);
+        ends[i] = add.n;
     }
-    st->complete = view_ends(str_view(&st->blob), str_view(&add));
-    if (!st->complete && st->blob.n && st->blob.p[st->blob.n - 1] != '\n')
+    st->n_there = count_there(str_view(&st->blob), str_view(&add), ends, st->n_texts);
+    at = st->n_there ? ends[st->n_there - 1] : 0;
+    xfree(ends);
+    if (at < add.n && st->blob.n && st->blob.p[st->blob.n - 1] != '\n')
         str_addc(&st->blob, '\n');
-    if (!st->complete)
-        str_addv(&st->blob, str_view(&add));
+    str_addv(&st->blob, view_from(str_view(&add), at));
     str_fini(&add);
+}
+
+/* The ledger counts them as settled, which they are; that they were so before is worth knowing. */
+static void note_there(const struct settle *st)
+{
+    const struct delivery *d = st->d;
+    uint64_t lines = 0;
+    size_t i;
+
+    for (i = 0; i < st->n_there; i++)
+        lines += d->op.records[i]->row.lines;
+    if (!lines)
+        return;
+    metric_add(metric_series(d->sh->logs->metrics.notes, "settled_before"), 1);
+    log_event(LOG_INFO, "delivery", "lines to be settled were in the stream's blob already",
+              LF_VIEW("account", d->s->account_v), LF_VIEW("key", d->s->key_v),
+              LF_UINT("lines", lines));
 }
 
 static void merged(struct ev_job *job)
@@ -126,7 +164,8 @@ static void merged(struct ev_job *job)
 
     for (i = 0; i < st->n_texts; i++)
         st->d->op.records[i]->text = st->texts[i];
-    if (st->complete)
+    note_there(st);
+    if (st->n_there == st->n_texts)
         finish(st, &(struct op_result){.outcome = OUT_OK});
     else
         upload(st);
@@ -147,8 +186,7 @@ static void merge_start(struct settle *st)
     }
     st->job.work = merge;
     st->job.done = merged;
-    if (bytes > SETTLE_INLINE_MAX &&
-        ev_pool_submit(d->sh->logs->pool, d->sh->loop, &st->job) == 0)
+    if (bytes > SETTLE_INLINE_MAX && ev_pool_submit(d->sh->logs->pool, d->sh->loop, &st->job) == 0)
         return;
     merge(&st->job);
     merged(&st->job);

@@ -7,6 +7,7 @@
 #include "logs/deliver.h"
 #include "logs/intake.h"
 #include "logs/logs_priv.h"
+#include "logs/readback.h"
 #include "logs/store.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
@@ -77,7 +78,7 @@ void submission_send(struct submission *s)
     ev_post(s->owner->loop, &s->task);
 }
 
-static struct stream *stream_find(struct shard *sh, struct view account, struct view key)
+struct stream *shard_find(struct shard *sh, struct view account, struct view key)
 {
     uint64_t h = name_hash(account, key);
     struct hnode *n;
@@ -107,9 +108,19 @@ static void env_answer(struct stream_env *env, struct call *call, bool ok)
 
     (void)env;
     s->ok = ok;
-    s->quiet = ok || (s->stream && stream_quiet(s->stream));
     s->task.run = submission_return;
     ev_post(s->from->loop, &s->task);
+}
+
+/* What never became the machine's. */
+static void release_records(struct shard *sh, struct call *call)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &call->records) {
+        list_remove(it);
+        sh->env.release(&sh->env, list_entry(it, struct record, link));
+    }
 }
 
 /* In the owner's loop. */
@@ -117,9 +128,10 @@ static void submission_run(struct ev_task *task)
 {
     struct submission *sub = container_of(task, struct submission, task);
     struct shard *sh = sub->owner;
-    struct stream *s = stream_find(sh, str_view(&sub->account), str_view(&sub->key));
+    struct stream *s = shard_find(sh, str_view(&sub->account), str_view(&sub->key));
 
     if (!s && sh->streams.count >= SHARD_MAX_STREAMS) {
+        release_records(sh, &sub->call);
         env_answer(&sh->env, &sub->call, false);
         return;
     }
@@ -165,14 +177,30 @@ static void fill_records(struct spool_txn *t, struct commit *c)
         struct record *r = list_entry(it, struct record, commit_link);
 
         r->row.body = str_view(&r->frame);
-        if (r->piece.n)
+        if (r->kind == RECORD_BLOB && r->piece.n)
             spool_txn_piece(t, r->row.blob, r->pieces - 1, str_view(&r->piece));
         spool_txn_record(t, &c->stream->row, &r->row);
     }
 }
 
+static void fill_page(struct spool_txn *t, const struct page *p, const char *dead)
+{
+    int64_t *ids = xmalloc(p->n * sizeof(*ids));
+    uint32_t i;
+
+    page_ids(p, ids);
+    for (i = 0; i < p->n; i++) {
+        if (dead)
+            spool_txn_bury(t, ids[i], dead);
+        else
+            spool_txn_delete(t, ids[i]);
+    }
+    xfree(ids);
+}
+
 static void fill_gone(struct spool_txn *t, struct commit *c)
 {
+    struct list *it, *tmp;
     size_t i;
 
     for (i = 0; i < c->n_gone; i++) {
@@ -181,6 +209,8 @@ static void fill_gone(struct spool_txn *t, struct commit *c)
         else
             spool_txn_delete(t, c->gone[i]->row.id);
     }
+    list_each (it, tmp, &c->pages)
+        fill_page(t, list_entry(it, struct page, link), c->dead);
 }
 
 static bool brings_cred(const struct commit *c)
@@ -233,6 +263,76 @@ static void env_commit(struct stream_env *env, struct commit *c)
     commit_submit(sc);
 }
 
+/* --- what went directly ------------------------------------------------------------------- */
+
+struct owed_commit {
+    struct ev_task task;
+    struct shard *sh;
+    int64_t ledger[LEDGER_N];
+    bool ok;
+};
+
+static void owed_back(struct ev_task *task)
+{
+    struct owed_commit *oc = container_of(task, struct owed_commit, task);
+    struct shard *sh = oc->sh;
+    int i;
+
+    sh->commits--;
+    sh->paying = NULL;
+    for (i = 0; oc->ok && i < LEDGER_N; i++)
+        sh->owed[i] -= oc->ledger[i];
+    xfree(oc);
+}
+
+/* The spool's thread. */
+static void owed_done(void *ctx, const struct err *err)
+{
+    struct owed_commit *oc = ctx;
+
+    oc->ok = !err;
+    oc->task.run = owed_back;
+    ev_post(oc->sh->loop, &oc->task);
+}
+
+static bool owes(const struct shard *sh)
+{
+    int i;
+
+    for (i = 0; i < LEDGER_N; i++) {
+        if (sh->owed[i])
+            return true;
+    }
+    return false;
+}
+
+static void pay_owed(struct shard *sh)
+{
+    struct spool_txn *t;
+    int i;
+
+    if (sh->paying || !owes(sh))
+        return;
+    sh->paying = XNEW(struct owed_commit);
+    sh->paying->sh = sh;
+    memcpy(sh->paying->ledger, sh->owed, sizeof(sh->owed));
+    t = spool_txn_new();
+    for (i = 0; i < LEDGER_N; i++) {
+        if (sh->owed[i])
+            spool_txn_ledger(t, (enum ledger_row)i, sh->owed[i]);
+    }
+    sh->commits++;
+    spool_submit(sh->logs->spool, t, owed_done, sh->paying);
+}
+
+void shard_owe(struct shard *sh, const int64_t ledger[LEDGER_N])
+{
+    int i;
+
+    for (i = 0; i < LEDGER_N; i++)
+        sh->owed[i] += ledger[i];
+}
+
 static void stream_remove(struct shard *sh, struct stream *s)
 {
     int lane;
@@ -273,6 +373,8 @@ static void commit_run(struct ev_task *task)
     }
     if (sc->ok && !sc->forgets && !s->forgetting)
         s->place.stored = true;
+    if (sc->ok)
+        pay_owed(sh);
     if (sc->ok && brings_cred(sc->c))
         cred_stored(sh->logs->creds, sc->c->call->cred);
     stream_committed(s, sc->c, sc->ok || !sc->c->call, shard_now(sh));
@@ -304,6 +406,11 @@ static void env_release(struct stream_env *env, struct record *r)
     atomic_fetch_sub(&sh->logs->memory_used, r->text.cap);
     atomic_fetch_sub(&sh->logs->unproven_used, r->unproven);
     record_free(r);
+}
+
+static void env_discharge(struct stream_env *env, uint64_t unproven)
+{
+    atomic_fetch_sub(&container_of(env, struct shard, env)->logs->unproven_used, unproven);
 }
 
 /* --- what is ready ------------------------------------------------------------------------ */
@@ -430,6 +537,16 @@ void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
     shard_wake(sh);
 }
 
+void shard_loaded(struct shard *sh, struct reload *l, bool ok)
+{
+    struct stream *s = l->stream;
+
+    stream_loaded(s, l, ok, shard_now(sh));
+    if (stream_unused(s))
+        stream_remove(sh, s);
+    shard_wake(sh);
+}
+
 void shard_cred_proven(struct shard *sh, uint32_t cred)
 {
     struct spool_txn *t;
@@ -473,6 +590,7 @@ static void sweep_due(void *ctx)
     size_t slot = 0;
 
     repeat_commits(sh);
+    pay_owed(sh);
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
@@ -545,7 +663,9 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
         .rng = &sh->rng,
         .commit = env_commit,
         .answer = env_answer,
+        .load = readback_start,
         .release = env_release,
+        .discharge = env_discharge,
         .wake = env_wake,
         .barrier = barrier_ask,
         .note = env_note,
@@ -557,6 +677,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     list_init(&sh->stores);
     list_init(&sh->barriers);
     list_init(&sh->unsaved);
+    list_init(&sh->readbacks);
     limiter_init(&sh->harness);
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);
@@ -593,11 +714,46 @@ void shard_recovered(struct shard *sh)
         stream_recovered(hmap_entry(n, struct stream, place.node), now);
 }
 
+/* Commits count unless it is the spool itself that they wait for. */
+static bool goes_on(struct shard *sh)
+{
+    struct stream_now now = shard_now(sh);
+    struct hnode *n = NULL;
+    struct spool_stats st;
+    size_t slot = 0;
+
+    spool_stats(sh->logs->spool, &st);
+    if (sh->deliveries || sh->ingests || (sh->commits && !st.failing))
+        return true;
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL) {
+        if (stream_goes_on(hmap_entry(n, struct stream, place.node), now, sh->drain_until))
+            return true;
+    }
+    return false;
+}
+
+static void drain_look(struct ev_task *task)
+{
+    struct shard *sh = container_of(task, struct shard, drain_look);
+
+    atomic_store(&sh->goes_on, goes_on(sh));
+    atomic_store(&sh->looking, false);
+}
+
+void shard_ask_goes_on(struct shard *sh, int64_t until)
+{
+    ASSERT(!atomic_load(&sh->looking));
+    atomic_store(&sh->looking, true);
+    sh->drain_until = until;
+    sh->drain_look.run = drain_look;
+    ev_post(sh->loop, &sh->drain_look);
+}
+
 static void stop_due(void *ctx)
 {
     struct shard *sh = ctx;
 
-    if (sh->commits || sh->ingests)
+    if (sh->commits || sh->ingests || sh->n_readbacks)
         ev_timer_arm(sh->stop, STOP_TICK_MS);
     else
         sh->stopped(sh->loop);
@@ -606,6 +762,7 @@ static void stop_due(void *ctx)
 void shard_quiesce(struct shard *sh)
 {
     sh->stopping = true;
+    pay_owed(sh);
     ev_timer_disarm(sh->sweep);
     ev_timer_disarm(sh->retry);
 }
@@ -630,6 +787,8 @@ static void free_unsaved(struct shard *sh)
         list_remove(it);
         for (i = 0; i < sc->c->n_gone; i++)
             record_free(sc->c->gone[i]);
+        while (!list_empty(&sc->c->pages))
+            page_free(list_first(&sc->c->pages, struct page, link));
         xfree(sc->c->gone);
         xfree(sc->c);
         xfree(sc);
@@ -644,6 +803,7 @@ void shard_free(struct shard **shp)
     if (!sh)
         return;
     free_unsaved(sh);
+    readback_free_all(sh);
     for (slot = 0; slot < sh->streams.n_slots; slot++) {
         while (sh->streams.slots[slot]) {
             struct stream *s = hmap_entry(sh->streams.slots[slot], struct stream, place.node);

@@ -43,17 +43,24 @@ struct shard {
     bool barrier_due;
     size_t deliveries;            /* under way */
     struct list unsaved;          /* struct shard_commit: to be repeated */
+    struct list readbacks;        /* of records, under way (readback.c) */
+    size_t n_readbacks;           /* ... that will come back */
     int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;
     atomic_uint state; /* enum limiter_state, for the metrics */
     atomic_size_t n_streams;
     size_t commits;             /* under way to the spool */
+    int64_t owed[LEDGER_N];     /* what went directly, not in the spool's ledger yet */
+    struct owed_commit *paying; /* under way, or NULL */
     size_t checks;              /* of credentials, under way */
     size_t ingests;             /* client calls that this worker has not done with */
     struct list intake_waiting; /* struct ingest.intake: bodies that wait for memory */
     struct ev_timer *intake_timer;
     struct ingest *intake_first; /* goes on all the same, since then */
     int64_t intake_first_at;
+    struct ev_task drain_look;    /* the control thread asks whether anything still goes on */
+    int64_t drain_until;          /* ... by then, monotonic */
+    atomic_bool looking, goes_on; /* asked and not answered yet; the answer */
     bool stopping;
     struct ev_timer *stop; /* looks whether the last commit is back */
     void (*stopped)(struct ev_loop *loop);
@@ -70,7 +77,6 @@ struct submission {
     struct str prefix, query; /* as spelled */
     struct call_part *parts;
     bool ok;
-    bool quiet; /* with the answer: nothing of the stream waits */
     bool cred_fresh;
     void *ingest; /* who asked; NULL once it is gone. Touched by `from` only */
     void (*answered)(void *ingest, bool ok);
@@ -94,8 +100,23 @@ struct shard *shard_owner(struct logs *logs, struct view account, struct view ke
 struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_row *row);
 void shard_recovered(struct shard *sh);
 
+/* The stream of that name, which is this shard's, or NULL. Own thread. */
+struct stream *shard_find(struct shard *sh, struct view account, struct view key);
+
+/*
+ * Add to the ledger as soon as the spool can commit again: one transaction, so that the ledger
+ * balances at any moment, kept in memory until then. A crash before loses it, on both sides of the
+ * account: those lines are upstream and were answered so, and count nowhere. Own thread.
+ */
+void shard_owe(struct shard *sh, const int64_t ledger[LEDGER_N]);
+
 void shard_wake(struct shard *sh); /* something may be ready */
 struct stream_now shard_now(const struct shard *sh);
+
+/* For drain: does anything go on that waits for nothing but upstream's answers, by `until`
+ * (monotonic)? Control thread; the shard looks in its own time, then sets sh->goes_on and clears
+ * sh->looking. Not while it is looking. */
+void shard_ask_goes_on(struct shard *sh, int64_t until);
 
 /* The end has two parts, so that no shard ends while another may still have something for it: first
  * every shard sends nothing more, then each calls `then` once its client calls and what it
@@ -109,6 +130,9 @@ void shard_cred_proven(struct shard *sh, uint32_t cred);
 /* Deliveries report here. `started` is when the request began. */
 void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
                   const struct op_result *r);
+
+/* Records that were read again are here, or could not be read. */
+void shard_loaded(struct shard *sh, struct reload *l, bool ok);
 
 const char *shard_note_event(enum stream_note what);
 

@@ -24,12 +24,8 @@ struct stream *stream_new(struct stream_env *env, struct view account, struct vi
 
 void life_free(struct life *l)
 {
-    struct list *it, *tmp;
-
-    list_each (it, tmp, &l->lines)
-        record_free(list_entry(it, struct record, link));
-    list_each (it, tmp, &l->stuck)
-        record_free(list_entry(it, struct record, link));
+    queue_fini(&l->lines);
+    queue_fini(&l->stuck);
     record_free(l->close);
     list_remove(&l->link);
     xfree(l);
@@ -46,6 +42,7 @@ void stream_free(struct stream *s)
         record_free(list_entry(it, struct record, link));
     xfree(s->batch);
     xfree(s->recent);
+    xfree(s->direct);
     str_fini(&s->prefix);
     str_fini(&s->query);
     xfree(s->account);
@@ -61,6 +58,7 @@ struct commit *commit_new(struct stream *s)
 
     c->stream = s;
     list_init(&c->records);
+    list_init(&c->pages);
     return c;
 }
 
@@ -116,10 +114,18 @@ void stream_save(struct stream *s)
 static void free_gone(struct commit *c)
 {
     struct stream *s = c->stream;
+    struct list *it, *tmp;
     size_t i;
 
     for (i = 0; i < c->n_gone; i++)
         s->env->release(s->env, c->gone[i]);
+    list_each (it, tmp, &c->pages) {
+        struct page *p = list_entry(it, struct page, link);
+
+        if (p->unproven)
+            s->env->discharge(s->env, p->unproven);
+        page_free(p);
+    }
 }
 
 static void record_committed(struct stream *s, struct record *r, struct stream_now now)
@@ -137,7 +143,8 @@ static void record_committed(struct stream *s, struct record *r, struct stream_n
     r->state = RECORD_WAITING;
     str_fini(&r->frame);
     str_fini(&r->meta);
-    str_fini(&r->piece);
+    if (r->kind == RECORD_BLOB)
+        str_fini(&r->piece);
     list_each (it, tmp, &r->waiters) {
         list_remove(it);
         s->env->answer(s->env, list_entry(it, struct call, link), true);
@@ -160,12 +167,14 @@ static void record_refused(struct stream *s, struct record *r)
         l->close_snapshot = false;
         stream_mark_dirty(s);
     }
+    if (l && r->kind == RECORD_LINES)
+        queue_remove(&l->lines, r);
     s->env->release(s->env, r);
 }
 
 static bool life_empty(const struct stream *s, const struct life *l)
 {
-    return !l->durable && !l->opens && list_empty(&l->lines) && list_empty(&l->stuck) &&
+    return !l->durable && !l->opens && queue_empty(&l->lines) && queue_empty(&l->stuck) &&
            !l->close && !life_blobs_waiting(s, l);
 }
 
@@ -271,8 +280,8 @@ struct life *life_new(struct stream *s, enum open_state open, struct stream_now 
     struct life *last = stream_last(s);
     struct life *l = XNEW(struct life);
 
-    list_init(&l->lines);
-    list_init(&l->stuck);
+    queue_init(&l->lines);
+    queue_init(&l->stuck);
     l->id = (uint64_t)now.wall;
     if (last && l->id <= last->id)
         l->id = last->id + 1;
@@ -326,7 +335,7 @@ bool life_has_blob(const struct stream *s, const struct life *l)
         if (r->life == l->id && r->state != RECORD_COMMITTING)
             return true;
     }
-    return l->blob_below != 0;
+    return l->blob_below != 0 || l->blob_full; /* one that went directly may be below nothing */
 }
 
 /* The stored blob has what was accepted before it, or was on the way when its upload began; not
@@ -353,7 +362,7 @@ static void batch_drop_gone(struct stream *s, struct life *l)
 
     if (s->lanes[LANE_LINES].busy)
         return;
-    list_each (it, tmp, &l->lines) {
+    list_each (it, tmp, &l->lines.front) {
         struct record *r = list_entry(it, struct record, link);
 
         if (r->state == RECORD_SENDING)
@@ -362,46 +371,61 @@ static void batch_drop_gone(struct stream *s, struct life *l)
     batch_clear(s);
 }
 
+static uint64_t supersede_in(struct stream *s, struct life *l, struct queue *q, struct list *head,
+                             struct commit *c)
+{
+    struct list *it, *tmp;
+    uint64_t lines = 0;
+
+    list_each (it, tmp, head) {
+        struct record *r = list_entry(it, struct record, link);
+
+        if (!may_supersede(s, l, r))
+            continue;
+        queue_remove(q, r);
+        lines += r->row.lines;
+        commit_gone(c, r);
+    }
+    return lines;
+}
+
 uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
 {
-    struct list *lists[] = {&l->lines, &l->stuck};
-    struct list *it, *tmp;
+    struct queue *queues[] = {&l->lines, &l->stuck};
     uint64_t lines = 0;
     size_t i, before = c->n_gone;
 
-    for (i = 0; i < ARRAY_LEN(lists); i++) {
-        list_each (it, tmp, lists[i]) {
-            struct record *r = list_entry(it, struct record, link);
-
-            if (!may_supersede(s, l, r))
-                continue;
-            list_remove(&r->link);
-            lines += r->row.lines;
-            commit_gone(c, r);
-        }
+    for (i = 0; i < ARRAY_LEN(queues); i++) {
+        lines += supersede_in(s, l, queues[i], &queues[i]->front, c);
+        lines += supersede_in(s, l, queues[i], &queues[i]->tail, c);
     }
-    if (c->n_gone > before) {
+    if (c->n_gone > before)
         batch_drop_gone(s, l);
+    lines += life_supersede_pages(s, l, c);
+    if (lines)
         stream_mark_dirty(s);
-    }
     c->ledger[LEDGER_LINES_SPOOLED] -= (int64_t)lines;
     c->ledger[LEDGER_LINES_SUPERSEDED] += (int64_t)lines;
     return lines;
 }
 
-static bool any_to_supersede(const struct stream *s, const struct life *l)
+static bool any_in(const struct stream *s, const struct life *l, const struct list *head)
 {
-    const struct list *lists[] = {&l->lines, &l->stuck};
     const struct list *it;
-    size_t i;
 
-    for (i = 0; i < ARRAY_LEN(lists); i++) {
-        for (it = lists[i]->next; it != lists[i]; it = it->next) {
-            if (may_supersede(s, l, list_entry(it, struct record, link)))
-                return true;
-        }
+    for (it = head->next; it != head; it = it->next) {
+        if (may_supersede(s, l, list_entry(it, struct record, link)))
+            return true;
     }
     return false;
+}
+
+static bool any_to_supersede(const struct stream *s, const struct life *l)
+{
+    return any_in(s, l, &l->lines.front) || any_in(s, l, &l->lines.tail) ||
+           any_in(s, l, &l->stuck.front) || any_in(s, l, &l->stuck.tail) ||
+           /* many pages go one commit after the other */
+           (!s->own_commits && life_pages_superseded(s, l));
 }
 
 static void life_supersede(struct stream *s, struct life *l)
@@ -444,9 +468,9 @@ static void prepare_close(struct stream *s, struct life *l)
 {
     struct commit *c;
 
-    if (!l->close || l->close->state == RECORD_COMMITTING || l->closing || !list_empty(&l->lines) ||
-        life_blobs_waiting(s, l) || l->open == OPEN_PENDING || s->lanes[LANE_LINES].busy ||
-        s->own_commits)
+    if (!l->close || l->close->state == RECORD_COMMITTING || l->closing ||
+        !queue_empty(&l->lines) || life_blobs_waiting(s, l) || l->open == OPEN_PENDING ||
+        s->lanes[LANE_LINES].busy || s->own_commits)
         /* not while marks are under way: one that fails is repeated later, after the closing
          * mark */
         return;
@@ -480,20 +504,30 @@ static void drop_done(struct stream *s)
     }
 }
 
+static void page_out(struct stream *s, int64_t now)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &s->lives)
+        life_page_out(s, list_entry(it, struct life, link), now);
+}
+
 void stream_tidy(struct stream *s, struct stream_now now)
 {
     struct life *l;
 
     drop_done(s);
+    page_out(s, now.mono);
     while ((l = stream_head(s)) != NULL) {
         if (life_superseding(l))
             life_supersede(s, l);
         prepare_close(s, l);
-        if (!l->ended || !list_empty(&l->lines) || !list_empty(&l->stuck))
+        if (!l->ended || !queue_empty(&l->lines) || !queue_empty(&l->stuck))
             break;
         l->done = true;
         stream_mark_dirty(s);
     }
+    stream_read_on(s);
     wake_if_ready(s, now);
 }
 
@@ -518,7 +552,7 @@ static void end_if_idle(struct stream *s, struct stream_now now)
 {
     struct life *l = stream_head(s);
 
-    if (!l || l->closed_wall || l->ended || !list_empty(&l->lines) || life_blobs_waiting(s, l) ||
+    if (!l || l->closed_wall || l->ended || !queue_empty(&l->lines) || life_blobs_waiting(s, l) ||
         l->open == OPEN_PENDING || !lanes_idle(s))
         return;
     l->ended = true;
@@ -536,7 +570,8 @@ static bool may_forget(const struct stream *s, struct stream_now now)
     const struct life *l = stream_last(s);
     int64_t idle = now.mono - s->last_call;
 
-    if (s->forgetting || s->commits || !lanes_idle(s) || !list_empty(&s->blobs) || stream_head(s))
+    if (s->forgetting || s->commits || s->load || !lanes_idle(s) ||
+        (s->direct && s->direct->busy) || !list_empty(&s->blobs) || stream_head(s))
         return false;
     if (idle >= s->env->rules->expiry_ns || !l)
         return true;
@@ -547,6 +582,11 @@ void stream_sweep(struct stream *s, struct stream_now now)
 {
     struct commit *c;
 
+    if (s->load_failed) {
+        s->load_failed = false;
+        stream_read_on(s);
+    }
+    page_out(s, now.mono);
     if (now.mono - s->last_call < s->env->rules->idle_ns || s->commits)
         return;
     end_if_idle(s, now);
@@ -567,34 +607,50 @@ void stream_hold(struct stream *s, int64_t until)
 
 /* --- questions ---------------------------------------------------------------------------- */
 
-bool stream_quiet(const struct stream *s)
+bool stream_nothing_waits(const struct stream *s)
 {
     const struct list *it;
 
-    if (!list_empty(&s->blobs) || !lanes_idle(s))
+    if (!list_empty(&s->blobs) || !lanes_idle(s) || (s->direct && s->direct->busy))
         return false;
     for (it = s->lives.next; it != &s->lives; it = it->next) {
         const struct life *l = list_entry(it, struct life, link);
 
-        if (!list_empty(&l->lines) || l->open == OPEN_PENDING || l->open == OPEN_UNKNOWN)
+        if (!queue_empty(&l->lines) || l->open == OPEN_PENDING)
             return false;
     }
     return true;
 }
 
-bool stream_unused(const struct stream *s)
-{
-    return s->forgotten && s->commits == 0;
-}
-
-static uint64_t count_lines(const struct list *head)
+bool stream_quiet(const struct stream *s)
 {
     const struct list *it;
-    uint64_t n = 0;
 
-    for (it = head->next; it != head; it = it->next)
-        n += list_entry(it, struct record, link)->row.lines;
-    return n;
+    for (it = s->lives.next; it != &s->lives; it = it->next) {
+        if (list_entry(it, struct life, link)->open == OPEN_UNKNOWN)
+            return false;
+    }
+    return stream_nothing_waits(s);
+}
+
+bool stream_unused(const struct stream *s)
+{
+    return s->forgotten && s->commits == 0 && !s->load;
+}
+
+bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until)
+{
+    int lane;
+
+    if (s->load || !lanes_idle(s) || (s->direct && s->direct->busy))
+        return true;
+    if (s->held_until > now.mono)
+        return false;
+    for (lane = 0; lane < LANE_COUNT; lane++) {
+        if (stream_ready(s, (enum stream_lane)lane, now) <= until)
+            return true;
+    }
+    return false;
 }
 
 uint64_t stream_backlog_lines(const struct stream *s)
@@ -605,27 +661,26 @@ uint64_t stream_backlog_lines(const struct stream *s)
     for (it = s->lives.next; it != &s->lives; it = it->next) {
         const struct life *l = list_entry(it, struct life, link);
 
-        n += count_lines(&l->lines) + count_lines(&l->stuck);
+        n += queue_lines(&l->lines) + queue_lines(&l->stuck);
     }
     return n;
 }
 
-static int64_t older(int64_t at, const struct list *head)
+static int64_t older(int64_t at, int64_t other)
 {
-    const struct record *r = list_first(head, struct record, link);
-
-    return r && (at == 0 || r->row.at_ns < at) ? r->row.at_ns : at;
+    return other && (at == 0 || other < at) ? other : at;
 }
 
 int64_t stream_oldest_ns(const struct stream *s)
 {
-    int64_t at = older(0, &s->blobs);
+    const struct record *blob = list_first(&s->blobs, struct record, link);
+    int64_t at = blob ? blob->row.at_ns : 0;
     const struct list *it;
 
     for (it = s->lives.next; it != &s->lives; it = it->next) {
         const struct life *l = list_entry(it, struct life, link);
 
-        at = older(older(at, &l->lines), &l->stuck);
+        at = older(older(at, queue_oldest_ns(&l->lines)), queue_oldest_ns(&l->stuck));
     }
     return at;
 }

@@ -35,28 +35,38 @@ enum {
     STREAM_MAX_LIVES = 8,
     /* bodies remembered to recognise a replay; clients retry within seconds (HP §2.6) */
     STREAM_RECENT = 64,
-    STREAM_RECENT_KEPT = 16,  /* of these, kept over a restart */
+    STREAM_RECENT_KEPT = 16,               /* of these, kept over a restart */
     STREAM_SETTLE_BYTES = 4 * 1024 * 1024, /* read into memory to be settled at a time */
-    STREAM_EDGES = 4,         /* edges that send to one stream */
+    STREAM_SETTLE_RECORDS = 4096,          /* ... of so many records at most */
+    STREAM_SUPERSEDE_PAGES = 64,           /* that leave in one commit: others wait behind it */
+    STREAM_EDGES = 4,                      /* edges that send to one stream */
+    /* bodies sent directly whose answers were lost: clients retry one */
+    STREAM_DIRECT_LOST = 4,
     /* calls that one may go ahead of, and that may go ahead of one: a hub knows an edge's last 64
      * records only (edge_seen), and takes what is further behind for a repetition */
     STREAM_MAX_AHEAD = 16,
-    STREAM_ABSENT_TRIES = 4,  /* answers of "not found" to lines before they are believed */
-    STREAM_CLOSE_TRIES = 4,   /* the same for a close */
+    STREAM_ABSENT_TRIES = 4, /* answers of "not found" to lines before they are believed */
+    STREAM_CLOSE_TRIES = 4,  /* the same for a close */
 };
 
 struct stream_rules {
-    int64_t hold_ns;       /* an open so soon after a close is held */
-    int64_t idle_ns;       /* a life without a call for so long has ended */
-    int64_t backoff_ns;    /* first step of the retry delay; doubled each time, full jitter */
+    int64_t hold_ns;    /* an open so soon after a close is held */
+    int64_t idle_ns;    /* a life without a call for so long has ended */
+    int64_t backoff_ns; /* first step of the retry delay; doubled each time, full jitter */
     int64_t backoff_max_ns;
     int64_t close_retry_ns; /* between closes that are answered "not found" */
     /* from one delivery of lines to the next of the same stream; 200 ms at most */
     int64_t batch_delay_ns;
-    uint64_t batch_lines;  /* most lines and bytes of one delivery */
+    uint64_t batch_lines; /* most lines and bytes of one delivery */
     uint64_t batch_bytes;
     uint64_t snapshot_lines; /* upstream keeps so many for a snapshot (HP §1.5) */
     int64_t expiry_ns;       /* and a stream for so long */
+    uint32_t max_ahead;      /* STREAM_MAX_AHEAD; less in tests */
+    /* What has waited for page_after_ns, and has page_keep records before it and max_ahead behind
+     * it, is kept in the spool only, so many records together; 0: all stays in memory. It is read
+     * again at least load_records at a time. */
+    uint32_t page_records, page_keep, load_records;
+    int64_t page_after_ns;
 };
 
 struct stream_now {
@@ -78,10 +88,10 @@ enum op_kind {
 
 enum op_outcome {
     OUT_OK,
-    OUT_NOT_SENT,  /* certainly not executed */
-    OUT_UNKNOWN,   /* perhaps executed */
-    OUT_BUSY,      /* answered: not now (429, 503) */
-    OUT_PARTIAL,   /* answered with an error after which part of it may be stored (other 5xx) */
+    OUT_NOT_SENT, /* certainly not executed */
+    OUT_UNKNOWN,  /* perhaps executed */
+    OUT_BUSY,     /* answered: not now (429, 503) */
+    OUT_PARTIAL,  /* answered with an error after which part of it may be stored (other 5xx) */
     /* the stream is not there, or the service says so (200 to lines, "not found" to a close) */
     OUT_ABSENT,
     OUT_REJECTED,  /* 4xx: credential or request at fault */
@@ -91,7 +101,7 @@ enum op_outcome {
 struct op {
     enum op_kind kind;
     enum stream_lane lane;
-    uint64_t life;           /* generation, for the delivery id */
+    uint64_t life; /* generation, for the delivery id */
     /* OP_LINES, OP_SETTLE: in delivery order; the machine's, valid until the result */
     struct record **records;
     size_t n_records;
@@ -110,18 +120,31 @@ struct op_result {
 /* What the environment is asked to make durable, all or nothing, in the order of asking. */
 struct commit {
     struct stream *stream;
-    struct list records;   /* to insert: struct record.commit_link */
-    struct record **gone;  /* to delete, or to bury when `dead` */
+    struct list records;  /* to insert: struct record.commit_link */
+    struct record **gone; /* to delete, or to bury when `dead` */
     size_t n_gone;
-    const char *dead;      /* reason, or NULL */
-    bool state;            /* store the stream's row with stream_encode() */
-    bool forget;           /* drop the row; the stream is freed afterwards */
+    struct list pages; /* the same for all their records: struct page.link (queue.h) */
+    const char *dead;  /* reason, or NULL */
+    bool state;        /* store the stream's row with stream_encode() */
+    bool forget;       /* drop the row; the stream is freed afterwards */
     int64_t ledger[LEDGER_N];
-    int64_t drop_blob;     /* pieces of an upload that is not kept; 0: none */
-    struct call *call;     /* to be answered when it is durable; may be NULL */
-    bool closing;          /* carries a closing mark */
-    uint64_t open_life;    /* the machine's: `call` opens or joins this life; 0: it does not */
-    uint64_t newest_life;  /* the machine's: the last one the stored row names, if `state` */
+    int64_t drop_blob;    /* pieces of an upload that is not kept; 0: none */
+    struct call *call;    /* to be answered when it is durable; may be NULL */
+    bool closing;         /* carries a closing mark */
+    uint64_t open_life;   /* the machine's: `call` opens or joins this life; 0: it does not */
+    uint64_t newest_life; /* the machine's: the last one the stored row names, if `state` */
+};
+
+/* Records that were in the spool only, to be read again. */
+struct reload {
+    struct stream *stream;
+    int64_t *ids;
+    size_t n;
+    /* To be filled by the environment with new ones, as for stream_recover_record; NULL: not there,
+     * or not understood. */
+    struct record **records;
+    uint64_t life; /* the machine's */
+    bool stuck;    /* the machine's */
 };
 
 enum stream_note {
@@ -146,8 +169,14 @@ struct stream_env {
     void (*commit)(struct stream_env *env, struct commit *c);
     /* The call is done with: answer it. */
     void (*answer)(struct stream_env *env, struct call *call, bool ok);
-    /* The record left the machine (delivered, dead, dropped): free it. */
+    /* Read l->ids and call stream_loaded later, never from within. Owned by the environment until
+     * then. */
+    void (*load)(struct stream_env *env, struct reload *l);
+    /* The record left the machine (delivered, dead, dropped), or is in the spool only from now on:
+     * free it. */
     void (*release)(struct stream_env *env, struct record *r);
+    /* Records that are not in memory left with so many bytes of struct record.unproven. */
+    void (*discharge)(struct stream_env *env, uint64_t unproven);
     /* Something may be ready to send: ask stream_ready soon. */
     void (*wake)(struct stream_env *env, struct stream *s);
     /* A close that covers other streams may go when these have nothing waiting: call
@@ -177,6 +206,10 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now);
 /* A commit is durable (`ok`) or did not happen. Frees the commit. */
 void stream_committed(struct stream *s, struct commit *c, bool ok, struct stream_now now);
 
+/* The reading is over. Not `ok`: it is asked for again at the next sweep. Frees the load. */
+void stream_loaded(struct stream *s, struct reload *l, bool ok, struct stream_now now);
+void reload_free(struct reload *l); /* of one that is not reported, when all ends */
+
 /* When may the lane send something? 0: now; INT64_MAX: nothing to send; otherwise the monotonic
  * time of the next try. */
 int64_t stream_ready(struct stream *s, enum stream_lane lane, struct stream_now now);
@@ -188,18 +221,47 @@ void stream_result(struct stream *s, enum stream_lane lane, const struct op_resu
 
 void stream_barrier_passed(struct stream *s, struct stream_now now);
 
-/* Ends lives without calls; asks for the stream to be forgotten when nothing is left of it. Call
- * now and then. */
+/* Ends lives without calls; asks again for what could not be read; asks for the stream to be
+ * forgotten when nothing is left of it. Call now and then. */
 void stream_sweep(struct stream *s, struct stream_now now);
 
 /* The client's credential was refused and nothing better is known (`until`, monotonic), or it
  * may be tried again (0). */
 void stream_hold(struct stream *s, int64_t until);
 
+/* --- direct calls ------------------------------------------------------------------------- */
+
+/* A call whose commit failed, and that may go upstream as it is (stream_direct.c). */
+struct direct_call {
+    enum call_kind kind;
+    struct body_hash hash;
+    uint64_t lines;
+    int64_t start_ns;
+    bool empty, begins_line; /* CALL_BLOB, as in struct call */
+    bool covers, snapshot;   /* CALL_CLOSE */
+};
+
+enum direct_way {
+    DIRECT_NO,   /* it must not go: refuse it */
+    DIRECT_DONE, /* nothing is to be sent: what it asks for has been done, for good */
+    DIRECT_SEND, /* send it now; stream_direct_end is to follow, and until then nothing else goes */
+};
+
+/* Both add what is to be accounted to `ledger`. OUT_PARTIAL and OUT_UNKNOWN: it may have been
+ * executed. */
+enum direct_way stream_direct_begin(struct stream *s, const struct direct_call *c,
+                                    struct stream_now now, int64_t ledger[LEDGER_N]);
+void stream_direct_end(struct stream *s, const struct direct_call *c, enum op_outcome outcome,
+                       struct stream_now now, int64_t ledger[LEDGER_N]);
+
 /* --- questions ---------------------------------------------------------------------------- */
 
 bool stream_quiet(const struct stream *s);  /* nothing of it waits to be delivered */
 bool stream_unused(const struct stream *s); /* forgotten: remove it from the table and free it */
+/* Is something of it under way, or may it be by `until` (monotonic), that waits for nothing but
+ * upstream's answers? Not: lines kept for the end of a life that has not come, what is held since
+ * its credential is refused, a close that waits for other streams. */
+bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until);
 uint64_t stream_backlog_lines(const struct stream *s);
 /* wall time of the oldest waiting record, 0: none */
 int64_t stream_oldest_ns(const struct stream *s);

@@ -190,27 +190,28 @@ static void take_late(struct stream *s, struct call *call)
 
 /* Two calls may overlap (HP §2.2); their `pos` ranges then tell which was written first. May `r`
  * go ahead of `b`, that was not answered when it began, and whose lines all come after its own? */
-static bool may_pass(const struct record *r, const struct record *b)
+static bool may_pass(const struct record *r, const struct record *b, unsigned max_ahead)
 {
-    return b->state != RECORD_SENDING && b->passed < STREAM_MAX_AHEAD &&
-           !(b->acked_ns && b->acked_ns <= r->start_ns) &&
-           b->pos_min > r->pos_max;
+    return b->state != RECORD_SENDING && b->passed < max_ahead &&
+           !(b->acked_ns && b->acked_ns <= r->start_ns) && b->pos_min > r->pos_max;
 }
 
 /* How many at the end of the queue `r` goes ahead of. Those of them that are not durable yet may
  * fail, so that after a restart the count alone would reach too far; it says above which number
  * it holds. */
-static void set_ahead(const struct stream *s, const struct life *l, struct record *r)
+static void set_ahead(const struct stream *s, struct life *l, struct record *r)
 {
+    unsigned max_ahead = s->env->rules->max_ahead;
+    const struct list *end = queue_end(&l->lines);
     const struct list *it;
 
     r->ahead_above = s->next_number;
     if (r->pos_min == r->pos_max && r->row.lines > 1)
         return; /* a client that does not number its lines (Java sends 0) */
-    for (it = l->lines.prev; it != &l->lines && r->ahead < STREAM_MAX_AHEAD; it = it->prev) {
+    for (it = end->prev; it != end && r->ahead < max_ahead; it = it->prev) {
         struct record *b = list_entry(it, struct record, link);
 
-        if (!may_pass(r, b))
+        if (!may_pass(r, b, max_ahead))
             break;
         if (b->state != RECORD_COMMITTING)
             r->ahead_above = TR_MIN(r->ahead_above, b->row.number);
@@ -221,10 +222,10 @@ static void set_ahead(const struct stream *s, const struct life *l, struct recor
 
 void life_queue_lines(struct life *l, struct record *r)
 {
-    struct list *at = &l->lines;
+    struct list *end = queue_end(&l->lines), *at = end;
     unsigned n;
 
-    for (n = r->ahead; n > 0 && at->prev != &l->lines; n--) {
+    for (n = r->ahead; n > 0 && at->prev != end; n--) {
         const struct record *b = list_entry(at->prev, struct record, link);
 
         if (b->pos_min <= r->pos_max ||
@@ -232,7 +233,7 @@ void life_queue_lines(struct life *l, struct record *r)
             break; /* after a restart: one that it went ahead of has failed */
         at = at->prev;
     }
-    list_insert_before(at, &r->link);
+    queue_insert(&l->lines, at, r);
 }
 
 static struct edge_mark *edge_find(struct stream *s, uint64_t edge)
@@ -361,6 +362,7 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
         if (alone)
             set_ahead(s, l, r);
         r->state = RECORD_COMMITTING;
+        r->maybe_sent = direct_lost(s, call->hash);
         if (r->hashed)
             recent_add(s, r->hash, r);
         record_encode(r);
@@ -378,12 +380,12 @@ static void call_lines(struct stream *s, struct call *call, struct stream_now no
 /* An upload that cannot be the whole log: the second try of a client that had sent part of its
  * buffer (HP §2.6, §9.2). Lines need not have been seen for that: a short step may upload its
  * log without ever having flushed (HP §2.2). */
-static bool broken_retry(const struct stream *s, const struct call *call, const struct life *l)
+bool blob_is_broken(const struct stream *s, const struct life *l, bool empty, bool begins_line)
 {
     const struct list *it;
     bool full, log;
 
-    if (!l || (!call->empty && call->begins_line))
+    if (!l || (!empty && begins_line))
         return false;
     full = l->lines_seen || l->blob_full;
     log = l->lines_seen || l->blob_log;
@@ -393,7 +395,7 @@ static bool broken_retry(const struct stream *s, const struct call *call, const 
         full |= r->life == l->id && r->blob_size > 0;
         log |= r->life == l->id && r->log;
     }
-    return call->empty ? full : log;
+    return empty ? full : log;
 }
 
 static void take_broken(struct stream *s, struct call *call, struct life *l)
@@ -421,7 +423,7 @@ static void call_blob(struct stream *s, struct call *call, struct stream_now now
     struct recent *seen;
     struct commit *c;
 
-    if (broken_retry(s, call, l)) {
+    if (blob_is_broken(s, l, call->empty, call->begins_line)) {
         take_broken(s, call, l);
         return;
     }
@@ -493,7 +495,7 @@ void stream_call(struct stream *s, struct call *call, struct stream_now now)
 {
     s->last_call = now.mono;
     if (s->forgetting) {
-        s->forgetting = false; /* its row is on the way out: store it again */
+        s->forgetting = false;     /* its row is on the way out: store it again */
         s->forget->forget = false; /* ... and should it have to be asked for again, not any more */
         stream_begin_anew(s);
         stream_mark_dirty(s);

@@ -8,7 +8,7 @@
 
 static struct record *first_waiting(const struct life *l)
 {
-    struct record *r = list_first(&l->lines, struct record, link);
+    struct record *r = list_first(&l->lines.front, struct record, link);
 
     return r && r->state != RECORD_COMMITTING ? r : NULL;
 }
@@ -16,7 +16,8 @@ static struct record *first_waiting(const struct life *l)
 /* Lines that upstream would not take, at the end of their life, when no blob has them. */
 static bool wants_settling(const struct stream *s, const struct life *l)
 {
-    return l->ended && !list_empty(&l->stuck) && !life_blobs_waiting(s, l);
+    return l->ended && !list_empty(&l->stuck.front) && !life_blobs_waiting(s, l) && !s->load &&
+           !life_stuck_wanted(s, l); /* parts are the same when they are sent again */
 }
 
 /* While a mark is under way nothing more is sent, on either lane. What a crash makes arrive twice
@@ -67,7 +68,7 @@ static bool fills_batch(const struct life *l, const struct stream_rules *rules)
     const struct list *it;
     uint64_t lines = 0, bytes = 0;
 
-    for (it = l->lines.next; it != &l->lines; it = it->next) {
+    for (it = l->lines.front.next; it != &l->lines.front; it = it->next) {
         const struct record *r = list_entry(it, struct record, link);
 
         lines += r->row.lines;
@@ -83,7 +84,7 @@ static bool fills_batch(const struct life *l, const struct stream_rules *rules)
 static int64_t gather_until(const struct stream *s, const struct life *l, int64_t now)
 {
     if (l->next_lines <= now || s->n_batch || l->closed_wall || l->blob_log ||
-        fills_batch(l, s->env->rules))
+        queue_paged(&l->lines) || fills_batch(l, s->env->rules))
         return 0;
     return l->next_lines;
 }
@@ -94,13 +95,16 @@ int64_t stream_ready(struct stream *s, enum stream_lane lane, struct stream_now 
     int64_t at = TR_MAX(l->not_before, s->held_until);
     enum op_kind kind;
 
-    if (l->busy || s->forgotten)
+    if (l->busy || s->forgotten || (s->direct && s->direct->busy))
         return INT64_MAX;
     kind = next_op(s, lane);
     if (kind == OP_NONE)
         return INT64_MAX;
     if (kind == OP_SETTLE && s->lanes[LANE_BLOBS].busy)
         return INT64_MAX;
+    if (kind == OP_LINES && s->load && !s->n_batch && !s->singly_left &&
+        !fills_batch(stream_head(s), s->env->rules))
+        return INT64_MAX; /* more comes in a moment */
     if (kind == OP_LINES)
         at = TR_MAX(at, gather_until(s, stream_head(s), now.mono));
     s->asked = now.mono;
@@ -136,7 +140,7 @@ static void fill_batch(struct stream *s, struct life *l)
     if (s->n_batch)
         return;
     for (r = first_waiting(l); r && r->state != RECORD_COMMITTING;
-         r = list_next(&l->lines, r, struct record, link)) {
+         r = list_next(&l->lines.front, r, struct record, link)) {
         if (!batch_takes(s, s->n_batch, lines, bytes, r))
             break;
         lines += r->row.lines;
@@ -152,10 +156,11 @@ static void fill_settling(struct stream *s, struct life *l)
     uint64_t bytes = 0;
 
     s->n_batch = 0;
-    for (it = l->stuck.next; it != &l->stuck; it = it->next) {
+    for (it = l->stuck.front.next; it != &l->stuck.front; it = it->next) {
         struct record *r = list_entry(it, struct record, link);
 
-        if (s->n_batch && bytes + r->size > STREAM_SETTLE_BYTES)
+        if (s->n_batch == STREAM_SETTLE_RECORDS ||
+            (s->n_batch && bytes + r->size > STREAM_SETTLE_BYTES))
             break; /* the rest follows as another part */
         bytes += r->size;
         batch_add(s, r);
@@ -201,6 +206,7 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
             op->lines += s->batch[i]->row.lines;
             op->again |= s->batch[i]->maybe_sent;
         }
+        stream_read_on(s);
     }
 }
 
@@ -280,11 +286,12 @@ static void open_result(struct stream *s, struct life *l, const struct op_result
 /* Take the batch out of its queue and ask for its rows to go. */
 static struct commit *batch_gone(struct stream *s)
 {
+    struct life *l = stream_head(s);
     struct commit *c = commit_new(s);
     size_t i;
 
     for (i = 0; i < s->n_batch; i++) {
-        list_remove(&s->batch[i]->link);
+        queue_remove(s->batch[i]->state == RECORD_STUCK ? &l->stuck : &l->lines, s->batch[i]);
         commit_gone(c, s->batch[i]);
         c->ledger[LEDGER_LINES_SPOOLED] -= (int64_t)s->batch[i]->row.lines;
     }
@@ -336,8 +343,9 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
 
         lines += rec->row.lines;
         rec->state = RECORD_STUCK;
-        list_remove(&rec->link);
-        list_append(&l->stuck, &rec->link);
+        rec->loaded = false;
+        queue_remove(&l->lines, rec);
+        queue_append(&l->stuck, rec);
     }
     s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
     batch_clear(s);
@@ -404,6 +412,7 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
 {
     struct lane *lane = &s->lanes[LANE_LINES];
 
+    l->flows = r->outcome == OUT_OK;
     if (r->outcome == OUT_OK || r->outcome == OUT_UNKNOWN || r->outcome == OUT_PARTIAL)
         count_resent(s);
     switch (r->outcome) {

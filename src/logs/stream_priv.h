@@ -4,6 +4,7 @@
 #define TR_LOGS_STREAM_PRIV_H
 
 #include "base/heap.h"
+#include "logs/queue.h"
 #include "logs/stream.h"
 
 enum open_state {
@@ -20,8 +21,8 @@ struct life {
     uint64_t id;
     enum open_state open;
     int64_t since_wall;   /* its first call */
-    struct list lines;    /* struct record: COMMITTING, WAITING, SENDING, in delivery order */
-    struct list stuck;    /* struct record: RECORD_STUCK */
+    struct queue lines;   /* COMMITTING, WAITING, SENDING, in delivery order */
+    struct queue stuck;   /* RECORD_STUCK */
     unsigned were_stuck;  /* during recovery: so many of the first records are */
     struct record *close; /* NULL: none accepted */
     int64_t closed_wall;  /* when the close was accepted; 0: it was not */
@@ -48,6 +49,7 @@ struct life {
     unsigned close_absent; /* ... and to the close */
     uint64_t n_delivered;  /* lines */
     int64_t next_lines;    /* monotonic: lines of a busy stream gather until then */
+    bool flows;            /* the last lines were taken: more are read ahead of their turn */
 };
 
 struct lane {
@@ -69,6 +71,14 @@ struct recent {
     struct record *record; /* while it is not durable */
 };
 
+/* What is known of calls that went directly (stream_direct.c). */
+struct direct_marks {
+    bool busy;      /* one is under way */
+    uint64_t below; /* lines with lower numbers were accepted before it */
+    struct body_hash lost[STREAM_DIRECT_LOST]; /* a ring: their lines may be upstream */
+    unsigned n_lost;
+};
+
 struct stream {
     struct stream_env *env;
     struct spool_stream row;
@@ -82,6 +92,7 @@ struct stream {
     struct recent *recent; /* a ring; grows to STREAM_RECENT */
     unsigned n_recent, cap_recent, recent_at;
     struct edge_mark edges[STREAM_EDGES]; /* what is durable */
+    struct direct_marks *direct;          /* NULL: no call ever went directly */
     struct list edge_calls; /* struct call.link: from edges, their commits under way */
     /* what is known of repeats is ahead of the stored state: it goes with the next records */
     bool marks_dirty;
@@ -97,6 +108,8 @@ struct stream {
     unsigned unsure_states;
     uint64_t next_number;  /* above all that are durable */
     uint64_t stored_life;  /* the newest life that the stored state names */
+    struct reload *load;   /* under way */
+    bool load_failed;      /* ... and not again before the next sweep */
     struct commit *forget; /* under way */
     bool forgetting, forgotten;
     int64_t last_call; /* monotonic */
@@ -137,6 +150,12 @@ uint64_t life_supersede_into(struct stream *s, struct life *l, struct commit *c)
 /* at the end, but ahead of r->ahead others */
 void life_queue_lines(struct life *l, struct record *r);
 bool life_blobs_waiting(const struct stream *s, const struct life *l);
+/* Would it be a client's broken retry of an upload? */
+bool blob_is_broken(const struct stream *s, const struct life *l, bool empty, bool begins_line);
+/* Nothing of it is under way or waits to be sent. An open of unknown outcome does not wait. */
+bool stream_nothing_waits(const struct stream *s);
+/* Did a body go directly whose answer was lost? */
+bool direct_lost(const struct stream *s, struct body_hash h);
 void recent_add(struct stream *s, struct body_hash h, struct record *r);
 struct recent *recent_find(struct stream *s, struct body_hash h);
 void recent_clear(struct stream *s);
@@ -146,5 +165,17 @@ void batch_clear(struct stream *s);
 /* Would `r` still go into a batch that has so much? */
 bool batch_takes(const struct stream *s, size_t n, uint64_t lines, uint64_t bytes,
                  const struct record *r);
+
+/* --- stream_page.c: what is in the spool only --- */
+
+/* Page what may be; `now` INT64_MAX: however new it is. */
+void life_page_out(struct stream *s, struct life *l, int64_t now);
+/* Ask for what is needed next, if anything is. */
+void stream_read_on(struct stream *s);
+/* Are stuck lines still to be read before they can be settled? */
+bool life_stuck_wanted(const struct stream *s, const struct life *l);
+/* Pages of lines that need not go any more leave with `c`; returns how many lines. */
+uint64_t life_supersede_pages(struct stream *s, struct life *l, struct commit *c);
+bool life_pages_superseded(const struct stream *s, const struct life *l);
 
 #endif

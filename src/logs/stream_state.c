@@ -28,16 +28,6 @@ static uint32_t life_flags(const struct life *l)
            (l->close_snapshot ? LIFE_CLOSE_SNAPSHOT : 0);
 }
 
-static uint32_t count_stuck(const struct life *l)
-{
-    const struct list *it;
-    uint32_t n = 0;
-
-    for (it = l->stuck.next; it != &l->stuck; it = it->next)
-        n++;
-    return n;
-}
-
 static void life_encode(const struct life *l, struct str *out)
 {
     wire_put_u64(out, l->id);
@@ -49,7 +39,7 @@ static void life_encode(const struct life *l, struct str *out)
     wire_put_u64(out, (uint64_t)l->closed_wall);
     wire_put_u64(out, l->n_delivered);
     wire_put_u64(out, l->blob_below);
-    wire_put_u32(out, count_stuck(l));
+    wire_put_u32(out, (uint32_t)queue_count(&l->stuck));
 }
 
 static void edges_encode(const struct stream *s, struct str *out)
@@ -114,8 +104,8 @@ static void life_decode(struct stream *s, struct wire *w)
     struct life *l = XNEW(struct life);
     uint32_t flags;
 
-    list_init(&l->lines);
-    list_init(&l->stuck);
+    queue_init(&l->lines);
+    queue_init(&l->stuck);
     l->id = wire_u64(w);
     l->open = (enum open_state)wire_u8(w);
     flags = wire_u32(w);
@@ -187,8 +177,8 @@ static struct life *life_of_record(struct stream *s, const struct record *r)
     if (l)
         return l;
     l = XNEW(struct life);
-    list_init(&l->lines);
-    list_init(&l->stuck);
+    queue_init(&l->lines);
+    queue_init(&l->stuck);
     l->id = r->life;
     l->open = OPEN_NONE;
     l->since_wall = r->row.at_ns;
@@ -197,9 +187,10 @@ static struct life *life_of_record(struct stream *s, const struct record *r)
     return l;
 }
 
-static void recover_lines(struct life *l, struct record *r)
+static void recover_lines(struct stream *s, struct life *l, struct record *r)
 {
     life_queue_lines(l, r);
+    life_page_out(s, l, INT64_MAX);
     l->lines_seen = true;
     l->done = false;
 }
@@ -212,11 +203,11 @@ void stream_recover_record(struct stream *s, struct record *r)
     if (r->hashed && stream_last(s) && r->life == stream_last(s)->id)
         recent_add(s, r->hash, NULL); /* a body is a repetition within its generation only */
     s->marks_dirty = true;
-    if (r->edge)
+    if (r->kind == RECORD_LINES && r->edge)
         edge_accepted(s, r->edge, r->edge_life, r->edge_number);
     switch (r->kind) {
     case RECORD_LINES:
-        recover_lines(l, r);
+        recover_lines(s, l, r);
         break;
     case RECORD_BLOB:
         list_append(&s->blobs, &r->link);
@@ -234,37 +225,64 @@ void stream_recover_record(struct stream *s, struct record *r)
  * go on waiting for the end, and those of a life that has ended are there to be settled. */
 static void take_up_lines(struct life *l, int64_t now)
 {
+    struct list *lists[] = {&l->lines.front, &l->lines.tail};
     struct list *it, *tmp;
+    size_t i;
 
     if (l->were_stuck)
         l->absent = STREAM_ABSENT_TRIES - 1;
-    list_each (it, tmp, &l->lines) {
-        struct record *r = list_entry(it, struct record, link);
-
-        r->acked_ns = now;
-        if (!l->ended && !l->were_stuck)
-            continue;
-        l->were_stuck -= l->were_stuck > 0;
-        r->state = RECORD_STUCK;
-        list_remove(it);
-        list_append(&l->stuck, it);
+    queue_move(&l->stuck, &l->lines, l->ended ? SIZE_MAX : l->were_stuck);
+    l->were_stuck = 0;
+    list_each (it, tmp, &l->stuck.front)
+        list_entry(it, struct record, link)->state = RECORD_STUCK;
+    list_each (it, tmp, &l->stuck.tail)
+        list_entry(it, struct record, link)->state = RECORD_STUCK;
+    for (i = 0; i < ARRAY_LEN(lists); i++) {
+        list_each (it, tmp, lists[i])
+            list_entry(it, struct record, link)->acked_ns = now;
     }
 }
 
-/* The first batch may have been under way when we stopped, and no other (next_for_lines). */
+struct batch_size {
+    size_t n;
+    uint64_t lines, bytes;
+};
+
+/* Those of the list that would still go into the batch. True: all of them. */
+static bool mark_batch(struct stream *s, struct list *head, struct batch_size *b)
+{
+    struct record *r = list_first(head, struct record, link);
+
+    for (; r && batch_takes(s, b->n, b->lines, b->bytes, r); b->n++) {
+        b->lines += r->row.lines;
+        b->bytes += r->size;
+        r->maybe_sent = true;
+        r = list_next(head, r, struct record, link);
+    }
+    return !r;
+}
+
+/* The first batch may have been under way when we stopped, and no other (next_for_lines). Pages
+ * are marked as a whole. */
 static void mark_first_batch(struct stream *s)
 {
+    const struct stream_rules *rules = s->env->rules;
     struct life *l = stream_head(s);
-    struct record *r = l ? list_first(&l->lines, struct record, link) : NULL;
-    uint64_t lines = 0, bytes = 0;
-    size_t n = 0;
+    struct batch_size b = {0};
+    struct page *p;
 
-    for (; r && batch_takes(s, n, lines, bytes, r); n++) {
-        lines += r->row.lines;
-        bytes += r->size;
-        r->maybe_sent = true;
-        r = list_next(&l->lines, r, struct record, link);
+    if (!l || !mark_batch(s, &l->lines.front, &b))
+        return;
+    p = list_first(&l->lines.pages, struct page, link);
+    while (p && b.lines < rules->batch_lines && b.bytes < rules->batch_bytes) {
+        b.n += p->n;
+        b.lines += p->lines;
+        b.bytes += p->bytes;
+        p->maybe_sent = true;
+        p = list_next(&l->lines.pages, p, struct page, link);
     }
+    if (!p)
+        mark_batch(s, &l->lines.tail, &b);
 }
 
 /* Its close is over; the commit that was to take it out of the spool was being repeated when

@@ -40,7 +40,8 @@ enum target_kind target_kind(struct view method, struct view target, struct view
     size_t i;
 
     url_split_target(target, &path, &query);
-    /* What stands before "/log-service" goes behind harness.url: anything but a path there would name another host. */
+    /* What stands before "/log-service" goes behind harness.url: anything but a path there would
+     * name another host. */
     if (!path.n || path.p[0] != '/' || !find_service(path, prefix, &rest))
         return TARGET_OTHER;
     for (i = 0; i < ARRAY_LEN(calls); i++) {
@@ -56,9 +57,18 @@ enum target_kind target_kind(struct view method, struct view target, struct view
 
 static bool has_control(struct view v)
 {
-    size_t i;
+    const uint64_t ones = 0x0101010101010101ULL, highs = ones * 0x80;
+    size_t i = 0;
 
-    for (i = 0; i < v.n; i++) {
+    for (; v.n - i >= 8; i += 8) {
+        uint64_t x, del;
+
+        memcpy(&x, v.p + i, sizeof(x));
+        del = x ^ ones * 0x7f;
+        if ((((x - ones * 0x20) & ~x) | ((del - ones) & ~del)) & highs)
+            break; /* perhaps: the loop below says */
+    }
+    for (; i < v.n; i++) {
         if ((unsigned char)v.p[i] < 0x20 || v.p[i] == 0x7f)
             return true;
     }
@@ -69,12 +79,13 @@ static bool has_control(struct view v)
  * account's object. */
 static bool has_dotdot(struct view v)
 {
-    size_t i;
+    const char *at = v.p, *end = v.p + v.n;
 
-    for (i = 0; i + 2 <= v.n; i++) {
-        if (v.p[i] == '.' && v.p[i + 1] == '.' && (i == 0 || v.p[i - 1] == '/') &&
-            (i + 2 == v.n || v.p[i + 2] == '/'))
+    while ((at = memchr(at, '.', (size_t)(end - at))) != NULL) {
+        if (end - at >= 2 && at[1] == '.' && (at == v.p || at[-1] == '/') &&
+            (end - at == 2 || at[2] == '/'))
             return true;
+        at++;
     }
     return false;
 }
@@ -112,7 +123,6 @@ static void add_spelled(struct str *out, struct view v)
 
 static void add_pair(struct str *out, struct view name, struct view value)
 {
-    str_reserve(out, name.n + value.n + 16);
     if (out->n)
         str_addc(out, '&');
     add_spelled(out, name);
@@ -139,6 +149,8 @@ static int parse_query(struct view query, struct target *t, struct view *token, 
     struct view name, value;
     bool account = false, key = false;
 
+    str_reserve(&t->query, query.n);
+    str_reserve(&t->close_query, query.n);
     while (url_query_next(&query, &name, &value)) {
         if (view_is(name, "X-Harness-Token")) {
             if (token->n && !view_eq(*token, value))

@@ -59,6 +59,7 @@ struct net_connect {
     struct net_stream *stream;
     struct net_addr shaking; /* the stream's */
     struct err last;         /* of the last address that failed */
+    bool again;              /* an address was tried without the session that it did not like */
     bool shaken;             /* `last` is about TLS: later refusals say less than it does */
 };
 
@@ -138,6 +139,11 @@ static void handshake_failed(struct net_connect *c, const struct err *e)
     c->last = *e;
     err_prefix(&c->last, "%s", net_addr_ip(&c->shaking, ip));
     c->shaken = true;
+    /* The peer ended it, maybe for the session, which is forgotten now. */
+    if (e->code == ERR_CLOSED && net_tls_offered(c->stream) && !c->again) {
+        c->again = true;
+        c->addrs[--c->next] = c->shaking;
+    }
     net_stream_close(&c->stream, true);
     c->stage = DIALLING;
     dial_next(c);

@@ -44,7 +44,8 @@ typedef void (*net_connected_fn)(void *ctx, struct net_stream *s, const struct e
 /* Never calls back before it returns; never NULL. The first address that answers is taken; the
  * next one is tried 250 ms after the one before, or as soon as that fails. An address whose TLS
  * handshake fails, or takes more than its share of the time that is left, is passed over like one
- * that refuses; if no other does better, the error is about TLS. */
+ * that refuses; if no other does better, the error is about TLS. One that fails to resume a
+ * session, as servers do that cannot match it with a client certificate, is dialled once more. */
 struct net_connect *net_connect_start(struct net_resolver *r, struct ev_loop *loop,
                                       const struct net_connect_opts *o, net_connected_fn fn,
                                       void *ctx);

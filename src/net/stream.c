@@ -510,6 +510,11 @@ bool net_is_tls(const struct net_stream *s)
     return s->tls != NULL;
 }
 
+bool net_tls_offered(const struct net_stream *s)
+{
+    return s->tls && tls_offered(s->tls);
+}
+
 struct view net_alpn(const struct net_stream *s)
 {
     return s->tls ? tls_alpn(s->tls) : VIEW_NONE;

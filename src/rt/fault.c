@@ -42,6 +42,11 @@ static void load(void)
     xfree(copy);
 }
 
+static bool is_there(const char *path)
+{
+    return path && access(path, F_OK) == 0;
+}
+
 bool fault_point(const char *name)
 {
     bool fail = false;
@@ -62,6 +67,8 @@ bool fault_point(const char *name)
         if (strcmp(f->action, "fail") == 0 && f->seen >= f->hit)
             fail = true;
         if (strcmp(f->action, "once") == 0 && f->seen == f->hit)
+            fail = true;
+        if (strcmp(f->action, "while") == 0 && is_there(getenv("TAILRACE_FAULT_WHILE")))
             fail = true;
     }
     pthread_mutex_unlock(&lock);

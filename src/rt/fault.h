@@ -3,7 +3,8 @@
  * environment variable TAILRACE_FAULT="NAME:HIT:ACTION[,...]": at its HIT-th passing (1 is the
  * first) the ACTION happens: `kill` (SIGKILL to ourselves), `fail` (fault_point returns true and
  * the caller behaves as if the operation had failed, every time from then on), `once` (true that
- * one time).
+ * one time), `while` (true whenever the file that TAILRACE_FAULT_WHILE names is there, whatever HIT
+ * says: for faults that come and go).
  */
 #ifndef TR_RT_FAULT_H
 #define TR_RT_FAULT_H

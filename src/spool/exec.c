@@ -37,6 +37,7 @@ struct wstream *streams_add(struct spool *s, int64_t id, uint64_t next, uint64_t
     ws->id = id;
     ws->next = next;
     ws->saved = saved;
+    list_init(&ws->leaving);
     hmap_insert(&s->streams, &ws->node, id_hash(id));
     return ws;
 }
@@ -44,6 +45,7 @@ struct wstream *streams_add(struct spool *s, int64_t id, uint64_t next, uint64_t
 static void streams_remove(struct spool *s, struct wstream *ws)
 {
     hmap_remove(&s->streams, &ws->node);
+    list_remove(&ws->leaving);
     xfree(ws);
 }
 
@@ -59,6 +61,8 @@ void streams_free(struct spool *s)
         xfree(ws);
     }
     hmap_fini(&s->streams);
+    list_init(&s->leaving);
+    s->gone = s->undo_gone = (struct pending){0};
 }
 
 static void touch(struct spool *s, struct wstream *ws)
@@ -244,10 +248,11 @@ static int blob_claim(struct spool *s, int64_t blob, int64_t record, int64_t *si
     return exec_step(s, ST_BLOB_ADD, e);
 }
 
-static void remember(struct spool *s, int64_t id, struct wstream *ws, uint64_t number, int64_t blob)
+static void remember(struct spool *s, int64_t id, struct wstream *ws, uint64_t number, int64_t blob,
+                     int64_t size)
 {
     s->recent[(uint64_t)id % RECENT] =
-        (struct recent){.id = id, .stream = ws->id, .number = number, .blob = blob};
+        (struct recent){.id = id, .stream = ws->id, .number = number, .blob = blob, .size = size};
 }
 
 static int do_record(struct spool *s, struct op *op, struct err *e)
@@ -278,8 +283,17 @@ static int do_record(struct spool *s, struct op *op, struct err *e)
         return -1;
     op->record.id = id;
     op->record.number = ws->next++;
-    remember(s, id, ws, op->record.number, r->blob);
+    remember(s, id, ws, op->record.number, r->blob, size);
     return 0;
+}
+
+/* It will not be there when it is asked for again. If the group fails that costs a look. */
+static void forget(struct spool *s, int64_t id)
+{
+    struct recent *known = &s->recent[(uint64_t)id % RECENT];
+
+    if (known->id == id)
+        known->id = 0;
 }
 
 /* 1: found, 0: no such record. A look into the table for those that are not in memory any more. */
@@ -299,7 +313,8 @@ static int record_what(struct spool *s, int64_t id, struct recent *out, struct e
         *out = (struct recent){.id = id,
                                .stream = sqlite3_column_int64(q, 0),
                                .number = (uint64_t)sqlite3_column_int64(q, 1),
-                               .blob = sqlite3_column_int64(q, 2)};
+                               .blob = sqlite3_column_int64(q, 2),
+                               .size = sqlite3_column_int64(q, 3)};
     if (sqlite3_reset(q) != SQLITE_OK)
         return sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read a record", e);
     return rc == SQLITE_ROW;
@@ -318,6 +333,12 @@ static int blob_delete(struct spool *s, int64_t blob, struct err *e)
         return -1;
     bind_id(s, ST_BLOB_DELETE, blob);
     return exec_step(s, ST_BLOB_DELETE, e);
+}
+
+void exec_leaves(struct spool *s, struct wstream *ws)
+{
+    if (list_empty(&ws->leaving))
+        list_append(&s->leaving, &ws->leaving);
 }
 
 /* A number that is gone from the records must be known by its stream's row. */
@@ -347,23 +368,52 @@ static int dead_delete(struct spool *s, int64_t id, struct err *e)
     return exec_step(s, ST_DEAD_DELETE, e);
 }
 
+/* With its blob, at once: pieces are large. 1: it was there. */
+static int delete_now(struct spool *s, const struct recent *what, struct err *e)
+{
+    bind_id(s, ST_RECORD_DELETE, what->id);
+    if (exec_step(s, ST_RECORD_DELETE, e) < 0)
+        return -1;
+    if (sqlite3_changes(s->db) == 0)
+        return 0;
+    number_leaves(s, what);
+    return blob_delete(s, what->blob, e) < 0 ? -1 : 1;
+}
+
+/*
+ * A row that is deleted changes its page, and those beside it when they are merged, and at last
+ * the list of free pages: one delivery's records lie on as many pages as it has records, and of
+ * what a busy spool wrote two thirds were such pages. So a record that is done with is only noted
+ * in the table `gone`, all ids of a group on one page, and the rows go together later: most pages
+ * are empty then. 1: it was there and not gone.
+ */
+static int delete_later(struct spool *s, const struct recent *what, struct err *e)
+{
+    struct wstream *ws = streams_find(s, what->stream);
+
+    bind_id(s, ST_GONE_ADD, what->id);
+    if (exec_step(s, ST_GONE_ADD, e) < 0)
+        return -1;
+    if (sqlite3_changes(s->db) == 0)
+        return 0;
+    s->gone.records++;
+    s->gone.bytes += (uint64_t)what->size;
+    if (ws && what->number >= ws->saved)
+        exec_leaves(s, ws);
+    return 1;
+}
+
 static int do_delete(struct spool *s, struct op *op, struct err *e)
 {
     struct recent what;
     int found = record_what(s, op->del.id, &what, e);
 
+    if (found > 0)
+        found = what.blob ? delete_now(s, &what, e) : delete_later(s, &what, e);
     if (found < 0)
         return -1;
-    if (found) {
-        bind_id(s, ST_RECORD_DELETE, op->del.id);
-        if (exec_step(s, ST_RECORD_DELETE, e) < 0)
-            return -1;
-        found = sqlite3_changes(s->db) > 0;
-    }
-    if (!found)
-        return dead_delete(s, op->del.id, e);
-    number_leaves(s, &what);
-    return what.blob ? blob_delete(s, what.blob, e) : 0;
+    forget(s, op->del.id);
+    return found ? 0 : dead_delete(s, op->del.id, e);
 }
 
 static int do_bury(struct spool *s, struct op *op, struct err *e)
@@ -382,6 +432,7 @@ static int do_bury(struct spool *s, struct op *op, struct err *e)
     if (exec_step(s, ST_RECORD_DELETE, e) < 0)
         return -1;
     number_leaves(s, &what);
+    forget(s, op->del.id);
     return 0;
 }
 
@@ -478,10 +529,36 @@ static int save_numbers(struct spool *s, struct err *e)
     return 0;
 }
 
+static bool sweep_is_due(const struct spool *s)
+{
+    return s->gone.records > 0 &&
+           (s->sweep_now || s->gone.records >= SWEEP_RECORDS ||
+            s->gone.bytes >= TR_MIN((uint64_t)SWEEP_BYTES, s->limit / SWEEP_PART));
+}
+
+/* Delete the rows that are gone. Their streams' rows take over what they knew of numbers. */
+static int sweep(struct spool *s, struct err *e)
+{
+    struct list *it, *tmp;
+
+    if (exec_step(s, ST_SWEEP, e) < 0 || exec_step(s, ST_SWEPT, e) < 0)
+        return -1;
+    list_each (it, tmp, &s->leaving) {
+        struct wstream *ws = list_entry(it, struct wstream, leaving);
+
+        touch(s, ws);
+        ws->save = true;
+    }
+    s->swept = true;
+    return 0;
+}
+
 int exec_group_end(struct spool *s, struct err *e)
 {
     size_t i;
 
+    if (sweep_is_due(s) && sweep(s, e) < 0)
+        return -1;
     for (i = 0; i < LEDGER_N; i++) {
         if (s->delta[i] == 0)
             continue;
@@ -516,10 +593,34 @@ static void touched_end(struct wstream *ws)
     ws->owner = NULL;
 }
 
+static void sweep_keep(struct spool *s)
+{
+    struct list *it, *tmp;
+
+    if (s->swept) {
+        list_each (it, tmp, &s->leaving) {
+            list_remove(it);
+            list_init(it);
+        }
+        s->gone = (struct pending){0};
+    }
+    s->undo_gone = s->gone;
+    s->swept = false;
+}
+
+/* Streams stay on the list: it does no harm to save a number that need not be. */
+static void sweep_undo(struct spool *s)
+{
+    s->gone = s->undo_gone;
+    s->swept = false;
+}
+
 void exec_keep(struct spool *s)
 {
     struct wstream *ws, *next;
     size_t i;
+
+    sweep_keep(s);
 
     for (ws = s->touched; ws; ws = next) {
         next = ws->touched_next;
@@ -556,6 +657,7 @@ void exec_undo(struct spool *s)
         }
     }
     s->touched = NULL;
+    sweep_undo(s);
     memset(s->delta, 0, sizeof(s->delta));
     ids_undo(&s->record_ids);
     ids_undo(&s->stream_ids);

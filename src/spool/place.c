@@ -66,8 +66,8 @@ static int check_file_system(const char *dir, struct err *e)
                            "spool: %s is on a network file system (%s): use a local disk", dir,
                            refused_types[i].name);
     if ((uint32_t)fs.f_type == FUSE_TYPE && mount_type(st.st_dev, type) && !fuse_is_local(type))
-        return err_set(e, ERR_INVALID,
-                       "spool: %s is on %s, which may be remote: use a local disk", dir, type);
+        return err_set(e, ERR_INVALID, "spool: %s is on %s, which may be remote: use a local disk",
+                       dir, type);
     return 0;
 }
 

@@ -11,8 +11,12 @@ int reader_open(struct spool *s, struct err *e)
 {
     if (schema_connect(s, &s->rdb, true, e) < 0)
         return -1;
-    if (sql_prepare(s->rdb, "SELECT body FROM record WHERE id=?1", &s->r_body, e) < 0 ||
-        sql_prepare(s->rdb, "SELECT body FROM dead WHERE id=?1", &s->r_dead, e) < 0)
+    if (sql_prepare(s->rdb, "SELECT body FROM record WHERE id=?1 AND id NOT IN gone", &s->r_body,
+                    e) < 0 ||
+        sql_prepare(s->rdb, "SELECT body FROM dead WHERE id=?1", &s->r_dead, e) < 0 ||
+        sql_prepare(s->rdb,
+                    "SELECT " SPOOL_RECORD_COLUMNS " FROM record WHERE id=?1 AND id NOT IN gone",
+                    &s->r_row, e) < 0)
         return -1;
     return sql_prepare(s->rdb, "SELECT data FROM piece WHERE id=?1", &s->r_piece, e);
 }
@@ -22,6 +26,7 @@ void reader_close(struct spool *s)
     sqlite3_finalize(s->r_body);
     sqlite3_finalize(s->r_dead);
     sqlite3_finalize(s->r_piece);
+    sqlite3_finalize(s->r_row);
     sqlite3_close(s->rdb);
     s->rdb = NULL;
 }
@@ -44,10 +49,34 @@ static bool look(struct spool *s, sqlite3_stmt *q, int64_t id, struct spool_read
     return rc != SQLITE_DONE;
 }
 
+static void serve_rows(struct spool *s, struct spool_read *r)
+{
+    size_t i;
+
+    for (i = 0; i < r->n_ids && r->err.code == ERR_NONE; i++) {
+        int rc;
+
+        sqlite3_bind_int64(s->r_row, 1, r->ids[i]);
+        rc = sqlite3_step(s->r_row);
+        if (rc == SQLITE_ROW) {
+            struct spool_record_row row = recover_row(s->r_row);
+
+            r->row(r, i, &row);
+        } else if (rc != SQLITE_DONE) {
+            sql_error(s->rdb, sqlite3_extended_errcode(s->rdb), "cannot read", &r->err);
+        }
+        sqlite3_reset(s->r_row);
+    }
+}
+
 static void serve(struct spool *s, struct spool_read *r)
 {
     r->err = (struct err){0};
     str_clear(&r->data);
+    if (r->ids) {
+        serve_rows(s, r);
+        return;
+    }
     if (r->record) {
         if (look(s, s->r_body, r->record, r) || look(s, s->r_dead, r->record, r))
             return;
@@ -67,7 +96,7 @@ static struct spool_read *serve_batch(struct spool *s, struct spool_read *r)
     sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
     for (n = 0; r && n < READ_BATCH && bytes < READ_BATCH_BYTES; n++, r = r->next) {
         serve(s, r);
-        bytes += r->data.n;
+        bytes += r->data.n + r->n_ids * READ_ROW_BYTES;
     }
     rest = r;
     sqlite3_exec(s->rdb, "COMMIT", NULL, NULL, NULL);

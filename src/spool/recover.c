@@ -100,6 +100,18 @@ static int load_number(struct spool *s, sqlite3_stmt *q)
     return 0;
 }
 
+/* What the last run had not swept out: the first group of this one will. */
+static int load_gone(struct spool *s, sqlite3_stmt *q)
+{
+    struct wstream *ws = streams_find(s, sqlite3_column_int64(q, 0));
+
+    s->undo_gone.records++;
+    s->undo_gone.bytes += (uint64_t)sqlite3_column_int64(q, 1);
+    if (ws)
+        exec_leaves(s, ws);
+    return 0;
+}
+
 /*
  * After a clean close the rows of the streams say it all, otherwise newer records say more. The
  * walk also finds damage in a database that is too large to be checked.
@@ -116,7 +128,13 @@ static int load_streams(struct spool *s, struct err *e)
         return 0;
     if (each(s, "SELECT stream,number FROM record", load_number, e) < 0)
         return -1;
-    return each(s, "SELECT stream,number FROM dead", load_number, e);
+    if (each(s, "SELECT stream,number FROM dead", load_number, e) < 0)
+        return -1;
+    s->undo_gone = (struct pending){0};
+    if (each(s, "SELECT r.stream,r.size FROM gone g JOIN record r ON r.id=g.id", load_gone, e) < 0)
+        return -1;
+    s->gone = s->undo_gone;
+    return 0;
 }
 
 /* Pieces whose upload never became a record; one look per blob, whatever its number of pieces. */
@@ -153,12 +171,14 @@ static int load_all(struct spool *s, struct err *e)
         return -1;
     if (load_ids(s, &s->record_ids, "record",
                  "SELECT max(coalesce((SELECT max(id) FROM record),0),"
-                 "coalesce((SELECT max(id) FROM dead),0))", e) < 0 ||
+                 "coalesce((SELECT max(id) FROM dead),0))",
+                 e) < 0 ||
         load_ids(s, &s->stream_ids, "stream", "SELECT coalesce(max(id),0) FROM stream", e) < 0)
         return -1;
     if (load_ids(s, &s->blob_ids, "blob",
                  "SELECT max(coalesce((SELECT max(id) FROM blob),0),"
-                 "coalesce((SELECT max(id)>>24 FROM piece),0))", e) < 0)
+                 "coalesce((SELECT max(id)>>24 FROM piece),0))",
+                 e) < 0)
         return -1;
     atomic_store(&s->next_blob, s->blob_ids.next);
     return 0;
@@ -215,7 +235,7 @@ int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_s
     return stop ? -1 : 0;
 }
 
-static struct spool_record_row record_row(sqlite3_stmt *q)
+struct spool_record_row recover_row(sqlite3_stmt *q)
 {
     return (struct spool_record_row){
         .id = sqlite3_column_int64(q, 0),
@@ -237,11 +257,13 @@ int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_r
     int rc, stop = 0;
 
     ASSERT(!s->started);
-    if (sql_prepare(s->db, "SELECT id,stream,number,kind,lines,at,size,blob,meta FROM record"
-                           " ORDER BY id", &q, e) < 0)
+    if (sql_prepare(s->db,
+                    "SELECT " SPOOL_RECORD_COLUMNS " FROM record WHERE id NOT IN gone"
+                    " ORDER BY id",
+                    &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        struct spool_record_row row = record_row(q);
+        struct spool_record_row row = recover_row(q);
 
         stop = fn(ctx, &row);
     }
@@ -258,12 +280,14 @@ int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dea
     int rc, stop = 0;
 
     ASSERT(!s->started);
-    if (sql_prepare(s->db, "SELECT id,stream,number,kind,lines,at,size,blob,meta,reason,buried_at,"
-                           "account,key FROM dead ORDER BY id", &q, e) < 0)
+    if (sql_prepare(s->db,
+                    "SELECT " SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key"
+                    " FROM dead ORDER BY id",
+                    &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
         struct spool_dead_row row = {
-            .record = record_row(q),
+            .record = recover_row(q),
             .reason = sql_view(q, 9),
             .buried_ns = sqlite3_column_int64(q, 10),
             .account = sql_view(q, 11),

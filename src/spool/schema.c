@@ -13,6 +13,7 @@ static const char tables[] =
     "CREATE TABLE record(id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, number INTEGER NOT NULL,"
     " kind INTEGER NOT NULL, lines INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL,"
     " blob INTEGER NOT NULL, meta BLOB, body BLOB);"
+    "CREATE TABLE gone(id INTEGER PRIMARY KEY);"
     "CREATE TABLE blob(id INTEGER PRIMARY KEY, record INTEGER NOT NULL);"
     "CREATE TABLE piece(id INTEGER PRIMARY KEY, data BLOB NOT NULL);"
     "CREATE TABLE dead(id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, number INTEGER NOT NULL,"
@@ -30,7 +31,8 @@ static const char views[] =
     " CAST(s.key AS TEXT) AS key, count(*) AS records, sum(r.lines) AS lines, sum(r.size) AS bytes,"
     " sum(r.blob <> 0) AS blobs, datetime(min(r.at) / 1000000000, 'unixepoch') AS oldest,"
     " datetime(max(r.at) / 1000000000, 'unixepoch') AS newest"
-    " FROM record r LEFT JOIN stream s ON s.id = r.stream GROUP BY r.stream ORDER BY min(r.at);"
+    " FROM record r LEFT JOIN stream s ON s.id = r.stream WHERE r.id NOT IN gone"
+    " GROUP BY r.stream ORDER BY min(r.at);"
     "CREATE VIEW dead_letters AS SELECT id, CAST(account AS TEXT) AS account,"
     " CAST(key AS TEXT) AS key, lines, size AS bytes, reason,"
     " datetime(at / 1000000000, 'unixepoch') AS accepted,"
@@ -112,6 +114,17 @@ static int quick_check(struct spool *s, struct err *e)
     return rc;
 }
 
+/* Version 1 deleted records at once. */
+static int upgrade(struct spool *s, struct err *e)
+{
+    return sql_execf(s->db, e,
+                     "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS gone(id INTEGER PRIMARY KEY);"
+                     "DROP VIEW IF EXISTS backlog; DROP VIEW IF EXISTS dead_letters;"
+                     "DROP VIEW IF EXISTS pieces; DROP VIEW IF EXISTS ledger_view;"
+                     "%s PRAGMA user_version=%d; COMMIT;",
+                     views, SPOOL_FORMAT);
+}
+
 /* 0: ours; 1: damaged or foreign; -1: cannot be read, or from a newer version. */
 static int check(struct spool *s, struct err *e)
 {
@@ -124,15 +137,18 @@ static int check(struct spool *s, struct err *e)
         return damaged(e, "%s is a database of something else", s->path);
     /* Going back to an older program is a mistake to be told about, not a reason to begin anew. */
     if (format > SPOOL_FORMAT)
-        return err_set(e, ERR_INVALID, "spool: %s has format %lld and this program knows %d: "
+        return err_set(e, ERR_INVALID,
+                       "spool: %s has format %lld and this program knows %d: "
                        "use the newer program, or another directory",
                        s->path, (long long)format, SPOOL_FORMAT);
+    if (format < SPOOL_FORMAT && upgrade(s, e) < 0)
+        return -1;
     if (sql_int(s->db,
                 "SELECT count(*) FROM sqlite_schema WHERE type='table' AND name IN"
-                "('stream','record','blob','piece','dead','value','ledger','counter')",
+                "('stream','record','gone','blob','piece','dead','value','ledger','counter')",
                 0, &n, e) < 0)
         return -1;
-    if (n != 8)
+    if (n != 9)
         return damaged(e, "tables are missing in %s", s->path);
     return quick_check(s, e);
 }

@@ -47,6 +47,7 @@ static struct spool *spool_alloc(const struct spool_opts *o)
     s->checkpoint_frames = TR_MIN((uint32_t)CHECKPOINT_FRAMES, s->max_pages / 8);
     s->max_pages -= s->checkpoint_frames;
     s->streams = (struct hmap)HMAP_INIT;
+    list_init(&s->leaving);
     s->recent = xcalloc(RECENT, sizeof(*s->recent));
     s->queue.tail = &s->queue.head;
     s->r_tail = &s->r_head;

@@ -55,14 +55,14 @@ struct spool_stream_row {
     struct view account, key, state;
 };
 struct spool_record_row {
-    int64_t id;     /* rises in arrival order over all streams */
+    int64_t id; /* rises in arrival order over all streams */
     int64_t stream;
     uint64_t number;
     int kind;
     uint64_t lines;
-    int64_t at_ns;  /* wall time of acceptance */
-    uint64_t size;  /* bytes of body, or of all pieces of its blob */
-    int64_t blob;   /* 0: none */
+    int64_t at_ns; /* wall time of acceptance */
+    uint64_t size; /* bytes of body, or of all pieces of its blob */
+    int64_t blob;  /* 0: none */
     struct view meta;
 };
 int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row),
@@ -150,10 +150,15 @@ int64_t spool_blob_id(struct spool *s); /* a fresh one; any thread, never blocks
 struct spool_read {
     struct spool_read *next; /* ours */
     int64_t record;          /* a record's body, or */
-    int64_t blob;            /* (record 0) a piece of a blob */
+    int64_t blob;            /* (record 0) a piece of a blob, or */
     uint32_t seq;
-    struct str data;         /* filled; the caller frees */
-    struct err err;          /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece */
+    /* (both 0) what is known of many records, given to `row` one by one in the order of the ids;
+     * left out: not there, or dead. ERR_NONE even if none is. The row is valid during the call. */
+    const int64_t *ids;
+    size_t n_ids;
+    void (*row)(struct spool_read *r, size_t i, const struct spool_record_row *row);
+    struct str data; /* filled; the caller frees */
+    struct err err;  /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece */
     void (*done)(struct spool_read *r); /* reader thread */
 };
 void spool_read(struct spool *s, struct spool_read *r); /* keep it until done; any thread */
@@ -163,9 +168,9 @@ void spool_read(struct spool *s, struct spool_read *r); /* keep it until done; a
 void spool_ledger(struct spool *s, int64_t out[LEDGER_N]); /* as of the last commit, one snapshot */
 
 struct spool_stats {
-    uint64_t used_bytes;  /* pages in use and the write-ahead log */
+    uint64_t used_bytes; /* pages in use and the write-ahead log */
     uint64_t limit_bytes;
-    uint64_t log_bytes;   /* of the limit: for the write-ahead log only */
+    uint64_t log_bytes;     /* of the limit: for the write-ahead log only */
     uint64_t written_bytes; /* handed to the disk since start */
     uint64_t commits, transactions, failed;
     int64_t oldest_at_ns; /* wall time of the oldest record, 0: none; as of at most a second ago */

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include "spool/spool.h"
 #include "base/hmap.h"
+#include "base/list.h"
 #include "rt/clock.h"
 #include <sqlite3.h>
 
@@ -13,7 +14,7 @@
 
 enum {
     SPOOL_APPLICATION_ID = 0x7472736c, /* "trsl" */
-    SPOOL_FORMAT = 1,
+    SPOOL_FORMAT = 2,
     SPOOL_PAGE = 4096,
     /* A piece's key is blob << PIECE_SHIFT | seq: pieces lie together without a second index. */
     PIECE_SHIFT = 24,
@@ -27,13 +28,14 @@ enum {
     /* One group: bounds the memory of a commit and how long the first in it waits for the last. */
     GROUP_TXNS = 512,
     GROUP_BYTES = 8 << 20,
-    READ_BATCH = 32,            /* reads in one read transaction, which holds the log back */
+    READ_BATCH = 32, /* reads in one read transaction, which holds the log back */
     READ_BATCH_BYTES = 4 << 20,
+    READ_ROW_BYTES = 8 << 10, /* a row without its body takes as long as so much of one, about */
     /* A checkpoint stops the commits behind it. A longer log is written less often (8,000 frames:
      * 1.2 bytes for each byte of logs in place of 1.6), but its copy took 70 to 90 ms, which
      * clients waited for; this one takes 4. */
     CHECKPOINT_FRAMES = 1000,
-    PACE_US = 2000,             /* see writer.c */
+    PACE_US = 2000, /* see writer.c */
     PACE_TXNS = 4,
     /* A reader that stays for long, as a shell left open, keeps the log from starting over. At so
      * many times its usual size readers are waited for, for LOG_WAIT_MS; at four times that nothing
@@ -42,13 +44,18 @@ enum {
     LOG_WAIT_MS = 20,
     FRAME_BYTES = SPOOL_PAGE + 24,
     FAIL_PAUSE_MS = 100,
-    BUSY_MS = 2000,             /* an admin's shell may hold the write lock for a moment */
-    SLACK_PAGES = 256,          /* above the limit, for transactions that only make room */
-    RESERVE_BYTES = 8 << 20,    /* on a full disk given back to SQLite, so that deletes go on */
+    BUSY_MS = 2000,              /* an admin's shell may hold the write lock for a moment */
+    SLACK_PAGES = 256,           /* above the limit, for transactions that only make room */
+    RESERVE_BYTES = 8 << 20,     /* on a full disk given back to SQLite, so that deletes go on */
     CHECK_MAX_BYTES = 256 << 20, /* larger databases are not read through at start */
     STATS_MS = 200,
     RESERVE_AGAIN_S = 30,
-    RECENT = 16384,             /* records whose stream and number are known without a look */
+    RECENT = 16384, /* records whose stream and number are known without a look */
+    /* Records that are gone are swept out together, see exec.c: so many, or of so many bytes (less
+     * if the spool is small). More would leave fewer pages half full and make a commit longer. */
+    SWEEP_RECORDS = 1024,
+    SWEEP_BYTES = 4 << 20,
+    SWEEP_PART = 64, /* of the limit */
 };
 
 /* --- vfs.c: the system's VFS with counters ----------------------------------------------- */
@@ -79,13 +86,17 @@ void spool_vfs_fini(struct spool_vfs *v);
     X(STREAM_NEXT, "UPDATE stream SET next=?2 WHERE id=?1")                                        \
     X(STREAM_DROP, "DELETE FROM stream WHERE id=?1")                                               \
     X(RECORD_ADD, "INSERT INTO record VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")                     \
-    X(RECORD_WHAT, "SELECT stream,number,blob FROM record WHERE id=?1")                            \
+    X(RECORD_WHAT, "SELECT stream,number,blob,size FROM record WHERE id=?1")                       \
     X(RECORD_DELETE, "DELETE FROM record WHERE id=?1")                                             \
+    X(GONE_ADD, "INSERT OR IGNORE INTO gone VALUES(?1)")                                           \
+    X(SWEEP, "DELETE FROM record WHERE id IN gone")                                                \
+    X(SWEPT, "DELETE FROM gone")                                                                   \
     X(DEAD_WHAT, "SELECT blob FROM dead WHERE id=?1")                                              \
     X(DEAD_DELETE, "DELETE FROM dead WHERE id=?1")                                                 \
     X(DEAD_ADD, "INSERT INTO dead SELECT r.id,r.stream,r.number,r.kind,r.lines,r.at,r.size,"       \
                 "r.blob,?2,?3,s.account,s.key,r.meta,r.body "                                      \
-                "FROM record r LEFT JOIN stream s ON s.id=r.stream WHERE r.id=?1")                 \
+                "FROM record r LEFT JOIN stream s ON s.id=r.stream WHERE r.id=?1 AND r.id NOT IN " \
+                "gone")                                                                            \
     X(BLOB_ADD, "INSERT INTO blob VALUES(?1,?2)")                                                  \
     X(BLOB_DELETE, "DELETE FROM blob WHERE id=?1")                                                 \
     X(BLOB_SIZE, "SELECT coalesce(sum(length(data)),0) FROM piece WHERE id BETWEEN ?1 AND ?2")     \
@@ -97,13 +108,13 @@ void spool_vfs_fini(struct spool_vfs *v);
     X(COUNTER_SET, "INSERT OR REPLACE INTO counter VALUES(?1,?2)")                                 \
     X(PAGES, "PRAGMA page_count")                                                                  \
     X(PAGES_FREE, "PRAGMA freelist_count")                                                         \
-    X(OLDEST, "SELECT at FROM record ORDER BY id LIMIT 1")
+    X(OLDEST, "SELECT at FROM record WHERE id NOT IN gone ORDER BY id LIMIT 1")
 
 enum spool_statement {
 #define X(name, sql) ST_##name,
     SPOOL_STATEMENTS(X)
 #undef X
-    ST_N
+        ST_N
 };
 
 /* --- the writer's memory ----------------------------------------------------------------- */
@@ -122,15 +133,17 @@ struct wstream {
     struct hnode node; /* spool.streams, by id */
     int64_t id;
     uint64_t next;
-    uint64_t saved;    /* `next` in the stream's row */
+    uint64_t saved; /* `next` in the stream's row */
     uint64_t undo_next, undo_saved;
     struct wstream *touched_next;
     struct spool_stream *owner; /* of one that the group inserted or deleted, and what it was */
     struct spool_stream owner_was;
-    bool touched;      /* in the group's list: what follows can be taken back */
-    bool fresh;        /* inserted by the group */
-    bool dropped;      /* deleted by the group */
-    bool save;         /* its newest number is about to be deleted: row.next must say so */
+    bool touched; /* in the group's list: what follows can be taken back */
+    bool fresh;   /* inserted by the group */
+    bool dropped; /* deleted by the group */
+    bool save;    /* its newest number is about to be deleted: row.next must say so */
+    struct list
+        leaving; /* spool.leaving: the next sweep takes numbers that its row does not know */
 };
 
 /* Which stream and number a record has, for those that are deleted soon after they came. */
@@ -139,6 +152,13 @@ struct recent {
     int64_t stream;
     uint64_t number;
     int64_t blob;
+    int64_t size;
+};
+
+/* What the next sweep is to take; it may be taken back like all that a group does. */
+struct pending {
+    size_t records;
+    uint64_t bytes;
 };
 
 struct txn_queue {
@@ -164,14 +184,17 @@ struct spool {
     struct hmap streams;
     struct wstream *touched;
     struct id_space record_ids, stream_ids, blob_ids;
-    bool checked;         /* the whole database has been read through at this start */
-    bool clean;           /* the database says that row.next of all streams is exact */
+    bool checked; /* the whole database has been read through at this start */
+    bool clean;   /* the database says that row.next of all streams is exact */
     bool reserve_there;
     int64_t reserve_tried_ns;
     int64_t ledger[LEDGER_N];
     int64_t delta[LEDGER_N]; /* the group's */
     int64_t ledger_id[LEDGER_N];
     struct recent *recent;
+    struct pending gone, undo_gone;
+    struct list leaving;   /* streams of those; never too few after a group was taken back */
+    bool sweep_now, swept; /* in this group */
     uint32_t wal_frames, checkpointed_at;
     bool locked_out; /* the last BEGIN met somebody else's lock */
     bool stats_due;
@@ -187,7 +210,7 @@ struct spool {
 
     /* the reader's */
     sqlite3 *rdb;
-    sqlite3_stmt *r_body, *r_dead, *r_piece;
+    sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row;
     pthread_t reader;
     pthread_mutex_t r_lock;
     pthread_cond_t r_wake;
@@ -223,13 +246,12 @@ static inline struct view sql_view(sqlite3_stmt *q, int column)
 
 /* --- place.c: directory, lock, files ----------------------------------------------------- */
 
-int place_take(struct spool *s, struct err *e) TR_MUST_USE;   /* directory, file system, lock */
+int place_take(struct spool *s, struct err *e) TR_MUST_USE; /* directory, file system, lock */
 void place_leave(struct spool *s);
 /* 1: there, looks like a database; 0: nothing there; -1: no database, `e` says why. */
 int place_look(struct spool *s, struct err *e) TR_MUST_USE;
 int place_create(struct spool *s, struct err *e) TR_MUST_USE; /* an empty file with mode 0600 */
-/* There is no database: set logs of one aside that may be left. */
-int place_clear(struct spool *s, struct err *e) TR_MUST_USE;
+int place_clear(struct spool *s, struct err *e) TR_MUST_USE;  /* logs without a database: aside */
 int place_set_aside(struct spool *s, struct str *name, struct err *e) TR_MUST_USE;
 void place_reserve(struct spool *s);      /* make the reserve file if it is not there */
 bool place_give_reserve(struct spool *s); /* free its space; false: there was none */
@@ -244,9 +266,11 @@ int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR
 
 /* Fill the writer's memory from the tables, drop orphaned pieces. 1: damaged. */
 int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
+/* The columns of struct spool_record_row, and one from a row of a query for them. */
+#define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
+struct spool_record_row recover_row(sqlite3_stmt *q);
 
 /* --- writer.c, exec.c -------------------------------------------------------------------- */
-
 void *writer_main(void *arg);
 void writer_drain(struct spool *s); /* what is queued, in the caller's thread */
 /* Save the exact numbers and ids, checkpoint. */
@@ -254,9 +278,12 @@ int writer_goodbye(struct spool *s, struct err *e) TR_MUST_USE;
 void writer_stats(struct spool *s); /* refresh used bytes and oldest record */
 
 int exec_txn(struct spool *s, struct spool_txn *t, struct err *e) TR_MUST_USE;
-int exec_group_end(struct spool *s, struct err *e) TR_MUST_USE; /* ledger, counters, numbers */
-void exec_keep(struct spool *s);   /* the group is committed */
-void exec_undo(struct spool *s);   /* the group is rolled back */
+/* Sweep, ledger, counters, numbers. */
+int exec_group_end(struct spool *s, struct err *e) TR_MUST_USE;
+/* A stream whose row has to know its newest number before records are swept. */
+void exec_leaves(struct spool *s, struct wstream *ws);
+void exec_keep(struct spool *s);        /* the group is committed */
+void exec_undo(struct spool *s);        /* the group is rolled back */
 void exec_publish(struct spool_txn *t); /* hand ids and numbers to the owners */
 int exec_step(struct spool *s, enum spool_statement which, struct err *e) TR_MUST_USE;
 

@@ -62,9 +62,9 @@ struct spool_txn {
     spool_done_fn done;
     void *ctx;
     struct op *first, **last;
-    size_t bytes;         /* of bodies, pieces and the like: the weight in a group */
-    bool kept;            /* the submitter frees it */
-    bool grows;           /* brings bytes in; false: makes room or keeps the books */
+    size_t bytes; /* of bodies, pieces and the like: the weight in a group */
+    bool kept;    /* the submitter frees it */
+    bool grows;   /* brings bytes in; false: makes room or keeps the books */
     int64_t delta[LEDGER_N];
     struct txn_chunk *chunks;
     char *at, *end;

@@ -27,10 +27,10 @@ struct shim_file {
     struct spool_vfs *v;
     sqlite3_file *real; /* lies behind this struct */
     bool is_log;
-    bool commit_frame;  /* the page that comes now ends a transaction */
+    bool commit_frame; /* the page that comes now ends a transaction */
     uint8_t *gathered;
     size_t n;
-    sqlite3_int64 at;   /* where `gathered` belongs */
+    sqlite3_int64 at; /* where `gathered` belongs */
 };
 
 static struct shim_file *shim_of(sqlite3_file *f)

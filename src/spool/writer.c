@@ -77,13 +77,34 @@ static void set_max_pages(struct spool *s, uint32_t pages)
 }
 
 /*
- * The disk or the limit is full. The log starts over once it is copied into the database, for which
- * the database may have to grow: that is what the reserve is for.
+ * Sweep in a transaction of its own, which may go a little over the limit. False: nothing was gone,
+ * or it could not be done and stays noted for the next group.
+ */
+static bool sweep_alone(struct spool *s)
+{
+    struct err ignored;
+    int rc;
+
+    if (s->gone.records == 0)
+        return false;
+    s->sweep_now = true;
+    set_max_pages(s, s->max_pages + SLACK_PAGES);
+    rc = commit_run(s, NULL, 0, &ignored);
+    set_max_pages(s, s->max_pages);
+    s->sweep_now = false;
+    return rc == 0;
+}
+
+/*
+ * The disk or the limit is full. What is gone makes room in the database. The log starts over once
+ * it is copied there, for which the database may have to grow: that is what the reserve is for.
  */
 static void make_room(struct spool *s)
 {
-    int rc = checkpoint(s, SQLITE_CHECKPOINT_RESTART);
+    int rc;
 
+    sweep_alone(s);
+    rc = checkpoint(s, SQLITE_CHECKPOINT_RESTART);
     if (rc != SQLITE_OK && rc != SQLITE_BUSY && place_give_reserve(s))
         checkpoint(s, SQLITE_CHECKPOINT_RESTART);
 }
@@ -103,6 +124,8 @@ static int commit_single(struct spool *s, struct spool_txn *t, struct err *e)
     if (t->grows && log_is_overgrown(s))
         return err_set(e, ERR_FULL, "spool: the log is too long: somebody reads the database");
     rc = commit_run(s, t, 1, e);
+    if (rc < 0 && e->code == ERR_FULL && sweep_alone(s))
+        rc = commit_run(s, t, 1, e);
     if (rc == 0 || e->code != ERR_FULL || t->grows)
         return rc;
     make_room(s);
@@ -213,9 +236,8 @@ static void maybe_checkpoint(struct spool *s)
     if (log_is_overgrown(s))
         checkpoint(s, SQLITE_CHECKPOINT_RESTART);
     else if (s->wal_frames - s->checkpointed_at >= s->checkpoint_frames)
-        checkpoint(s, s->wal_frames >= LOG_LONG * s->checkpoint_frames
-                          ? SQLITE_CHECKPOINT_RESTART
-                          : SQLITE_CHECKPOINT_PASSIVE);
+        checkpoint(s, s->wal_frames >= LOG_LONG * s->checkpoint_frames ? SQLITE_CHECKPOINT_RESTART
+                                                                       : SQLITE_CHECKPOINT_PASSIVE);
 }
 
 /* --- what others may see ----------------------------------------------------------------- */
@@ -341,6 +363,7 @@ static struct spool_txn *wait_for_work(struct spool *s)
             pthread_cond_wait(&s->wake, &s->lock);
         } else if (pthread_cond_timedwait(&s->wake, &s->lock, &until) == ETIMEDOUT) {
             pthread_mutex_unlock(&s->lock);
+            sweep_alone(s);
             writer_stats(s);
             s->stats_due = false; /* also if it failed: the next commit asks again */
             pthread_mutex_lock(&s->lock);
@@ -422,6 +445,7 @@ int writer_goodbye(struct spool *s, struct err *e)
     if (exec_step(s, ST_BEGIN, e) < 0)
         return -1;
     s->clean = false;
+    s->sweep_now = true;
     want_exact(s);
     sqlite3_bind_text(s->st[ST_COUNTER_SET], 1, "clean", -1, SQLITE_STATIC);
     sqlite3_bind_int64(s->st[ST_COUNTER_SET], 2, 1);

@@ -8,6 +8,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.dirname(HERE))
 
+from calls import Api                      # noqa: E402
 from gateway import Gateway                # noqa: E402
 from standin.certs import CA               # noqa: E402
 from standin.harness import Harness        # noqa: E402
@@ -51,3 +52,10 @@ def gateway_at(tmp_path):
 def gw(far, gateway_at):
     """A gateway in front of `far`, both in clear text."""
     return gateway_at(far.url)
+
+
+@pytest.fixture
+def api(gw):
+    a = Api(gw.log_url)
+    yield a
+    a.close()

@@ -107,13 +107,6 @@ def check_histograms(families):
     return seen
 
 
-@pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
 def busy(api, far, gw, n=20):
     assert api.open(key())[0] == 204
     for i in range(n):

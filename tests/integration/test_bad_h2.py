@@ -6,37 +6,15 @@ import pytest
 from calls import Api, body_of, error_of
 from frames import (CANCEL, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
                     FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, H2, NO_ERROR, PADDED, PING, PREFACE, PRIORITY,
-                    PROTOCOL_ERROR, PUSH, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, Watch, frame, settings)
-from gateway import Gateway, key, wait_for
-from standin.harness import Harness
+                    PROTOCOL_ERROR, PUSH, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, settings)
+from gateway import key, wait_for
+from shared import far, gw, pair_at, watch  # noqa: F401
 
 
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):
-    with Harness() as far:
-        with Gateway(tmp_path_factory.mktemp('h2') / 'gw', far.url, drain={'limit': '1s'}) as gw:
-            yield far, gw
-        assert far.state(lines=False)['errors'] == []
-
-
-@pytest.fixture
-def far(pair):
-    return pair[0]
-
-
-@pytest.fixture
-def gw(pair):
-    return pair[1]
-
-
-@pytest.fixture
-def api(gw):
-    return Api(gw.log_url)
-
-
-@pytest.fixture
-def watch(far, gw):
-    return Watch(far, gw)
+    with pair_at(tmp_path_factory.mktemp('h2') / 'gw') as both:
+        yield both
 
 
 # --- floods ---------------------------------------------------------------------------------------

@@ -12,45 +12,19 @@ from urllib.parse import quote, urlsplit
 import pytest
 import zstandard
 from calls import Api, body_of, error_of, raw, row
-from frames import Watch
 from gateway import Gateway, key, wait_for
-from standin.harness import Harness
+from shared import far, gw, pair_at, watch  # noqa: F401
 
 MB = 1 << 20
 
 
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory, ca):
-    """One stand-in and one gateway for the whole file: what one test does must not harm the next."""
     cert, tls_key = ca.issue('127.0.0.1')
-    with Harness() as far:
-        tls = {'address': '127.0.0.1:0', 'mode': 'upstream', 'certificate': str(cert), 'key': str(tls_key)}
-        with Gateway(tmp_path_factory.mktemp('bad') / 'gw', far.url, listen={'tls': tls},
-                     limits={'body': '32MiB', 'expand': '48MiB', 'blob': '64MiB'}, drain={'limit': '1s'}) as gw:
-            yield far, gw
-        assert far.state(lines=False)['errors'] == []
-
-
-@pytest.fixture
-def far(pair):
-    return pair[0]
-
-
-@pytest.fixture
-def gw(pair):
-    return pair[1]
-
-
-@pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
-@pytest.fixture
-def watch(far, gw):
-    return Watch(far, gw)
+    tls = {'address': '127.0.0.1:0', 'mode': 'upstream', 'certificate': str(cert), 'key': str(tls_key)}
+    with pair_at(tmp_path_factory.mktemp('bad') / 'gw', listen={'tls': tls},
+                 limits={'body': '32MiB', 'expand': '48MiB', 'blob': '64MiB'}) as both:
+        yield both
 
 
 def fresh(api=None, number=itertools.count()):
@@ -297,9 +271,10 @@ def test_repeated_credential(far, gw, api, watch):
 def test_unknown_methods_and_paths_are_upstreams_to_answer(far, gw, api, watch):
     for method, path in (('BREW', '/stream'), ('PATCH', '/stream'), ('PUT', '/blob'), ('DELETE', '/blob/link/upload'),
                          ('POST', '/streams'), ('PUT', '/stream/x')):
-        status, _, _ = call(api, f'accountID=acct&key={key()}', path, method)
+        name = fresh()
+        status, _, _ = call(api, f'accountID=acct&key={name}', path, method)
         assert 400 <= status < 500, (method, path, status)
-        assert far.log()[-1]['method'] == method, 'it was relayed'
+        assert [e['method'] for e in far.log() if name in e['target']] == [method], 'it was relayed'
     assert gw.metric('relay_requests_total') >= 6
     watch.disturbed_nothing()
 
@@ -311,14 +286,13 @@ ODD_TARGETS = ['http://other.example/log-service/stream', '@other.example/log-se
 @pytest.mark.parametrize('target', ODD_TARGETS)
 def test_a_target_that_is_no_path_leads_nowhere(far, gw, watch, target):
     """Glued behind harness.url such a target would name another host."""
-    before = len(far.log())
+    name = fresh()
     for method in (b'PUT', b'POST', b'DELETE', b'GET'):
-        request = put(b'Connection: close', target=f'{target}?accountID=acct&key={key()}'.encode()).replace(b'PUT', method, 1)
+        request = put(b'Connection: close', target=f'{target}?accountID=acct&key={name}'.encode()).replace(b'PUT', method, 1)
         status, _, body = answers(raw(gw.port, request))[0]
         assert status == 400 and error_of(body.decode())
     watch.disturbed_nothing()
-    calls = [e for e in far.log()[before:] if 'after-' not in e['target'] and 'before-' not in e['target']]
-    assert calls == []
+    assert [e for e in far.log() if name in e['target']] == []
 
 
 # --- bodies ---------------------------------------------------------------------------------------
@@ -536,7 +510,7 @@ def test_slow_and_silent_clients_are_closed_and_disturb_nobody(far, gw, api, wat
             assert api.put(fresh(), 'meanwhile\n')[0] == 204
             worst = max(worst, time.monotonic() - began)
             time.sleep(0.05)  # another client's pace
-        assert worst < 5
+        assert worst < 10, 'as long as clients wait (HP §2.4)'
         data, took = head.result()
         assert 8 < took < 20 and (not data or data.startswith(b'HTTP/1.1 408'))
         assert 8 < tls.result()[1] < 20
@@ -557,7 +531,7 @@ def test_many_slow_bodies_hold_nothing_up(far, gw, api, watch):
         for i in range(20):
             began = time.monotonic()
             assert api.put(fresh(), 'a\n')[0] == 204
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10, 'as long as clients wait (HP §2.4)'
     finally:
         for s in slow:
             s.close()

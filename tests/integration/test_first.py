@@ -18,7 +18,7 @@ async def run_step(client, name, lines):
 
 
 def test_step_arrives(far, gw):
-    client = LegacyClient(gw.log_url, 'token-1', speed=20, indirect=True)
+    client = LegacyClient(gw.log_url, 'token-1', speed=20, hurry=1, indirect=True)
     asyncio.run(run_step(client, key('a'), lines_of(50)))
     gw.wait_delivered()
     far.wait(lambda h: h.blob('acct', key('a')), timeout=10)

@@ -71,7 +71,7 @@ def lines(far, name='a'):
 
 
 def record(far, name='a'):
-    none = {'opens': 0, 'closes': 0, 'events': []}      # upstream has not heard of it yet
+    none = {'opens': 0, 'closes': 0, 'close_misses': 0, 'wipes': 0, 'events': []}      # upstream has not heard of it yet
     return far.state(lines=False)['records'].get('acct/' + key(name), none)
 
 
@@ -83,11 +83,12 @@ def database(gw):
 
 def test_invariant_01_ack_means_durable(far, gw):
     far.stop()
-    client = Client(gw, timeout=1)
+    client = Client(gw)
     assert client.open() == 204
     assert client.put('first\n') == 204
     db = database(gw)
     db.execute('BEGIN IMMEDIATE')       # nothing can be committed now
+    client.conn.sock.settimeout(1)
     try:
         status = client.put('second\n')
     except (socket.timeout, http.client.HTTPException):

@@ -12,13 +12,6 @@ from gateway import key, wait_for
 from standin.clients import GoCIClient, JavaDelegateClient, LegacyClient, OptimizedClient
 
 
-@pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
 def texts(n, start=0):
     return [f'line {i}\n' for i in range(start, start + n)]
 
@@ -131,8 +124,8 @@ def test_item_09_credentials_go_on_unchanged(far, gw, how):
 
 def test_item_10_without_content_type_on_both_protocols(far, gw):
     async def both():
-        for client in (LegacyClient(gw.log_url, 'token-1', speed=10), OptimizedClient(gw.log_url, 'token-1', speed=10)):
-            name = key(type(client).__name__)
+        for kind in (LegacyClient, OptimizedClient):
+            client, name = kind(gw.log_url, 'token-1', speed=10, hurry=1), key(kind.__name__)
             await client.open('acct', name)
             await client.write('acct', name, body_of('a\n'))
             await client.close('acct', name)
@@ -144,7 +137,7 @@ def test_item_10_http2_in_clear_and_over_tls(far, gateway_at, ca):
     gw = gateway_at(far.url, cert=issued[0], key=issued[1])
 
     async def step():
-        client = LegacyClient(gw.log_url, 'token-1', speed=10, ca=ca.ca)
+        client = LegacyClient(gw.log_url, 'token-1', speed=10, hurry=1, ca=ca.ca)
         await client.open('acct', key())
         await client.write('acct', key(), body_of('h2\n'))
         return client.records[-1].version if hasattr(client, 'records') else None
@@ -234,7 +227,7 @@ def test_unknown_coding_is_415(gw, api):
 @pytest.mark.parametrize('indirect', [True, False])
 def test_whole_step(far, gw, kind, indirect):
     async def run():
-        client = kind(gw.log_url, 'token-1', speed=10, indirect=indirect)
+        client = kind(gw.log_url, 'token-1', speed=10, hurry=1, indirect=indirect)
         step = client.step('acct', key())
         await step.open()
         failed = await step.run(texts(200), rate=2000)
@@ -250,7 +243,7 @@ def test_whole_step(far, gw, kind, indirect):
 
 def test_whole_delegate_stream(far, gw):
     async def run():
-        client = JavaDelegateClient(gw.log_url, 'token-1', speed=10)
+        client = JavaDelegateClient(gw.log_url, 'token-1', speed=10, hurry=1)
         step = client.step('acct', key())
         await step.open()
         await step.run(texts(100), rate=1000)

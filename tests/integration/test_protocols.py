@@ -15,13 +15,6 @@ MB = 1 << 20
 
 
 @pytest.fixture
-def api(gw):
-    a = Api(gw.log_url)
-    yield a
-    a.close()
-
-
-@pytest.fixture
 def tls_gw(far, gateway_at, ca):
     cert, tls_key = ca.issue('127.0.0.1', 'localhost')
     return gateway_at(far.url, cert=cert, key=tls_key)
@@ -405,7 +398,7 @@ def test_a_thousand_streams_stay_within_the_budget(far, gateway_at):
     names = [key(f's{i}') for i in range(1000)]
     for name in names:
         assert api.open(name)[0] == 204
-    gw.wait_delivered()
+    wait_for(lambda: gw.metric('upstream_requests_total', call='open', code='204') == 1000, 60, what='the opens upstream')
     far.stop()
     before = gw.rss_kb()
     text = ''.join(f'{i:08x}' for i in range(2000)) + '\n'
@@ -437,7 +430,7 @@ def test_a_thousand_connections_at_once(far, gw, api):
             assert s.recv(1000).startswith(b'HTTP/1.1 204')
         began = time.monotonic()
         assert api.put(key(), 'a\n')[0] == 204
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10, 'as long as clients wait (HP §2.4)'
         if not sanitized():
             assert (gw.rss_kb() - before) / 1024 < 32
     finally:

@@ -4,6 +4,7 @@ import concurrent.futures
 import hashlib
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -98,8 +99,8 @@ def test_item_36_subprotocol_is_left_alone(far, gw):
     assert fields(sockets(far)[0])['sec-websocket-protocol'] == 'two, one'
 
 
-def test_item_36_over_tls_and_http2(far, gateway_at, ca):
-    """HTTP/2 clients upgrade by an extended CONNECT (RFC 8441) if at all; the delegate does by HTTP/1.1."""
+def test_item_36_over_tls(far, gateway_at, ca):
+    """As the delegate does, by HTTP/1.1; over HTTP/2 an upgrade is an extended CONNECT (test_ws_h2.py)."""
     cert, tls_key = ca.issue('127.0.0.1')
     gw = gateway_at(far.url, cert=cert, key=tls_key)
 
@@ -128,7 +129,7 @@ def test_item_37_frames_stay_as_they_are(far, gw):
             assert await ws.recv() == 'part one, part two, part three'
             await ws.send(b'\x00\xff' * 100)
             assert await ws.recv() == b'\x00\xff' * 100
-            await asyncio.wait_for(await ws.ping('p'), 5)
+            await asyncio.wait_for(await ws.ping('p'), 15)
             far.ws(event='task', count=20)
             events = [await ws.recv() for _ in range(20)]
             assert all(e.startswith('{"eventType":"DelegateTaskEvent"') and json.loads(e) for e in events)
@@ -208,8 +209,7 @@ def test_item_38_close_codes_go_both_ways(far, gw, code, reason):
         return ws.close_code, ws.close_reason
     assert asyncio.run(from_client()) == code
     wait_for(lambda: sockets(far)[0]['closed'])
-    assert {k: sockets(far)[0]['closed'][k] for k in ('code', 'reason')} == {'code': code, 'reason': reason or None} or \
-        sockets(far)[0]['closed']['reason'] == reason
+    assert (sockets(far)[0]['closed']['code'], sockets(far)[0]['closed']['reason'] or '') == (code, reason)
     assert asyncio.run(from_far()) == (code, reason)
     wait_for(lambda: gw.metric('tunnels') == 0)
 
@@ -222,7 +222,7 @@ def test_item_38_an_abrupt_end_of_the_client_reaches_upstream(far, gw):
         assert gw.metric('tunnels') == 1
         ws.transport.abort()
     asyncio.run(run())
-    wait_for(lambda: sockets(far)[0]['closed'], timeout=5)
+    wait_for(lambda: sockets(far)[0]['closed'])
     assert sockets(far)[0]['closed']['how'] in ('abrupt', 'lost', 'fin')
     wait_for(lambda: gw.metric('tunnels') == 0)
 
@@ -233,7 +233,7 @@ def test_item_38_an_abrupt_end_of_upstream_reaches_the_client(far, gw, how):
         ws = await connect(gw)
         far.ws(**{how: True})
         with pytest.raises(websockets.ConnectionClosed):
-            await asyncio.wait_for(ws.recv(), 5)
+            await asyncio.wait_for(ws.recv(), 15)
         return ws.close_code
     assert asyncio.run(run()) == 1006
     wait_for(lambda: gw.metric('tunnels') == 0)
@@ -419,7 +419,7 @@ def test_item_42_answers_keep_their_status_and_fields(far, gw):
     for status in (200, 201, 204, 301, 302, 304, 400, 401, 403, 404, 409, 429, 500, 503):
         got, headers, body = call(gw, 'GET', f'/api/x?status={status}&h=X-Odd:%C3%BC%20%22quoted%22')
         assert got == status
-        assert ('X-Odd', 'Ã¼ "quoted"') in headers or dict(headers).get('X-Odd')
+        assert ('X-Odd', 'ü "quoted"') in headers
         assert len([k for k, _ in headers if k.lower() == 'date']) == 1
     got, headers, body = call(gw, 'GET', '/api/x?respond=100000&chunked=1')
     assert hashlib.sha256(body).hexdigest() == hashlib.sha256((bytes(range(256)) * 400)[:100000]).hexdigest()
@@ -467,9 +467,7 @@ def test_item_42_a_slow_upstream_holds_its_sender_back_and_nobody_else(far, gate
         except socket.timeout:
             pass
         assert sent < 20 * MB
-        began = time.monotonic()
-        assert call(gw, 'GET', '/api/other')[0] == 200
-        assert time.monotonic() - began < 5
+        assert call(gw, 'GET', '/api/other')[0] == 200, 'long before the slow one is through'
     if not sanitized():
         assert (gw.rss_kb(peak=True) - before) / 1024 < 12
     far.clear_faults()
@@ -542,6 +540,29 @@ def test_item_43_sni_and_certificate_of_upstream(gateway_at, ca):
         assert call(stranger, 'GET', '/api/x')[0] == 502, 'the certificate is not for that name'
         other = gateway_at(f'https://localhost:{far.port}')
         assert call(other, 'GET', '/api/x')[0] == 502, 'nobody we trust signed it'
+
+
+@pytest.mark.parametrize('mutual', [False, True])
+def test_tls_sessions_with_upstream_are_resumed(gateway_at, ca, mutual):
+    """Connections that cannot be kept cost no full handshake each; a new configuration begins anew."""
+    from standin.harness import Harness
+    mine, mine_key = ca.issue('delegate', client=True)
+    own = {'certificate': mine, 'key': mine_key} if mutual else {}
+    with Harness(tls=ca.issue('localhost'), max_requests=1, **({'client_ca': ca.ca, 'require_client_cert': True} if mutual else {})) as far:
+        gw = gateway_at(f'https://localhost:{far.port}', upstream={'ca': ca.ca, **own}, workers=1)
+
+        def calls(n):
+            before = far.state(lines=False)['connections']['main']
+            for _ in range(n):
+                status, _, body = call(gw, 'GET', '/api/x')
+                assert status == 200 and ('delegate' in json.dumps(json.loads(body)['peer_cert'])) == mutual
+            after = far.state(lines=False)['connections']['main']
+            return after['tls'] - before['tls'], after['tls_resumed'] - before['tls_resumed']
+        assert calls(6) == (6, 5)
+        gw.signal(signal.SIGHUP)
+        wait_for(lambda: gw.metric('config_generation') == 2)
+        new, resumed = calls(6)
+        assert new == 6 and resumed >= 5
 
 
 def test_item_45_client_certificate_upstream_and_no_mtls_fields_from_clients(gateway_at, ca):

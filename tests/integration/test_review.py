@@ -95,6 +95,10 @@ def test_an_upload_that_expands_holds_nobody_up(far, gateway_at):
 def test_an_upload_whose_client_leaves_takes_no_room(far, gateway_at):
     """Its pieces leave the spool at once, not at the next start."""
     gw = gateway_at(far.url, spool={'limit': '64MiB'})
+    a = Api(gw.log_url)
+    assert a.open(key())[0] == 204  # upstream knows the credential: no share of the spool bounds it
+    gw.wait_delivered()
+    wait_for(lambda: far.counts()['requests'].get('open'))
     for i in range(8):  # 128 MB in all: twice what the spool holds
         s = socket.create_connection(('127.0.0.1', gw.port))
         s.sendall(b'POST /log-service/blob?accountID=acct&key=left%d HTTP/1.1\r\nHost: x\r\nX-Harness-Token: token-1\r\n'
@@ -102,7 +106,7 @@ def test_an_upload_whose_client_leaves_takes_no_room(far, gateway_at):
         s.sendall(os.urandom(16 * MB))
         s.close()
     wait_for(lambda: gw.metric('spool_bytes') < 16 * MB, 30, what='room in the spool')
-    a = Api(gw.log_url)
+    a.close()
     assert a.put(key(), 'a line\n')[0] == 204
     a.close()
 

@@ -7,7 +7,8 @@
 
 `client.step(account, key)` gives the driver of one step: open, write lines, close. Each keeps what
 it was told (acks), what went wrong, and what it believes: compare that with what arrived.
-`speed` divides every interval and timeout, so that a test need not take ten seconds to time out."""
+`speed` divides every interval and timeout, so that a test need not take ten seconds to time out; `hurry`,
+if given, the timeouts instead: 1 for tests in which nothing is to time out, on a slow machine neither."""
 import asyncio
 import collections
 import json
@@ -52,9 +53,9 @@ def go_json(value):
 class Backoff:
     """Exponential back-off with Go's defaults: 0.5 s, x1.5, +-50 %, at most 60 s apart."""
 
-    def __init__(self, limit, speed):
+    def __init__(self, limit, speed, hurry):
         self.interval, self.speed = 0.5 / speed, speed
-        self.end = None if limit is None else time.monotonic() + limit / speed
+        self.end = None if limit is None else time.monotonic() + limit / hurry
 
     async def pause(self):
         """Waits for the next try; False if there is to be none."""
@@ -93,16 +94,17 @@ class Client:
     content_type = None
 
     def __init__(self, url, token, speed=1.0, ca=None, cert=None, proxy=None, resolve=None,
-                 h2=None, indirect=False, transport=None):
+                 h2=None, indirect=False, transport=None, hurry=None):
         self.url = url[:-1] if self.trim_slash and url.endswith('/') else url
         self.token, self.speed, self.indirect = token, speed, indirect
+        self.hurry = hurry = hurry or speed
         if h2 is None:
             h2 = self.want_h2 and cert is None      # Go: custom TLS settings turn HTTP/2 off
         self.transport = transport or Transport(
             ca=ca, cert=cert, h2=h2, per_host=self.per_host, proxy=proxy, resolve=resolve,
             headers=self.headers, replay=self.replay,
-            header_timeout=None if self.header_timeout is None else self.header_timeout / speed,
-            dial_timeout=self.dial_timeout / speed)
+            header_timeout=None if self.header_timeout is None else self.header_timeout / hurry,
+            dial_timeout=self.dial_timeout / hurry)
         self.records = []
 
     def close_connections(self):
@@ -119,7 +121,7 @@ class Client:
         record.sizes.append(len(body) if body is not None else 0)
         try:
             answer = await self.transport.request(
-                method, url, self.token, body, None if timeout is None else timeout / self.speed,
+                method, url, self.token, body, None if timeout is None else timeout / self.hurry,
                 content_type, length)
         except TransportError as exc:
             record.status, record.error = None, exc.kind
@@ -163,12 +165,12 @@ class LegacyClient(Client):
         `loose`: any status below 500 is success. The same Body goes into every try: what a try
         has read from it is missing in the next one."""
         timeout, patience = limit
-        backoff = Backoff(patience, self.speed)
+        backoff = Backoff(patience, self.speed, self.hurry)
         begun = time.monotonic()
         while True:
             left = None
             if timeout is not None:
-                left = timeout - (time.monotonic() - begun) * self.speed
+                left = timeout - (time.monotonic() - begun) * self.hurry
             answer = None
             try:
                 answer = await self.attempt(record, method, url, body, left)
@@ -177,7 +179,7 @@ class LegacyClient(Client):
                     return answer
             except TransportError:
                 pass
-            if timeout is not None and (time.monotonic() - begun) * self.speed >= timeout:
+            if timeout is not None and (time.monotonic() - begun) * self.hurry >= timeout:
                 self.finish(record, False)
             if not await backoff.pause():
                 self.finish(record, False)
@@ -242,10 +244,10 @@ class OptimizedClient(LegacyClient):
     async def persist(self, record, method, url, data=None, loose=False, length=True):
         """Retries 5xx and the listed transport errors with a fresh body until the deadline."""
         limit = self.limits[record.call]
-        backoff = Backoff(limit, self.speed)
+        backoff = Backoff(limit, self.speed, self.hurry)
         begun = time.monotonic()
         while True:
-            left = limit - (time.monotonic() - begun) * self.speed
+            left = limit - (time.monotonic() - begun) * self.hurry
             body = None if data is None else Body(data)
             try:
                 answer = await self.attempt(record, method, url, body, max(left, 0.001),
@@ -256,7 +258,7 @@ class OptimizedClient(LegacyClient):
             except TransportError as exc:
                 if exc.kind not in RETRIED and not (loose and exc.kind == 'closed'):
                     self.finish(record, False)
-            if (time.monotonic() - begun) * self.speed >= limit or not await backoff.pause():
+            if (time.monotonic() - begun) * self.hurry >= limit or not await backoff.pause():
                 self.finish(record, False)
 
     async def open(self, account, key):
@@ -482,7 +484,7 @@ class JavaStep:
     def __init__(self, client, account, key, interval=0.1, drain=5.0, open_first=True,
                  level='INFO'):
         self.client, self.account, self.key = client, account, key
-        self.interval, self.drain = interval / client.speed, drain / client.speed
+        self.interval, self.drain = interval / client.speed, drain / client.hurry
         self.open_first, self.level = open_first, level
         self.cache = []
         self.written, self.acked, self.failed, self.errors = [], [], [], []

@@ -7,7 +7,7 @@ from .web import Gone
 
 KINDS = {'delay', 'stall', 'status', 'reset', 'close', 'execute_lost', 'execute_late',
          'half_then_500', 'ok_on_error', 'wrong_crc', 'snapshot_fail', 'slow_body', 'goaway',
-         'rst_stream', 'corrupt', 'refuse', 'interim', 'trickle'}
+         'rst_stream', 'corrupt', 'refuse', 'interim', 'trickle', 'hold'}
 CALLS = {'open', 'lines', 'blob', 'link', 'put-object', 'close', 'exists', 'get-blob',
          'delete-blob', 'get-object', 'download-link', 'download', 'tail', 'token', 'rca', 'info',
          'ws', 'api', 'health', 'other', 'any'}
@@ -35,6 +35,7 @@ class Fault:
         self.skip = int(spec.get('skip', 0))
         self.args = dict(spec.get('args', {}))
         self.hits = 0
+        self.cleared = asyncio.Event()
 
     def matches(self, call, params, req):
         if 'any' not in self.calls and call not in self.calls:
@@ -69,6 +70,9 @@ class Faults:
         return fault
 
     def clear(self, number=None):
+        for fault in self.armed + self.spent:
+            if number in (None, fault.number):
+                fault.cleared.set()
         self.armed = [f for f in self.armed if number is not None and f.number != number]
 
     def pick(self, call, params, req):
@@ -133,6 +137,20 @@ class Exchange:
             result = self.execute(body)
             await self.pause(1)
             await self.answer(*result)
+
+    async def do_hold(self):
+        """Executes, or with where=after answers, once the fault is cleared."""
+        body = await self.req.read()
+        result = self.execute(body) if self.args.get('where') == 'after' else None
+        waits = [asyncio.ensure_future(x) for x in (self.fault.cleared.wait(), self.req.gone())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        if not self.fault.cleared.is_set():
+            raise Gone()
+        await self.answer(*(result or self.execute(body)))
 
     async def do_stall(self):
         """Never answers; executes only if told so."""

@@ -34,6 +34,11 @@ def drive(far, kind, lines=LINES, arm=None, rate=None, tls=None, work=None, step
     return asyncio.run(go())
 
 
+def aside(function, *args):
+    """A blocking call beside the loop."""
+    return asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
 async def slowly(client, step):
     """Lines over several flushes, so that every one of them meets an opened stream."""
     opening = step.start()
@@ -265,12 +270,13 @@ def test_snapshot_and_flush_only_steps(far):
 def test_close_can_overtake_the_open(far):
     async def work(client, step):
         step.start()
-        await asyncio.sleep(0.02)
+        await aside(far.wait, lambda h: h.counts()['started'].get('open'))
         step.write('short\n')
         await step.close()
+        await aside(far.clear_faults)
         await step.settle()
 
-    drive(far, LegacyClient, work=work, arm=[('delay', 'open', {'seconds': 0.3})])
+    drive(far, LegacyClient, work=work, arm=[('hold', 'open', {})], hurry=1)
     assert far.state()['streams'] and far.lines(ACC, KEY) == []
     assert far.blob(ACC, KEY).count(b'\n') == 1
 
@@ -291,9 +297,9 @@ def test_outage_and_return(far):
     async def work(client, step):
         await step.start()
         step.write('one\n')
-        await asyncio.sleep(step.interval * 2)
+        await aside(far.wait, lambda h: h.lines(ACC, KEY) == ['one\n'])
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, far.stop)
+        await aside(far.stop)
         loop.call_later(0.3, lambda: loop.run_in_executor(None, far.start))
         step.write('two\n')
         await step.close()

@@ -1,5 +1,6 @@
 """The far side's stand-in, asked directly: the log service, the store, the faults."""
 import asyncio
+import concurrent.futures
 import gzip
 import hashlib
 import http.client
@@ -403,6 +404,25 @@ def test_delay_and_stall(far):
     with pytest.raises(socket.timeout):
         ask(far, 'PUT', STREAM, rows('y'), timeout=0.3)
     assert far.lines(ACC, KEY) == ['y']
+
+
+def test_hold(far):
+    opened(far)
+    for where, during in (('before', []), ('after', ['x', 'y'])):
+        held = far.fault('hold', 'lines', where=where)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask, far, 'PUT', STREAM, rows('x' if where == 'before' else 'y'))
+            far.wait(lambda h: h.state()['running'] == 1)
+            far.wait(lambda h: h.lines(ACC, KEY) == during)
+            assert not answer.done()
+            far.clear_faults(held)
+            assert answer.result(10)[0] == 204
+    assert far.lines(ACC, KEY) == ['x', 'y']
+    far.fault('hold', 'lines')
+    with pytest.raises(socket.timeout):
+        ask(far, 'PUT', STREAM, rows('z'), timeout=0.3)
+    far.wait(lambda h: h.state()['running'] == 0)
+    assert far.lines(ACC, KEY) == ['x', 'y'], 'who has left is not served'
 
 
 LOST = (ConnectionResetError, http.client.RemoteDisconnected, http.client.BadStatusLine,

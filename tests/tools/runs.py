@@ -133,8 +133,10 @@ class Sampler:
         self.thread.start()
 
     def run(self):
-        while not self.done.wait(self.every):
+        due = time.monotonic() + self.every
+        while not self.done.wait(max(0, due - time.monotonic())):
             self.look()
+            due = max(due + self.every, time.monotonic())   # a slow look makes the next pause shorter
 
     def look(self):
         found = ledgers(self.gateway)

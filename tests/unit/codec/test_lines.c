@@ -359,6 +359,63 @@ static void test_walk_and_splice(void **state)
 }
 
 /* The text of an error says where, and never what was there: it may be a secret of the build's. */
+static void test_numbers_of_any_length(void **state)
+{
+    static const char *const behind[] = {"", " ", ",\"out\":\"some text that is long enough\""};
+    static const char *const bad[] = {".5", "e1", "E1", "x", "-", "\""};
+    char text[128];
+    int64_t want = 0;
+    unsigned n;
+    size_t i;
+
+    for (n = 1; n <= 18; n++) {
+        want = want * 10 + (n % 9) + 1;
+        for (i = 0; i < ARRAY_LEN(behind); i++) {
+            struct lines_info info;
+            struct err e;
+
+            snprintf(text, sizeof(text), "[{\"pos\":%lld%s}]", (long long)want, behind[i]);
+            assert_int_equal(scan(view_str(text), &info, &e), 0);
+            assert_true(info.pos_min == want && info.pos_max == want);
+            snprintf(text, sizeof(text), "[{\"pos\":-%lld%s}]", (long long)want, behind[i]);
+            assert_int_equal(scan(view_str(text), &info, &e), 0);
+            assert_true(info.pos_min == -want);
+            snprintf(text, sizeof(text), "[{\"pos\":0%lld%s}]", (long long)want, behind[i]);
+            assert_int_equal(scan(view_str(text), &info, &e), -1);
+        }
+        for (i = 0; i < ARRAY_LEN(bad); i++) {
+            struct lines_info info;
+            struct err e;
+
+            snprintf(text, sizeof(text), "[{\"pos\":%lld%s,\"out\":\"some text\"}]", (long long)want,
+                     bad[i]);
+            assert_int_equal(scan(view_str(text), &info, &e), -1);
+        }
+    }
+}
+
+static void test_fractions_of_any_length(void **state)
+{
+    static const char digits[] = "12345678901234567890123456789";
+    char text[256];
+    int n;
+
+    for (n = 0; n <= 28; n++) {
+        struct lines_info info;
+        struct err e;
+
+        snprintf(text, sizeof(text),
+                 "[{\"time\":\"2026-05-11T12:00:01Z\"},{\"time\":\"2026-05-11T12:00:02%s%.*sZ\",\"out\":\"\"}]",
+                 n ? "." : "", n, digits);
+        assert_int_equal(scan(view_str(text), &info, &e), 0);
+        assert_int_equal(info.count, 2);
+        snprintf(text, sizeof(text),
+                 "[{\"time\":\"2026-05-11T12:00:01Z\"},{\"time\":\"2026-05-11T12:00:02.%.*sx\",\"out\":\"\"}]",
+                 n, digits);
+        assert_int_equal(scan(view_str(text), &info, &e), -1);
+    }
+}
+
 static void test_error_text(void **state)
 {
     struct lines_info info;
@@ -383,6 +440,8 @@ int main(void)
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_specials_anywhere),
         cmocka_unit_test(test_walk_and_splice),
+        cmocka_unit_test(test_numbers_of_any_length),
+        cmocka_unit_test(test_fractions_of_any_length),
         cmocka_unit_test(test_error_text),
     };
 

@@ -32,6 +32,8 @@ struct run *run_new(const struct scenario *sc)
     r->w->poison = sc->poison;
     if (sc->batch_lines)
         r->w->rules.batch_lines = sc->batch_lines;
+    if (sc->page)
+        world_page(r->w, sc->page, sc->keep, sc->ahead);
     r->faults = sc->faults + (getenv("EXPLORE_MORE") != NULL); /* by hand, for an hour or so */
     r->crashes = sc->crashes;
     r->holds = sc->holds;
@@ -220,6 +222,12 @@ static void add_requests(const struct run *r, struct events *e)
         }
         if (world_barrier_ready(r->w, s))
             add(e, EV_BARRIER, s, 0, 0);
+        if (r->w->reload[s])
+            add(e, EV_RELOAD, s, 0, 0);
+        if (r->w->reload[s] && r->faults && (r->sc->may & MAY_FAIL_READ))
+            add(e, EV_RELOAD, s, 1, 0);
+        if (r->w->s[s] && r->w->s[s]->load_failed)
+            add(e, EV_SWEEP, 0, 0, 0);
     }
 }
 
@@ -283,6 +291,13 @@ void run_apply(struct run *r, struct event e)
         break;
     case EV_BARRIER:
         world_barrier(r->w, e.a);
+        break;
+    case EV_RELOAD:
+        r->faults -= e.b;
+        world_reload(r->w, e.a, !e.b);
+        break;
+    case EV_SWEEP:
+        world_sweep(r->w);
         break;
     case EV_CRASH:
         r->crashes--;
@@ -353,6 +368,13 @@ void run_describe(const struct run *r, struct event e)
         break;
     case EV_BARRIER:
         printf("barrier of stream %u passed\n", e.a);
+        break;
+    case EV_RELOAD:
+        printf("reading of %u records of stream %u %s\n", (unsigned)r->w->reload[e.a]->n, e.a,
+               e.b ? "fails" : "succeeds");
+        break;
+    case EV_SWEEP:
+        printf("sweep\n");
         break;
     case EV_CRASH:
         printf("crash after %u of %u commits, requests executed %x\n", e.a, r->w->n_pending, e.b);

@@ -14,31 +14,32 @@ enum on_fail {
 };
 
 struct step {
-    char kind;        /* as in struct spec */
+    char kind; /* as in struct spec */
     const char *text;
     enum on_fail fail;
-    unsigned client;  /* 0 or 1: each makes its calls one after the other */
+    unsigned client; /* 0 or 1: each makes its calls one after the other */
     int stream;
     /* it began when the call before it, of whichever client, was made: they overlap */
     bool early;
     bool zeros;
     uint64_t edge, life, number;
     unsigned split;
-    unsigned after;   /* not before so many steps have been begun */
+    unsigned after; /* not before so many steps have been begun */
 };
 
 enum {
     MAY_FAIL_COMMIT = 1 << 0,
-    MAY_REFUSE = 1 << 1,  /* not sent, or busy */
-    MAY_LOSE = 1 << 2,    /* answers lost, executed or not */
-    MAY_DELAY = 1 << 3,   /* executed late */
-    MAY_LIE = 1 << 4,     /* answers "not there" by error */
+    MAY_REFUSE = 1 << 1, /* not sent, or busy */
+    MAY_LOSE = 1 << 2,   /* answers lost, executed or not */
+    MAY_DELAY = 1 << 3,  /* executed late */
+    MAY_LIE = 1 << 4,    /* answers "not there" by error */
     MAY_HALVE = 1 << 5,
     MAY_EXPIRE = 1 << 6,
-    MAY_OPEN = 1 << 7,    /* foreign */
+    MAY_OPEN = 1 << 7, /* foreign */
     MAY_WRITE = 1 << 8,
     MAY_CLOSE = 1 << 9,
     MAY_SNAPSHOT = 1 << 10,
+    MAY_FAIL_READ = 1 << 11,
     MAY_FAULTS = MAY_FAIL_COMMIT | MAY_REFUSE | MAY_LOSE | MAY_LIE | MAY_HALVE,
 };
 
@@ -50,8 +51,9 @@ struct scenario {
     unsigned may;
     bool refuse_blobs;
     char poison;
-    uint64_t batch_lines;     /* 0: no limit that matters */
-    unsigned long at_least;   /* states; fewer means that the search has shrunk */
+    uint64_t batch_lines;       /* 0: no limit that matters */
+    unsigned page, keep, ahead; /* as in world_page; page 0: nothing is paged */
+    unsigned long at_least;     /* states; fewer means that the search has shrunk */
 };
 
 struct explored {

@@ -13,7 +13,9 @@ enum event_type {
     EV_END,     /* a: stream, b: lane, c: enum ending */
     EV_LATE,    /* a: which */
     EV_BARRIER, /* a: stream */
-    EV_CRASH,   /* a: commits that took effect, b: requests that did */
+    EV_RELOAD,  /* a: stream, b: it fails */
+    EV_SWEEP,
+    EV_CRASH, /* a: commits that took effect, b: requests that did */
     EV_HOLD,
     EV_IDLE,
     EV_FOREIGN, /* a: enum foreign */
@@ -24,9 +26,9 @@ struct event {
 };
 
 struct client {
-    unsigned next;  /* its next step, as an index into the scenario's */
-    int call;       /* under way, or -1 */
-    bool again;     /* the step is being repeated */
+    unsigned next; /* its next step, as an index into the scenario's */
+    int call;      /* under way, or -1 */
+    bool again;    /* the step is being repeated */
     bool stopped;
 };
 

@@ -117,8 +117,28 @@ static void env_answer(struct stream_env *env, struct call *call, bool ok)
 
 static void env_release(struct stream_env *env, struct record *r)
 {
-    (void)env;
+    struct world *w = world_of(env);
+
+    RULE(w, w->unproven >= r->unproven, "more bytes are given back than were taken");
+    w->unproven -= r->unproven;
     record_free(r);
+}
+
+static void env_discharge(struct stream_env *env, uint64_t unproven)
+{
+    struct world *w = world_of(env);
+
+    RULE(w, w->unproven >= unproven, "more bytes are given back than were taken");
+    w->unproven -= unproven;
+}
+
+static void env_load(struct stream_env *env, struct reload *l)
+{
+    struct world *w = world_of(env);
+    int i = stream_index(w, l->stream);
+
+    RULE(w, !w->reload[i], "records are read twice at a time");
+    w->reload[i] = l;
 }
 
 static void env_wake(struct stream_env *env, struct stream *s)
@@ -166,13 +186,16 @@ struct world *world_new(void)
         .batch_bytes = 65536,
         .snapshot_lines = 5000,
         .expiry_ns = W_EXPIRY,
+        .max_ahead = STREAM_MAX_AHEAD,
     };
     w->env = (struct stream_env){
         .rules = &w->rules,
         .rng = &w->rng,
         .commit = env_commit,
         .answer = env_answer,
+        .load = env_load,
         .release = env_release,
+        .discharge = env_discharge,
         .wake = env_wake,
         .barrier = env_barrier,
         .note = env_note,
@@ -193,6 +216,7 @@ static struct record *new_lines(const struct spec *spec, const char *text, size_
 
     str_add(&r->text, text, n);
     r->size = (uint32_t)n;
+    r->unproven = (uint32_t)n;
     r->row.lines = n;
     r->pos_min = r->pos_max = spec->zeros ? 0 : text[0] - 'a';
     for (i = 0; i < n && !spec->zeros; i++) {
@@ -335,8 +359,10 @@ int world_call(struct world *w, const struct spec *spec)
     fill_call(c, spec);
     list_each (it, tmp, &c->call.records)
         list_entry(it, struct record, link)->row.at_ns = w->now.wall;
-    if (c->kind == 'l')
+    if (c->kind == 'l') {
         note_overlap(w, c);
+        w->unproven += c->call.lines;
+    }
     stream_call(s, &c->call, w->now);
     return index;
 }
@@ -439,9 +465,40 @@ static void blob_refused(struct world *w, int stream, const struct record *r)
         f->broken = true;
 }
 
+static void leave_store(struct stored_record *r, bool dead)
+{
+    if (dead) {
+        r->dead = true;
+    } else {
+        str_fini(&r->meta);
+        r->used = false;
+    }
+}
+
+static void store_page_gone(struct world *w, const struct commit *c, const struct page *p,
+                            int stream)
+{
+    int64_t ids[W_RECORDS];
+    uint32_t i;
+
+    ASSERT(p->n <= W_RECORDS);
+    page_ids(p, ids);
+    for (i = 0; i < p->n; i++) {
+        struct stored_record *r = store_find(w, ids[i]);
+
+        RULE(w, r && !r->dead && r->stream == stream, "a paged record leaves the spool twice");
+        check_gone(w, c, stream, letters(r->text));
+        leave_store(r, c->dead != NULL);
+    }
+}
+
 static void store_gone(struct world *w, const struct commit *c, int stream)
 {
+    const struct list *it;
     size_t i;
+
+    for (it = c->pages.next; it != &c->pages; it = it->next)
+        store_page_gone(w, c, list_entry(it, struct page, link), stream);
 
     for (i = 0; i < c->n_gone; i++) {
         struct stored_record *r = store_find(w, c->gone[i]->row.id);
@@ -451,12 +508,7 @@ static void store_gone(struct world *w, const struct commit *c, int stream)
             check_gone(w, c, stream, letters(r->text));
         if (r->kind == RECORD_BLOB && c->dead)
             blob_refused(w, stream, c->gone[i]);
-        if (c->dead) {
-            r->dead = true;
-        } else {
-            str_fini(&r->meta);
-            r->used = false;
-        }
+        leave_store(r, c->dead != NULL);
     }
 }
 
@@ -682,13 +734,15 @@ static void drop_machine(struct world *w, int i)
     list_each (it, tmp, &s->lives) {
         struct life *l = list_entry(it, struct life, link);
 
-        drop_waiters(&l->lines);
-        drop_waiters(&l->stuck);
+        drop_waiters(&l->lines.front);
+        drop_waiters(&l->lines.tail);
     }
     s->commits = 0;
     while (!list_empty(&s->edge_calls))
         list_remove(s->edge_calls.next);
     stream_free(s);
+    reload_free(w->reload[i]);
+    w->reload[i] = NULL;
     w->s[i] = NULL;
     w->barrier[i] = NULL;
     memset(w->busy[i], 0, sizeof(w->busy[i]));
@@ -706,6 +760,8 @@ static void drop_pending(struct world *w)
             list_remove(it);
         for (i = 0; i < p.c->n_gone; i++)
             record_free(p.c->gone[i]);
+        while (!list_empty(&p.c->pages))
+            page_free(list_first(&p.c->pages, struct page, link));
         xfree(p.c->gone);
         xfree(p.c);
         str_fini(&p.row.state);
@@ -724,6 +780,29 @@ static struct record *load_record(const struct stored_record *from)
         BUG("a record is not understood");
     str_adds(&r->text, from->text);
     return r;
+}
+
+void world_reload(struct world *w, int stream, bool ok)
+{
+    struct reload *l = w->reload[stream];
+    size_t i;
+
+    for (i = 0; ok && i < l->n; i++) {
+        const struct stored_record *r = store_find(w, l->ids[i]);
+
+        if (r && !r->dead)
+            l->records[i] = load_record(r);
+    }
+    w->reload[stream] = NULL;
+    stream_loaded(w->s[stream], l, ok, w->now);
+}
+
+void world_page(struct world *w, unsigned records, unsigned keep, unsigned ahead)
+{
+    w->rules.page_records = records;
+    w->rules.page_keep = keep;
+    w->rules.max_ahead = ahead;
+    w->rules.load_records = records;
 }
 
 static void load_records(struct world *w, int stream)
@@ -808,6 +887,7 @@ void world_crash(struct world *w, unsigned applied, unsigned executed)
         }
     }
     w->crashed = true;
+    w->unproven = 0;
     w->now.mono += 1;
     w->now.wall += 1;
     recover(w);
@@ -829,17 +909,22 @@ void world_free(struct world *w)
 
 /* --- time ----------------------------------------------------------------------------------- */
 
-void world_advance(struct world *w, int64_t by)
+void world_sweep(struct world *w)
 {
     int i;
 
-    w->now.mono += by;
-    w->now.wall += by;
-    w->idled |= by >= W_IDLE;
     for (i = 0; i < W_STREAMS; i++) {
         if (w->s[i])
             stream_sweep(w->s[i], w->now);
     }
+}
+
+void world_advance(struct world *w, int64_t by)
+{
+    w->now.mono += by;
+    w->now.wall += by;
+    w->idled |= by >= W_IDLE;
+    world_sweep(w);
 }
 
 static bool run_once(struct world *w)
@@ -851,6 +936,14 @@ static bool run_once(struct world *w)
         return true;
     }
     for (s = 0; s < W_STREAMS; s++) {
+        if (w->reload[s]) {
+            world_reload(w, s, true);
+            return true;
+        }
+        if (w->s[s] && w->s[s]->load_failed) {
+            world_sweep(w);
+            return true;
+        }
         for (lane = LANE_COUNT - 1; lane >= 0; lane--) {
             if (!w->busy[s][lane] && world_ready(w, s, (enum stream_lane)lane))
                 world_take(w, s, (enum stream_lane)lane);

@@ -41,7 +41,7 @@ struct stored_stream {
     bool exists;
     uint64_t next;
     struct str state;
-    uint64_t lives[W_LIVES]; /* the lives it names */
+    uint64_t lives[W_LIVES];   /* the lives it names */
     unsigned n_lives, closing; /* closing: bits, by the same index */
 };
 
@@ -56,7 +56,7 @@ struct pending {
     struct commit *c;
     int stream;
     bool forget;
-    uint64_t life; /* the newest when it was asked for */
+    uint64_t life;            /* the newest when it was asked for */
     struct stored_stream row; /* as it is to be stored, if c->state */
 };
 
@@ -68,7 +68,7 @@ struct up_stream {
     char history[W_TEXT]; /* every letter ever added by us, in any life of it */
     bool blob;
     char content[W_TEXT];
-    uint64_t blob_life;    /* of the newest whole blob stored */
+    uint64_t blob_life; /* of the newest whole blob stored */
 };
 
 struct late_request {
@@ -81,16 +81,16 @@ struct late_request {
 
 /* How a request ends. What upstream does and what is told of it are two things. */
 enum ending {
-    END_WELL,       /* executed and answered as the service does */
+    END_WELL, /* executed and answered as the service does */
     END_NOT_SENT,
     END_BUSY,
-    END_LOST,       /* executed, the answer lost */
-    END_UNSENT,     /* not executed, and nobody can tell */
-    END_LATE,       /* the same, but it will be executed later */
-    END_LIE,        /* not executed, and answered "not there" */
-    END_HALF,       /* the first half of a batch is stored, answered with a 500 */
-    END_REJECTED,   /* 400 */
-    END_TOO_LARGE,  /* 413 */
+    END_LOST,      /* executed, the answer lost */
+    END_UNSENT,    /* not executed, and nobody can tell */
+    END_LATE,      /* the same, but it will be executed later */
+    END_LIE,       /* not executed, and answered "not there" */
+    END_HALF,      /* the first half of a batch is stored, answered with a 500 */
+    END_REJECTED,  /* 400 */
+    END_TOO_LARGE, /* 413 */
     END_N
 };
 
@@ -99,14 +99,14 @@ enum ending {
 struct life_facts {
     uint64_t id;
     int stream;
-    unsigned opens;         /* executed upstream */
-    bool late_open;         /* one of them later than it was answered for */
+    unsigned opens; /* executed upstream */
+    bool late_open; /* one of them later than it was answered for */
     bool close_taken, closing_durable, close_durable;
     /* a broken upload was accepted, or a whole one refused, before the close was due */
     bool broken;
-    unsigned wholes;        /* whole ones that are stored, or will be */
-    bool lines;             /* lines were acknowledged */
-    bool snapshot;          /* the client's close asks for it */
+    unsigned wholes; /* whole ones that are stored, or will be */
+    bool lines;      /* lines were acknowledged */
+    bool snapshot;   /* the client's close asks for it */
 };
 
 struct client_call {
@@ -126,9 +126,9 @@ struct spec {
     char kind;
     const char *text;
     int stream;
-    int64_t start_ns;     /* 0: now */
-    bool zeros;           /* the client does not number its lines */
-    unsigned split;       /* make a record of every so many letters; 0: one record */
+    int64_t start_ns;                 /* 0: now */
+    bool zeros;                       /* the client does not number its lines */
+    unsigned split;                   /* make a record of every so many letters; 0: one record */
     uint64_t edge, edge_life, number; /* numbers rise from this one */
     uint32_t cred;
 };
@@ -146,31 +146,33 @@ struct world {
     struct late_request late[W_LATE];
     struct op inflight[W_STREAMS][LANE_COUNT];
     bool busy[W_STREAMS][LANE_COUNT];
+    struct reload *reload[W_STREAMS];  /* records that are being read again */
+    uint64_t unproven;                 /* struct record.unproven of all that were accepted */
     struct record *barrier[W_STREAMS]; /* a close that waits for the other streams */
     struct client_call calls[W_CALLS];
     unsigned n_calls;
 
     /* service behaviour */
-    bool refuse_blobs;    /* 400, although the credential is good */
-    bool bad_credential;  /* 400 to everything */
-    char poison;          /* lines with this letter are refused, 0: none */
+    bool refuse_blobs;   /* 400, although the credential is good */
+    bool bad_credential; /* 400 to everything */
+    char poison;         /* lines with this letter are refused, 0: none */
 
     /* the oracle's memory, as bits of letters ('a' is bit 0) */
     uint32_t durable, acked, late_lines, delivered, superseded, settled, dead;
     /* upstream's content of it was destroyed by somebody else, or as its client wished */
     uint32_t excused;
-    uint32_t unsure;      /* sent in a request whose answer was lost, or that a crash cut off */
+    uint32_t unsure;        /* sent in a request whose answer was lost, or that a crash cut off */
     uint32_t in_whole_blob; /* was in a whole blob that was stored */
-    uint32_t scrambled;   /* its place may be wrong: a request was executed late */
+    uint32_t scrambled;     /* its place may be wrong: a request was executed late */
     uint8_t seq[32], next_seq; /* order of acknowledgement */
     uint32_t may_swap[32];     /* with these earlier ones */
     uint64_t life_of[32];
     uint64_t newest_taken[W_STREAMS]; /* life that requests were last made for */
     struct life_facts lives[W_LIVES];
     unsigned n_lives;
-    uint64_t dups;        /* lines that upstream got again, from us and not late */
+    uint64_t dups;           /* lines that upstream got again, from us and not late */
     uint64_t dups_uncounted; /* ... of which a crash swallowed the count */
-    uint64_t resent_most; /* lines in requests that could have made some */
+    uint64_t resent_most;    /* lines in requests that could have made some */
     bool crashed, idled;
     unsigned notes[NOTE_N];
     uint64_t note_lines[NOTE_N];
@@ -202,6 +204,13 @@ struct op *world_take(struct world *w, int stream, enum stream_lane lane);
 void world_end(struct world *w, int stream, enum stream_lane lane, enum ending how);
 void world_result(struct world *w, int stream, enum stream_lane lane, enum op_outcome outcome);
 void world_late(struct world *w, unsigned i); /* a late request is executed now */
+
+/* The reading is over, or failed. */
+void world_reload(struct world *w, int stream, bool ok);
+/* Everything pages: so many records together, so many stay before and behind. */
+void world_page(struct world *w, unsigned records, unsigned keep, unsigned ahead);
+/* What is due every second. */
+void world_sweep(struct world *w);
 
 bool world_barrier_ready(const struct world *w, int stream);
 void world_barrier(struct world *w, int stream);

@@ -48,7 +48,8 @@ static void add_record(struct mix *m, const struct record *r)
     add(m, r->life);
     add(m, (uint64_t)r->start_ns);
     add(m, (uint64_t)r->acked_ns);
-    add(m, (uint64_t)r->ahead * 2 + r->maybe_sent);
+    add(m, (uint64_t)r->ahead * 4 + r->maybe_sent + 2 * (uint64_t)r->loaded);
+    add(m, r->unproven);
     add(m, (r->ahead ? r->ahead_above : 0) * 64 + r->passed);
     for (it = r->waiters.next; it != &r->waiters; it = it->next)
         add_text(m, list_entry(it, struct client_call, call.link)->text);
@@ -63,13 +64,29 @@ static void add_records(struct mix *m, const struct list *head)
     add(m, 0xfffe);
 }
 
+static void add_queue(struct mix *m, const struct queue *q)
+{
+    const struct list *it;
+    int64_t ids[W_RECORDS];
+
+    add_records(m, &q->front);
+    for (it = q->pages.next; it != &q->pages; it = it->next) {
+        const struct page *p = list_entry(it, struct page, link);
+
+        page_ids(p, ids);
+        add_bytes(m, ids, p->n * sizeof(ids[0]));
+        add(m, p->unproven * 4ULL + p->loading + 2 * (uint64_t)p->maybe_sent);
+    }
+    add_records(m, &q->tail);
+}
+
 static void add_life(struct mix *m, const struct life *l)
 {
     add(m, l->id);
     add(m, (uint64_t)l->open);
     add(m, (uint64_t)l->since_wall);
-    add_records(m, &l->lines);
-    add_records(m, &l->stuck);
+    add_queue(m, &l->lines);
+    add_queue(m, &l->stuck);
     if (l->close)
         add_record(m, l->close);
     add(m, (uint64_t)l->closed_wall);
@@ -77,7 +94,7 @@ static void add_life(struct mix *m, const struct life *l)
     add(m, (uint64_t)(l->closing | l->closing_durable << 1 | l->ended << 2 | l->done << 3 |
                       l->reopened << 4 | l->lines_seen << 5 | l->blob_full << 6 | l->blob_log << 7 |
                       l->broken << 8 | l->close_snapshot << 9 | l->open_acked << 10 |
-                      l->durable << 11 | l->snapshot_taken << 12) +
+                      l->durable << 11 | l->snapshot_taken << 12 | l->flows << 13) +
                ((uint64_t)l->opens << 16));
     add(m, l->absent);
     add(m, l->close_absent);
@@ -121,6 +138,7 @@ static void add_stream(struct mix *m, const struct world *w, const struct stream
     add(m, (uint64_t)s->held_until);
     add(m, s->held | s->marks_dirty << 1 | s->dirty << 3 | s->forgetting << 4 | s->forgotten << 5);
     add(m, s->singly_left);
+    add(m, (uint64_t)(s->load != NULL) * 2 + s->load_failed);
     add(m, s->commits + 64 * s->own_commits + 4096 * s->unsure_states + (s->forget ? 1 << 20 : 0));
     add(m, s->stored_life);
     add(m, s->next_number);
@@ -139,6 +157,8 @@ static void add_pending(struct mix *m, const struct pending *p)
         add_text(m, str_c(&list_entry(it, struct record, commit_link)->text));
     for (i = 0; i < c->n_gone; i++)
         add(m, (uint64_t)c->gone[i]->row.id);
+    for (it = c->pages.next; it != &c->pages; it = it->next)
+        add(m, (uint64_t)list_entry(it, struct page, link)->low_id);
     add(m, (uint64_t)(c->state | c->forget << 1 | c->closing << 2 | (c->dead != NULL) << 3) +
                (c->n_gone << 8));
     add(m, c->open_life);

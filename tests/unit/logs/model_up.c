@@ -370,11 +370,25 @@ static void taken_lines(struct world *w, const struct op *op)
 
 static bool is_stuck(const struct life *l, int64_t id)
 {
+    const struct list *heads[] = {&l->stuck.front, &l->stuck.tail};
     const struct list *it;
+    int64_t ids[W_RECORDS];
+    size_t i;
 
-    for (it = l->stuck.next; it != &l->stuck; it = it->next) {
-        if (list_entry(it, struct record, link)->row.id == id)
-            return true;
+    for (i = 0; i < ARRAY_LEN(heads); i++) {
+        for (it = heads[i]->next; it != heads[i]; it = it->next) {
+            if (list_entry(it, struct record, link)->row.id == id)
+                return true;
+        }
+    }
+    for (it = l->stuck.pages.next; it != &l->stuck.pages; it = it->next) {
+        const struct page *p = list_entry(it, struct page, link);
+
+        page_ids(p, ids);
+        for (i = 0; i < p->n; i++) {
+            if (ids[i] == id)
+                return true;
+        }
     }
     return false;
 }
@@ -488,6 +502,7 @@ static void check_left_over(const struct world *w)
         RULE(w, !w->store.streams[i].exists, "a stream is remembered for ever");
     for (i = 0; i < (int)w->n_calls; i++)
         RULE(w, !w->calls[i].used || w->calls[i].answered, "a call is never answered");
+    RULE(w, w->unproven == 0, "bytes that nobody can prove are left over");
 }
 
 static void check_lines(const struct world *w)
@@ -545,19 +560,40 @@ static void print_letters(const char *name, uint32_t bits)
     }
 }
 
-static void print_life(const struct life *l)
+static void print_queue(const struct queue *q)
 {
     const struct list *it;
+    int64_t ids[W_RECORDS];
+    uint32_t i;
+
+    for (it = q->front.next; it != &q->front; it = it->next)
+        printf(" %s/%d", str_c(&list_entry(it, struct record, link)->text),
+               list_entry(it, struct record, link)->state);
+    for (it = q->pages.next; it != &q->pages; it = it->next) {
+        const struct page *p = list_entry(it, struct page, link);
+
+        page_ids(p, ids);
+        printf(" [");
+        for (i = 0; i < p->n; i++)
+            printf("%s%lld", i ? " " : "", (long long)ids[i]);
+        printf("]%s", p->loading ? "..." : "");
+    }
+    if (queue_paged(q))
+        printf(" |");
+    for (it = q->tail.next; it != &q->tail; it = it->next)
+        printf(" %s/%d", str_c(&list_entry(it, struct record, link)->text),
+               list_entry(it, struct record, link)->state);
+}
+
+static void print_life(const struct life *l)
+{
 
     printf("    life %llu: open %d%s%s%s%s lines", (unsigned long long)(l->id % 100000), l->open,
            l->close ? " close" : "", l->closing ? " closing" : "", l->ended ? " ended" : "",
            l->done ? " done" : "");
-    for (it = l->lines.next; it != &l->lines; it = it->next)
-        printf(" %s/%d", str_c(&list_entry(it, struct record, link)->text),
-               list_entry(it, struct record, link)->state);
+    print_queue(&l->lines);
     printf(" stuck");
-    for (it = l->stuck.next; it != &l->stuck; it = it->next)
-        printf(" %s", str_c(&list_entry(it, struct record, link)->text));
+    print_queue(&l->stuck);
     printf("\n");
 }
 

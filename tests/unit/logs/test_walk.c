@@ -118,6 +118,15 @@ static void test_walks(void **state)
     rng_seed(&rng, seed ? strtoull(seed, NULL, 10) : 20);
     for (i = 0; i < WALKS; i++)
         walk(sc, &rng);
+    for (i = 0; i < WALKS; i++) {
+        struct scenario paged = *sc;
+
+        paged.page = 1 + (unsigned)rng_below(&rng, 3);
+        paged.keep = (unsigned)rng_below(&rng, 2);
+        paged.ahead = (unsigned)rng_below(&rng, 2);
+        paged.may |= MAY_FAIL_READ;
+        walk(&paged, &rng);
+    }
 }
 
 int main(void)

@@ -151,14 +151,29 @@ static void a_newer_format_is_refused_and_untouched(void **state)
     struct bed *b = *state;
 
     fill(b, 3);
-    bed_ask(b, "PRAGMA user_version=2");
+    bed_ask(b, "PRAGMA user_version=3");
     assert_null(spool_open(&b->opts, &b->note, &b->err));
     assert_int_equal(b->err.code, ERR_INVALID);
-    assert_non_null(strstr(b->err.text, "format 2"));
+    assert_non_null(strstr(b->err.text, "format 3"));
     assert_int_equal(bed_files_like(b, "damaged"), 0);
-    bed_ask(b, "PRAGMA user_version=1");
+    bed_ask(b, "PRAGMA user_version=2");
     bed_open_only(b);
     assert_int_equal(bed_count_records(b), 3);
+}
+
+static void the_first_format_is_taken_over(void **state)
+{
+    struct bed *b = *state;
+
+    fill(b, 3);
+    bed_ask(b, "DROP VIEW backlog");
+    bed_ask(b, "DROP TABLE gone");
+    bed_ask(b, "PRAGMA user_version=1");
+    bed_open_only(b);
+    assert_int_equal(b->note.n, 0);
+    assert_int_equal(bed_count_records(b), 3);
+    assert_int_equal(bed_ask(b, "PRAGMA user_version"), 2);
+    assert_int_equal(bed_ask(b, "SELECT sum(records) FROM backlog"), 3);
 }
 
 static void a_log_without_its_database_is_not_taken_over(void **state)
@@ -371,6 +386,7 @@ int main(void)
         T(a_foreign_database_is_set_aside),
         T(a_missing_table_is_damage),
         T(a_newer_format_is_refused_and_untouched),
+        T(the_first_format_is_taken_over),
         T(a_log_without_its_database_is_not_taken_over),
         T(an_empty_file_is_a_new_spool),
         T(single_changes_are_survived),

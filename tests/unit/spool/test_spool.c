@@ -164,6 +164,67 @@ static void everything_is_there_again_after_a_reopen(void **state)
     str_fini(&body);
 }
 
+struct rows_read {
+    struct spool_read r;
+    int done, n;
+    size_t at[8];
+    uint64_t lines[8];
+    char meta[8][64];
+};
+
+static void on_row(struct spool_read *r, size_t i, const struct spool_record_row *row)
+{
+    struct rows_read *o = (void *)r;
+
+    assert_int_equal(row->id, r->ids[i]);
+    o->at[o->n] = i;
+    o->lines[o->n] = row->lines;
+    text_of(o->meta[o->n++], row->meta);
+}
+
+static void on_rows(struct spool_read *r)
+{
+    bed_add(&((struct rows_read *)(void *)r)->done, 1);
+}
+
+static void rows_are_read_by_their_ids(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[4] = {{.lines = 1, .meta = VIEW_LIT("m0")},
+                                {.lines = 2, .meta = VIEW_LIT("m1")},
+                                {.lines = 3, .meta = VIEW_LIT("m2")},
+                                {.lines = 4, .meta = VIEW_LIT("m3")}};
+    struct spool_txn *t = spool_txn_new();
+    struct rows_read o = {.done = 0};
+    int64_t ids[6];
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "a");
+    for (i = 0; i < 4; i++)
+        assert_int_equal(bed_record(b, &st, &r[i], VIEW_LIT("body")), ERR_NONE);
+    assert_int_equal(bed_delete(b, r[1].id), ERR_NONE);
+    spool_txn_bury(t, r[2].id, "dead");
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    ids[0] = r[3].id; /* in any order; deleted, dead and unknown ones are left out */
+    ids[1] = r[1].id;
+    ids[2] = r[2].id;
+    ids[3] = INT64_MAX;
+    ids[4] = r[0].id;
+    ids[5] = -1;
+    o.r = (struct spool_read){.ids = ids, .n_ids = 6, .row = on_row, .done = on_rows};
+    spool_read(b->s, &o.r);
+    bed_wait(&o.done, 1);
+    assert_int_equal(o.r.err.code, ERR_NONE);
+    assert_int_equal(o.n, 2);
+    assert_int_equal(o.at[0], 0);
+    assert_int_equal(o.lines[0], 4);
+    assert_string_equal(o.meta[0], "m3");
+    assert_int_equal(o.at[1], 4);
+    assert_string_equal(o.meta[1], "m0");
+}
+
 static void a_walk_ends_when_the_callback_says_so(void **state)
 {
     struct bed *b = *state;
@@ -514,7 +575,8 @@ static void the_ledger_adds_up_and_survives(void **state)
     assert_int_equal(ledger[LEDGER_LINES_DELIVERED], 12);
     assert_int_equal(ledger[LEDGER_BLOBS_DEAD], 0);
     assert_int_equal(bed_ask(b, "SELECT value FROM ledger_view WHERE family='lines' AND "
-                                "state='(missing)'"), 0);
+                                "state='(missing)'"),
+                     0);
 }
 
 static void wait_oldest(struct bed *b, int64_t want)
@@ -556,13 +618,109 @@ static void statistics_follow(void **state)
     wait_oldest(b, 0);
 }
 
+/* --- sweeping ---------------------------------------------------------------------------- */
+
+static void wait_ask(struct bed *b, const char *sql, int64_t want)
+{
+    int64_t until = clock_mono_ns() + BED_WAIT_S * NS_PER_SEC;
+
+    while (bed_ask(b, sql) != want)
+        if (clock_mono_ns() > until)
+            fail_msg("%s is never %lld", sql, (long long)want);
+}
+
+static void gone_is_gone_before_the_sweep_and_after(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[3] = {{0}};
+    struct spool_txn *t = spool_txn_new();
+    struct str body = STR_INIT;
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    for (i = 0; i < 3; i++)
+        assert_int_equal(bed_record(b, &st, &r[i], VIEW_LIT("x")), ERR_NONE);
+    spool_txn_delete(t, r[1].id);
+    spool_txn_delete(t, r[2].id);
+    spool_txn_delete(t, r[2].id);
+    spool_txn_bury(t, r[2].id, "too late");
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    assert_int_equal(bed_read_record(b, r[1].id, &body), ERR_NOTFOUND);
+    assert_int_equal(bed_read_record(b, r[0].id, &body), ERR_NONE);
+    assert_int_equal(bed_ask(b, "SELECT sum(records) FROM backlog"), 1);
+    wait_ask(b, "SELECT count(*) FROM gone", 0); /* a quiet spool sweeps by itself */
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM record"), 1);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM dead"), 0);
+    assert_int_equal(bed_ask(b, "SELECT next FROM stream"), 3);
+    assert_int_equal(bed_delete(b, r[2].id), ERR_NONE);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM gone"), 0);
+    str_fini(&body);
+}
+
+static void many_are_swept_under_load(void **state)
+{
+    enum { N = SWEEP_RECORDS + 10 };
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record *r = xcalloc(N, sizeof(*r));
+    struct spool_txn *t = spool_txn_new();
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    for (i = 0; i < N; i++)
+        spool_txn_record(t, &st, &r[i]);
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    t = spool_txn_new();
+    for (i = 0; i < N; i++)
+        spool_txn_delete(t, r[i].id);
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM record"), 0);
+    assert_int_equal(bed_ask(b, "SELECT next FROM stream"), N);
+    xfree(r);
+}
+
+/* As a crash leaves it: the rows are there, and so are their ids in `gone`. */
+static void what_was_not_swept_stays_gone(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[3] = {{0}}, after = {0};
+    struct seen n = {0};
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    for (i = 0; i < 3; i++)
+        assert_int_equal(bed_record(b, &st, &r[i], VIEW_LIT("x")), ERR_NONE);
+    bed_close(b);
+    bed_ask(b, "INSERT INTO gone SELECT id FROM record WHERE number>0");
+    bed_ask(b, "UPDATE counter SET value=0 WHERE name='clean'");
+    bed_ask(b, "UPDATE stream SET next=0");
+    bed_open_only(b);
+    look(b, &n);
+    assert_int_equal(n.records, 1);
+    assert_int_equal(n.record.id, r[0].id);
+    assert_int_equal(n.stream.next, 3);
+    assert_int_equal(spool_start(b->s, &b->err), 0);
+    st = (struct spool_stream){.id = n.stream.id, .next = n.stream.next};
+    assert_int_equal(bed_record(b, &st, &after, VIEW_LIT("x")), ERR_NONE);
+    assert_int_equal(after.number, 3);
+    wait_ask(b, "SELECT count(*) FROM gone", 0);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM record"), 2);
+    assert_int_equal(bed_delete(b, after.id), ERR_NONE);
+    wait_ask(b, "SELECT next FROM stream", 4);
+}
+
 /* --- order ------------------------------------------------------------------------------- */
 
 enum { ORDER_N = 3000 };
 
 struct order {
     int done;
-    int next;   /* the writer thread's */
+    int next; /* the writer thread's */
     bool wrong;
 };
 
@@ -706,7 +864,8 @@ static void an_empty_transaction_and_a_large_one(void **state)
     }
     assert_int_equal(bed_commit(b, t), ERR_NONE);
     assert_int_equal(bed_ask(b, "SELECT count(*) FROM value WHERE CAST(name AS TEXT)="
-                                "CAST(value AS TEXT)"), 5000);
+                                "CAST(value AS TEXT)"),
+                     5000);
     spool_txn_value(unused, "s", VIEW_LIT("n"), VIEW_LIT("v"));
     spool_txn_free(&unused);
     assert_null(unused);
@@ -719,6 +878,7 @@ int main(void)
         T(numbers_are_dense_and_ids_rise),
         T(a_stream_and_its_records_in_one_transaction),
         T(everything_is_there_again_after_a_reopen),
+        T(rows_are_read_by_their_ids),
         T(a_walk_ends_when_the_callback_says_so),
         T(ids_and_numbers_never_come_back),
         T(a_dropped_stream_can_be_inserted_again),
@@ -731,6 +891,9 @@ int main(void)
         T(impossible_pieces_are_refused_alone),
         T(a_dead_letter_stays_out_of_sight),
         T(the_ledger_adds_up_and_survives),
+        T(gone_is_gone_before_the_sweep_and_after),
+        T(many_are_swept_under_load),
+        T(what_was_not_swept_stays_gone),
         T(statistics_follow),
         T(callbacks_come_in_order_and_groups_form),
         T(a_group_is_bounded_in_bytes),
