@@ -28,6 +28,7 @@ struct tls_session {
     char *subject;     /* made by tls_peer_subject */
     char *name;        /* made by tls_peer_name */
     X509 *refused;     /* the peer's certificate, or one above it, that was not accepted */
+    bool early;        /* reads are fed from bytes that came before us, not yet from the socket */
     bool dry;          /* the last read found no whole record: wait for the descriptor */
     bool notified;     /* close_notify has left */
     bool broken;       /* after a failure OpenSSL allows no more calls but SSL_free */
@@ -44,6 +45,9 @@ static struct tls_session *session_new(struct tls_ctx *ctx, int fd)
     s->ssl = SSL_new(ctx->ssl);
     if (!s->ssl || SSL_set_fd(s->ssl, fd) != 1)
         BUG("OpenSSL gives no session");
+    if (ctx->leaf && (SSL_use_certificate(s->ssl, ctx->leaf) != 1 ||
+                      SSL_use_PrivateKey(s->ssl, ctx->leaf_key) != 1))
+        BUG("OpenSSL does not take a certificate of ours");
     SSL_set_app_data(s->ssl, s);
     return s;
 }
@@ -59,6 +63,13 @@ int tls_on_verify(int ok, X509_STORE_CTX *store)
     return ok;
 }
 
+/* The call's fresh start: errno and the thread's queue tell what happened in it only. */
+static void call_begin(void)
+{
+    ERR_clear_error();
+    errno = 0;
+}
+
 struct tls_session *tls_accept(struct tls_ctx *ctx, int fd)
 {
     struct tls_session *s;
@@ -68,6 +79,41 @@ struct tls_session *tls_accept(struct tls_ctx *ctx, int fd)
     s = session_new(ctx, fd);
     SSL_set_accept_state(s->ssl);
     return s;
+}
+
+struct tls_session *tls_accept_early(struct tls_ctx *ctx, int fd, struct view early)
+{
+    struct tls_session *s = tls_accept(ctx, fd);
+    BIO *front;
+
+    if (early.n == 0)
+        return s;
+    ASSERT(early.n <= INT_MAX);
+    front =
+        BIO_new(BIO_s_mem()); /* empty, it says "try again", which is when the socket's turn is */
+    if (!front || BIO_write(front, early.p, (int)early.n) != (int)early.n)
+        BUG("OpenSSL gives no memory");
+    SSL_set0_rbio(s->ssl, front);
+    s->early = true;
+    return s;
+}
+
+/* A call got no further for want of bytes: have those that came early been used up? Then the
+ * session goes on like any other, with nothing in front of the socket, and the call is repeated. */
+static bool turn_to_socket(struct tls_session *s, int error)
+{
+    BIO *socket;
+
+    if (!s->early || error != SSL_ERROR_WANT_READ)
+        return false;
+    ASSERT(BIO_ctrl_pending(SSL_get_rbio(s->ssl)) == 0);
+    socket = SSL_get_wbio(s->ssl);
+    if (!BIO_up_ref(socket))
+        BUG("a socket's BIO that cannot be shared");
+    SSL_set0_rbio(s->ssl, socket);
+    s->early = false;
+    call_begin();
+    return true;
 }
 
 static bool is_address(const char *name)
@@ -279,13 +325,6 @@ static void explain(struct tls_session *s, int ssl_error, int saved_errno, const
     ERR_clear_error();
 }
 
-/* The call's fresh start: errno and the thread's queue tell what happened in it only. */
-static void call_begin(void)
-{
-    ERR_clear_error();
-    errno = 0;
-}
-
 enum tls_want tls_handshake(struct tls_session *s, struct err *e)
 {
     int rc, error, saved;
@@ -296,11 +335,13 @@ enum tls_want tls_handshake(struct tls_session *s, struct err *e)
         return TLS_FAILED;
     }
     call_begin();
-    rc = SSL_do_handshake(s->ssl);
-    saved = errno;
-    if (rc == 1)
-        return TLS_DONE;
-    error = SSL_get_error(s->ssl, rc);
+    do {
+        rc = SSL_do_handshake(s->ssl);
+        saved = errno;
+        if (rc == 1)
+            return TLS_DONE;
+        error = SSL_get_error(s->ssl, rc);
+    } while (turn_to_socket(s, error));
     if (error == SSL_ERROR_WANT_READ)
         return TLS_WANT_READ;
     if (error == SSL_ERROR_WANT_WRITE)
@@ -336,10 +377,12 @@ ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, 
     }
     call_begin();
     s->dry = false;
-    if (SSL_read_ex(s->ssl, p, n, &got) == 1)
-        return (ssize_t)got;
-    saved = errno;
-    error = SSL_get_error(s->ssl, 0);
+    do {
+        if (SSL_read_ex(s->ssl, p, n, &got) == 1)
+            return (ssize_t)got;
+        saved = errno;
+        error = SSL_get_error(s->ssl, 0);
+    } while (turn_to_socket(s, error));
     s->dry = true;
     if (error == SSL_ERROR_ZERO_RETURN)
         return 0;
@@ -398,7 +441,7 @@ ssize_t tls_write(struct tls_session *s, const void *p, size_t n, enum tls_want 
 
 bool tls_pending(const struct tls_session *s)
 {
-    return !s->broken && !s->dry && SSL_has_pending(s->ssl);
+    return !s->broken && !s->dry && (s->early || SSL_has_pending(s->ssl));
 }
 
 enum tls_want tls_close_notify(struct tls_session *s)
