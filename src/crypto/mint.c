@@ -423,7 +423,7 @@ static int check_hosts(const struct mint *m, const char *path, const char *const
         snprintf(name, sizeof(name), "%s%s", wild ? "any" : "", hosts[i] + wild);
         leaf = read_subject(name, &s, e) < 0 ? NULL : sign_leaf(m, &s, &renew, e);
         if (!leaf)
-            return err_prefix(e, "%s cannot be used to intercept %s: ", path, hosts[i]);
+            return err_prefix(e, "%s cannot be used to intercept %s", path, hosts[i]);
         X509_free(leaf);
     }
     return 0;
