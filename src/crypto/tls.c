@@ -325,6 +325,20 @@ static void explain(struct tls_session *s, int ssl_error, int saved_errno, const
     ERR_clear_error();
 }
 
+static void clear_chain(STACK_OF(X509) * chain)
+{
+    while (chain && sk_X509_num(chain) > 0)
+        X509_free(sk_X509_pop(chain));
+}
+
+/* The handshake is done and has been verified: nobody asks for the certificates above the peer's
+ * own any more, and parsed they are half of what an idle connection to a public server holds. */
+static void forget_chains(struct tls_session *s)
+{
+    clear_chain(SSL_get_peer_cert_chain(s->ssl));
+    clear_chain(SSL_get0_verified_chain(s->ssl));
+}
+
 enum tls_want tls_handshake(struct tls_session *s, struct err *e)
 {
     int rc, error, saved;
@@ -338,8 +352,10 @@ enum tls_want tls_handshake(struct tls_session *s, struct err *e)
     do {
         rc = SSL_do_handshake(s->ssl);
         saved = errno;
-        if (rc == 1)
+        if (rc == 1) {
+            forget_chains(s);
             return TLS_DONE;
+        }
         error = SSL_get_error(s->ssl, rc);
     } while (turn_to_socket(s, error));
     if (error == SSL_ERROR_WANT_READ)
@@ -363,6 +379,26 @@ static ssize_t stopped(struct tls_session *s, int error, int saved, const char *
     explain(s, error, saved, doing, e);
     *want = TLS_FAILED;
     return TLS_ERROR;
+}
+
+/* SSL_free_buffers could free what is in use (CVE-2024-4741) up to 3.0.13, 3.1.5, 3.2.1 and 3.3.0.
+ */
+static bool can_free_buffers(void)
+{
+    static const unsigned first_good[] = {14, 6, 2, 1};
+    unsigned long v = OpenSSL_version_num();
+    unsigned minor = v >> 20 & 0xff, patch = v >> 4 & 0xff;
+
+    return v >> 28 > 3 || minor >= ARRAY_LEN(first_good) || patch >= first_good[minor];
+}
+
+/* The session waits for the peer, perhaps for long. OpenSSL has given the read buffer back
+ * (SSL_MODE_RELEASE_BUFFERS), but a ticket that came has made a write buffer, which would stay
+ * until something is written. What is in use stays. */
+static void rest(struct tls_session *s)
+{
+    if (!s->stuck && can_free_buffers())
+        SSL_free_buffers(s->ssl);
 }
 
 ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, struct err *e)
@@ -391,6 +427,8 @@ ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, 
         ERR_clear_error();
         return TLS_READ_EOF;
     }
+    if (error == SSL_ERROR_WANT_READ)
+        rest(s);
     return stopped(s, error, saved, "read", want, e);
 }
 
