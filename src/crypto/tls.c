@@ -332,11 +332,14 @@ static void clear_chain(STACK_OF(X509) * chain)
 }
 
 /* The handshake is done and has been verified: nobody asks for the certificates above the peer's
- * own any more, and parsed they are half of what an idle connection to a public server holds. */
+ * own any more, and parsed they are half of what an idle connection to a public server holds. The
+ * list of a session may be shared by then, with TLS 1.2 or when it was resumed; what TLS 1.3 keeps
+ * for resumption is copied later, when a ticket comes (RFC 8446 §4.6.1). */
 static void forget_chains(struct tls_session *s)
 {
-    clear_chain(SSL_get_peer_cert_chain(s->ssl));
     clear_chain(SSL_get0_verified_chain(s->ssl));
+    if (SSL_version(s->ssl) >= TLS1_3_VERSION && !SSL_session_reused(s->ssl))
+        clear_chain(SSL_get_peer_cert_chain(s->ssl));
 }
 
 enum tls_want tls_handshake(struct tls_session *s, struct err *e)
