@@ -8,24 +8,32 @@
 #include "base/view.h"
 
 /* A hello with post-quantum key shares and long tickets stays below this by far; whoever sends more
- * is not understood. */
+ * (record headers included) is not understood. */
 enum { CLIENT_HELLO_MAX = 16 * 1024 + 512 };
 
+/* Not to be copied: the views may point into it. */
 struct client_hello {
-    struct view server_name; /* empty: none. As sent; points into the input or `name` */
-    struct view alpn;        /* the list in wire format, empty: none */
-    bool tls13;              /* offered */
-    char name[256];          /* for a name that was cut in two by records */
+    /* Empty: none. As sent: 1 to 255 letters, digits, '-', '_' and '.'; points into the input or
+     * `name`. With Encrypted ClientHello it is the outer name, which is where the bytes go. */
+    struct view server_name;
+    struct view alpn; /* the list in wire format, empty: none; into the input or `protocols` */
+    bool tls13;       /* offered */
+    char name[256];   /* for a name that was cut in two by records */
+    char protocols[256];
 };
 
 enum client_hello_result {
     CLIENT_HELLO_OK,
     CLIENT_HELLO_MORE,    /* incomplete: call again with more */
-    CLIENT_HELLO_NOT_TLS, /* something else is spoken here */
+    CLIENT_HELLO_NOT_TLS, /* something else is spoken here (SSL 2 too) */
     CLIENT_HELLO_BAD,     /* TLS, but broken: two server names, lengths that disagree, ... */
 };
 
-/* `in`: all bytes so far, from the first record on; a hello may be cut over several records. */
+/*
+ * `in`: all bytes so far, from the first record on; a hello may be cut over several records. What
+ * follows the hello's records is not looked at. `out` is filled when it is OK. Once the result is
+ * not MORE, it stays whatever comes behind. No state, any thread.
+ */
 enum client_hello_result client_hello_parse(struct view in, struct client_hello *out) TR_MUST_USE;
 
 #endif

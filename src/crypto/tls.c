@@ -29,6 +29,7 @@ struct tls_session {
     char *name;        /* made by tls_peer_name */
     X509 *refused;     /* the peer's certificate, or one above it, that was not accepted */
     bool offered;      /* a client session tries to resume an earlier one */
+    bool early;        /* reads are fed from bytes that came before us, not yet from the socket */
     bool dry;          /* the last read found no whole record: wait for the descriptor */
     bool notified;     /* close_notify has left */
     bool broken;       /* after a failure OpenSSL allows no more calls but SSL_free */
@@ -45,6 +46,9 @@ static struct tls_session *session_new(struct tls_ctx *ctx, int fd)
     s->ssl = SSL_new(ctx->ssl);
     if (!s->ssl || SSL_set_fd(s->ssl, fd) != 1)
         BUG("OpenSSL gives no session");
+    if (ctx->leaf && (SSL_use_certificate(s->ssl, ctx->leaf) != 1 ||
+                      SSL_use_PrivateKey(s->ssl, ctx->leaf_key) != 1))
+        BUG("OpenSSL does not take a certificate of ours");
     SSL_set_app_data(s->ssl, s);
     return s;
 }
@@ -60,6 +64,13 @@ int tls_on_verify(int ok, X509_STORE_CTX *store)
     return ok;
 }
 
+/* The call's fresh start: errno and the thread's queue tell what happened in it only. */
+static void call_begin(void)
+{
+    ERR_clear_error();
+    errno = 0;
+}
+
 struct tls_session *tls_accept(struct tls_ctx *ctx, int fd)
 {
     struct tls_session *s;
@@ -69,6 +80,41 @@ struct tls_session *tls_accept(struct tls_ctx *ctx, int fd)
     s = session_new(ctx, fd);
     SSL_set_accept_state(s->ssl);
     return s;
+}
+
+struct tls_session *tls_accept_early(struct tls_ctx *ctx, int fd, struct view early)
+{
+    struct tls_session *s = tls_accept(ctx, fd);
+    BIO *front;
+
+    if (early.n == 0)
+        return s;
+    ASSERT(early.n <= INT_MAX);
+    front =
+        BIO_new(BIO_s_mem()); /* empty, it says "try again", which is when the socket's turn is */
+    if (!front || BIO_write(front, early.p, (int)early.n) != (int)early.n)
+        BUG("OpenSSL gives no memory");
+    SSL_set0_rbio(s->ssl, front);
+    s->early = true;
+    return s;
+}
+
+/* A call got no further for want of bytes: have those that came early been used up? Then the
+ * session goes on like any other, with nothing in front of the socket, and the call is repeated. */
+static bool turn_to_socket(struct tls_session *s, int error)
+{
+    BIO *socket;
+
+    if (!s->early || error != SSL_ERROR_WANT_READ)
+        return false;
+    ASSERT(BIO_ctrl_pending(SSL_get_rbio(s->ssl)) == 0);
+    socket = SSL_get_wbio(s->ssl);
+    if (!BIO_up_ref(socket))
+        BUG("a socket's BIO that cannot be shared");
+    SSL_set0_rbio(s->ssl, socket);
+    s->early = false;
+    call_begin();
+    return true;
 }
 
 static bool is_address(const char *name)
@@ -280,11 +326,21 @@ static void explain(struct tls_session *s, int ssl_error, int saved_errno, const
     ERR_clear_error();
 }
 
-/* The call's fresh start: errno and the thread's queue tell what happened in it only. */
-static void call_begin(void)
+static void clear_chain(STACK_OF(X509) * chain)
 {
-    ERR_clear_error();
-    errno = 0;
+    while (chain && sk_X509_num(chain) > 0)
+        X509_free(sk_X509_pop(chain));
+}
+
+/* The handshake is done and has been verified: nobody asks for the certificates above the peer's
+ * own any more, and parsed they are half of what an idle connection to a public server holds. The
+ * list of a session may be shared by then, with TLS 1.2 or when it was resumed; what TLS 1.3 keeps
+ * for resumption is copied later, when a ticket comes (RFC 8446 §4.6.1). */
+static void forget_chains(struct tls_session *s)
+{
+    clear_chain(SSL_get0_verified_chain(s->ssl));
+    if (SSL_version(s->ssl) >= TLS1_3_VERSION && !SSL_session_reused(s->ssl))
+        clear_chain(SSL_get_peer_cert_chain(s->ssl));
 }
 
 enum tls_want tls_handshake(struct tls_session *s, struct err *e)
@@ -297,11 +353,15 @@ enum tls_want tls_handshake(struct tls_session *s, struct err *e)
         return TLS_FAILED;
     }
     call_begin();
-    rc = SSL_do_handshake(s->ssl);
-    saved = errno;
-    if (rc == 1)
-        return TLS_DONE;
-    error = SSL_get_error(s->ssl, rc);
+    do {
+        rc = SSL_do_handshake(s->ssl);
+        saved = errno;
+        if (rc == 1) {
+            forget_chains(s);
+            return TLS_DONE;
+        }
+        error = SSL_get_error(s->ssl, rc);
+    } while (turn_to_socket(s, error));
     if (error == SSL_ERROR_WANT_READ)
         return TLS_WANT_READ;
     if (error == SSL_ERROR_WANT_WRITE)
@@ -325,6 +385,26 @@ static ssize_t stopped(struct tls_session *s, int error, int saved, const char *
     return TLS_ERROR;
 }
 
+/* SSL_free_buffers could free what is in use (CVE-2024-4741) up to 3.0.13, 3.1.5, 3.2.1 and 3.3.0.
+ */
+static bool can_free_buffers(void)
+{
+    static const unsigned first_good[] = {14, 6, 2, 1};
+    unsigned long v = OpenSSL_version_num();
+    unsigned minor = v >> 20 & 0xff, patch = v >> 4 & 0xff;
+
+    return v >> 28 > 3 || minor >= ARRAY_LEN(first_good) || patch >= first_good[minor];
+}
+
+/* The session waits for the peer, perhaps for long. OpenSSL has given the read buffer back
+ * (SSL_MODE_RELEASE_BUFFERS), but a ticket that came has made a write buffer, which would stay
+ * until something is written. What is in use stays. */
+static void rest(struct tls_session *s)
+{
+    if (!s->stuck && can_free_buffers())
+        SSL_free_buffers(s->ssl);
+}
+
 ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, struct err *e)
 {
     size_t got = 0;
@@ -337,10 +417,12 @@ ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, 
     }
     call_begin();
     s->dry = false;
-    if (SSL_read_ex(s->ssl, p, n, &got) == 1)
-        return (ssize_t)got;
-    saved = errno;
-    error = SSL_get_error(s->ssl, 0);
+    do {
+        if (SSL_read_ex(s->ssl, p, n, &got) == 1)
+            return (ssize_t)got;
+        saved = errno;
+        error = SSL_get_error(s->ssl, 0);
+    } while (turn_to_socket(s, error));
     s->dry = true;
     if (error == SSL_ERROR_ZERO_RETURN)
         return 0;
@@ -349,6 +431,8 @@ ssize_t tls_read(struct tls_session *s, void *p, size_t n, enum tls_want *want, 
         ERR_clear_error();
         return TLS_READ_EOF;
     }
+    if (error == SSL_ERROR_WANT_READ)
+        rest(s);
     return stopped(s, error, saved, "read", want, e);
 }
 
@@ -399,7 +483,7 @@ ssize_t tls_write(struct tls_session *s, const void *p, size_t n, enum tls_want 
 
 bool tls_pending(const struct tls_session *s)
 {
-    return !s->broken && !s->dry && SSL_has_pending(s->ssl);
+    return !s->broken && !s->dry && (s->early || SSL_has_pending(s->ssl));
 }
 
 enum tls_want tls_close_notify(struct tls_session *s)

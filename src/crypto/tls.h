@@ -54,7 +54,8 @@ enum tls_want { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
  * it for a name a handshake with which fails.
  */
 struct tls_session *tls_accept(struct tls_ctx *ctx, int fd);
-/* As tls_accept, when the first bytes of the handshake were read already (copied). */
+/* As tls_accept, when the first bytes of the client were read already (copied): they come before
+ * what the descriptor gives. Call tls_handshake without waiting for it. */
 struct tls_session *tls_accept_early(struct tls_ctx *ctx, int fd, struct view early);
 struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name,
                                 struct view alpn);

@@ -65,7 +65,7 @@ static struct tls_ctx *ctx_new(bool server)
     return ctx;
 }
 
-static int64_t asn1_to_ns(const ASN1_TIME *t)
+int64_t tls_time_ns(const ASN1_TIME *t)
 {
     struct tm tm;
 
@@ -78,16 +78,15 @@ static int64_t chain_not_after(SSL_CTX *ssl)
 {
     X509 *leaf = SSL_CTX_get0_certificate(ssl);
     STACK_OF(X509) *chain = NULL;
-    int64_t first = leaf ? asn1_to_ns(X509_get0_notAfter(leaf)) : INT64_MAX;
+    int64_t first = leaf ? tls_time_ns(X509_get0_notAfter(leaf)) : INT64_MAX;
 
     SSL_CTX_get0_chain_certs(ssl, &chain);
     for (int i = 0; chain && i < sk_X509_num(chain); i++)
-        first = TR_MIN(first, asn1_to_ns(X509_get0_notAfter(sk_X509_value(chain, i))));
+        first = TR_MIN(first, tls_time_ns(X509_get0_notAfter(sk_X509_value(chain, i))));
     return first;
 }
 
-/* A key that asks for a passphrase would block start-up on a terminal: answer with none. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+int tls_no_passphrase(char *buf, int size, int rwflag, void *arg)
 {
     (void)buf;
     (void)size;
@@ -100,7 +99,7 @@ static int load_identity(SSL_CTX *ssl, const char *certificate, const char *key,
 {
     if (!key)
         return err_set(e, ERR_INVALID, "certificate %s comes without a key", certificate);
-    SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
+    SSL_CTX_set_default_passwd_cb(ssl, tls_no_passphrase);
     if (SSL_CTX_use_certificate_chain_file(ssl, certificate) != 1)
         return ossl_err(e, ERR_INVALID, "cannot use certificate %s", certificate);
     if (SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) != 1)
@@ -128,9 +127,23 @@ static int load_client_ca(SSL_CTX *ssl, const struct tls_server_opts *o, struct 
     return 0;
 }
 
-struct tls_ctx *tls_ctx_server(const struct tls_server_opts *o, struct err *e)
+/* What is the same in every server context, once its certificate is there. */
+static void set_up_server(struct tls_ctx *ctx)
 {
     static const unsigned char session_ctx[] = "tailrace";
+
+    ctx->not_after_ns = chain_not_after(ctx->ssl);
+    SSL_CTX_set_alpn_select_cb(ctx->ssl, select_alpn, ctx);
+    SSL_CTX_set_tlsext_servername_callback(ctx->ssl, accept_name);
+    /* Resumption by tickets, which cost no memory here; the context is shared by all workers, so
+     * a ticket is good at each. The session cache would be a lock between them. */
+    SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_session_id_context(ctx->ssl, session_ctx, sizeof(session_ctx) - 1);
+    SSL_CTX_set_num_tickets(ctx->ssl, 1);
+}
+
+struct tls_ctx *tls_ctx_server(const struct tls_server_opts *o, struct err *e)
+{
     struct tls_ctx *ctx = ctx_new(true);
 
     ERR_clear_error();
@@ -144,18 +157,44 @@ struct tls_ctx *tls_ctx_server(const struct tls_server_opts *o, struct err *e)
                 "client certificates are required but there is no CA to verify them by");
         goto fail;
     }
-    ctx->not_after_ns = chain_not_after(ctx->ssl);
-    SSL_CTX_set_alpn_select_cb(ctx->ssl, select_alpn, ctx);
-    SSL_CTX_set_tlsext_servername_callback(ctx->ssl, accept_name);
-    /* Resumption by tickets, which cost no memory here; the context is shared by all workers, so
-     * a ticket is good at each. The session cache would be a lock between them. */
-    SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_session_id_context(ctx->ssl, session_ctx, sizeof(session_ctx) - 1);
-    SSL_CTX_set_num_tickets(ctx->ssl, 1);
+    set_up_server(ctx);
     return ctx;
 fail:
     tls_ctx_unref(&ctx);
     return NULL;
+}
+
+struct tls_ctx *tls_ctx_bare(STACK_OF(X509) * chain)
+{
+    struct tls_ctx *ctx = ctx_new(true);
+
+    ctx->http2 = true;
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        X509 *cert = sk_X509_value(chain, i);
+
+        if (!X509_up_ref(cert) || SSL_CTX_add_extra_chain_cert(ctx->ssl, cert) != 1)
+            BUG("OpenSSL takes no chain");
+    }
+    SSL_CTX_set_mode(ctx->ssl, SSL_MODE_NO_AUTO_CHAIN);
+    set_up_server(ctx);
+    return ctx;
+}
+
+struct tls_ctx *tls_ctx_leaf(struct tls_ctx *bare, X509 *leaf, EVP_PKEY *key)
+{
+    struct tls_ctx *ctx = XNEW(struct tls_ctx);
+
+    OBJ_INIT(ctx, TLS_CTX_MAGIC);
+    atomic_init(&ctx->refs, 1);
+    ctx->server = ctx->http2 = true;
+    ctx->bare = tls_ctx_ref(bare);
+    ctx->ssl = bare->ssl;
+    if (!SSL_CTX_up_ref(ctx->ssl) || !X509_up_ref(leaf) || !EVP_PKEY_up_ref(key))
+        BUG("a certificate that cannot be shared");
+    ctx->leaf = leaf;
+    ctx->leaf_key = key;
+    ctx->not_after_ns = tls_time_ns(X509_get0_notAfter(leaf));
+    return ctx;
 }
 
 static int set_min_version(SSL_CTX *ssl, const char *version, struct err *e)
@@ -223,6 +262,9 @@ void tls_ctx_unref(struct tls_ctx **ctxp)
         return;
     tls_sessions_free(&ctx->sessions);
     SSL_CTX_free(ctx->ssl);
+    X509_free(ctx->leaf);
+    EVP_PKEY_free(ctx->leaf_key);
+    tls_ctx_unref(&ctx->bare);
     OBJ_FINI(ctx);
     xfree(ctx);
 }

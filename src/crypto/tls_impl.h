@@ -19,6 +19,10 @@ struct tls_ctx {
     bool insecure;
     int64_t not_after_ns;
     struct tls_sessions *sessions; /* of a client context */
+    /* Of tls_ctx_leaf, which has its SSL_CTX from `bare`: set in each session. */
+    struct tls_ctx *bare;
+    X509 *leaf;
+    EVP_PKEY *leaf_key;
 };
 
 /* Verification callback of every context: keeps the certificate that is not accepted, so that the
@@ -27,5 +31,20 @@ int tls_on_verify(int ok, X509_STORE_CTX *store);
 
 /* New-session callback of client contexts. */
 int tls_on_new_session(SSL *ssl, SSL_SESSION *session);
+
+/* For minting: a server context without a certificate, which sends `chain` (shared) behind the
+ * leaves of those made from it, offers h2 and asks for no client certificate. */
+struct tls_ctx *tls_ctx_bare(STACK_OF(X509) * chain);
+
+/* A server context that is `bare` with a leaf and its key (each shared). Making an SSL_CTX for each
+ * leaf would take three times as long as all else about it, and most of its memory. */
+struct tls_ctx *tls_ctx_leaf(struct tls_ctx *bare, X509 *leaf, EVP_PKEY *key);
+
+/* A certificate's time as wall time in ns; INT64_MAX if it is none. */
+int64_t tls_time_ns(const ASN1_TIME *t);
+
+/* For loading keys: one that asks for a passphrase would block start-up on a terminal; it is
+ * answered with none. */
+int tls_no_passphrase(char *buf, int size, int rwflag, void *arg);
 
 #endif

@@ -30,8 +30,8 @@ static void metrics_register(void)
     static const char *const protocols[2] = {"http/1.1", "h2"};
     struct metric_family *conns = metric_family(METRIC_GAUGE, "http_connections", "protocol",
                                                 "Client connections open, by protocol.");
-    struct metric_family *reqs = metric_family(METRIC_COUNTER, "http_requests", "protocol",
-                                               "Requests taken, by protocol.");
+    struct metric_family *reqs =
+        metric_family(METRIC_COUNTER, "http_requests", "protocol", "Requests taken, by protocol.");
     struct metric_family *odd = metric_family(METRIC_COUNTER, "http_glitches", "kind",
                                               "Clients that broke a rule or a limit, by kind.");
 
@@ -367,13 +367,20 @@ struct http_server *http_server_new(struct ev_loop *loop, const struct http_serv
 
 void http_server_accepted(void *server, int fd, const struct net_addr *peer)
 {
-    struct http_server *s = server;
+    http_server_accepted_early(server, fd, peer, NULL, NULL);
+}
+
+void http_server_accepted_early(struct http_server *s, int fd, const struct net_addr *peer,
+                                struct tls_ctx *tls, struct buf *early)
+{
     struct http_conn *c;
 
     if (s->draining || s->n_conns >= s->o.max_connections) {
         if (!s->draining)
             http_glitch(GLITCH_CONNECTION_LIMIT);
         close(fd);
+        if (early)
+            buf_fini(early);
         return;
     }
     c = XNEW(struct http_conn);
@@ -384,7 +391,7 @@ void http_server_accepted(void *server, int fd, const struct net_addr *peer)
     http_wait_init(&c->rd);
     http_wait_init(&c->wr);
     s->n_conns++;
-    c->s = net_stream_accepted(s->loop, fd, s->o.tls, peer);
+    c->s = net_stream_accepted_early(s->loop, fd, tls ? tls : s->o.tls, peer, early);
     net_stream_bind(c->s, &stream_ops, c);
     http_wait_put(&s->waits, WAIT_HEAD, &c->rd);
 }
@@ -403,7 +410,7 @@ void http_server_drain(struct http_server *s)
     struct list *it, *tmp;
 
     s->draining = true;
-    list_each(it, tmp, &s->conns)
+    list_each (it, tmp, &s->conns)
         http_conn_dirty(list_entry(it, struct http_conn, link));
 }
 

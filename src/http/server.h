@@ -59,6 +59,11 @@ struct http_server *http_server_new(struct ev_loop *loop, const struct http_serv
 /* Give it an accepted descriptor (matches net_accept_fn with the server as ctx). */
 void http_server_accepted(void *server, int fd, const struct net_addr *peer);
 
+/* The same for a descriptor some of whose bytes were read already (emptied; may be NULL), and with
+ * a TLS context for this connection only (referenced; NULL: the server's). */
+void http_server_accepted_early(struct http_server *s, int fd, const struct net_addr *peer,
+                                struct tls_ctx *tls, struct buf *early);
+
 void http_server_set_tls(struct http_server *s, struct tls_ctx *tls); /* for new connections */
 
 /* Take no more requests: GOAWAY, Connection: close; idle connections are closed at the end of the

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "base/bug.h"
@@ -46,6 +47,7 @@ struct net_stream {
     /* The end, or an error, that came behind bytes which were to be delivered first. */
     bool held_end;
     struct err *held_error;
+    struct buf early; /* in clear: the peer's first bytes, read by somebody before us */
     /* A call-back that waits for no descriptor: the first one, and bytes that are in already. */
     struct ev_task kick;
     bool kicked;
@@ -80,7 +82,8 @@ static void kick(struct net_stream *s)
 /* Something to read is here already, and the descriptor may have nothing more to say. */
 static bool read_at_once(const struct net_stream *s)
 {
-    return s->held_end || s->held_error || (s->tls && !s->read_ended && tls_pending(s->tls));
+    return s->held_end || s->held_error || buf_len(&s->early) ||
+           (s->tls && !s->read_ended && tls_pending(s->tls));
 }
 
 /* The owner may have closed the stream in any call-back; the memory outlives the turn. */
@@ -170,6 +173,7 @@ static void stream_free(struct net_stream *s)
 {
     tls_free(&s->tls);
     xfree(s->held_error);
+    buf_fini(&s->early);
     OBJ_FINI(s);
     xfree(s);
 }
@@ -216,12 +220,23 @@ static struct net_stream *stream_new(struct ev_loop *loop, int fd, const struct 
 struct net_stream *net_stream_accepted(struct ev_loop *loop, int fd, struct tls_ctx *tls,
                                        const struct net_addr *peer)
 {
+    return net_stream_accepted_early(loop, fd, tls, peer, NULL);
+}
+
+struct net_stream *net_stream_accepted_early(struct ev_loop *loop, int fd, struct tls_ctx *tls,
+                                             const struct net_addr *peer, struct buf *early)
+{
     struct net_stream *s = stream_new(loop, fd, peer);
 
     if (tls) {
-        s->tls = tls_accept(tls, fd);
+        s->tls = tls_accept_early(tls, fd, early ? buf_view(early) : VIEW_NONE);
         s->state = STREAM_HANDSHAKE;
+    } else if (early) {
+        s->early = *early;
+        *early = BUF_INIT;
     }
+    if (early)
+        buf_fini(early);
     return s;
 }
 
@@ -262,10 +277,21 @@ static bool usable(struct net_stream *s, struct err *e)
     return s->state != STREAM_FAILED;
 }
 
+static ssize_t read_early(struct net_stream *s, void *p, size_t n)
+{
+    n = TR_MIN(n, buf_len(&s->early));
+    memcpy(p, buf_data(&s->early), n);
+    buf_consume(&s->early, n);
+    buf_release_if_empty(&s->early);
+    return (ssize_t)n;
+}
+
 static ssize_t read_clear(struct net_stream *s, void *p, size_t n, struct err *e)
 {
     ssize_t got;
 
+    if (buf_len(&s->early))
+        return read_early(s, p, n);
     do
         got = recv(s->fd, p, n, 0);
     while (got < 0 && errno == EINTR);
@@ -484,6 +510,30 @@ void net_shutdown_write(struct net_stream *s)
     update_io(s);
 }
 
+/* Callbacks stop; memory goes at the end of the turn. */
+static void retire(struct net_stream *s)
+{
+    s->state = STREAM_CLOSED;
+    ev_io_free(&s->io);
+    if (!s->kicked) /* else the kick, which cannot be called back, frees */
+        ev_defer(s->loop, &s->last);
+}
+
+int net_stream_release(struct net_stream **sp)
+{
+    struct net_stream *s = *sp;
+    int fd;
+
+    *sp = NULL;
+    OBJ_CHECK(s, STREAM_MAGIC);
+    ASSERT(!s->tls && (s->state == STREAM_NEW || s->state == STREAM_OPEN));
+    ASSERT(buf_len(&s->early) == 0);
+    fd = s->fd;
+    s->fd = -1;
+    retire(s);
+    return fd;
+}
+
 void net_stream_close(struct net_stream **sp, bool hard)
 {
     static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
@@ -498,11 +548,8 @@ void net_stream_close(struct net_stream **sp, bool hard)
         setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     else if (s->tls && s->state == STREAM_OPEN)
         tls_close_notify(s->tls);
-    s->state = STREAM_CLOSED;
-    ev_io_free(&s->io);
+    retire(s);
     fd_close(&s->fd);
-    if (!s->kicked) /* else the kick, which cannot be called back, frees */
-        ev_defer(s->loop, &s->last);
 }
 
 bool net_is_tls(const struct net_stream *s)

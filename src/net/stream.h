@@ -39,13 +39,15 @@ struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls
                                         const char *server_name, struct view alpn,
                                         const struct net_addr *peer);
 
-/* The same for a descriptor some of whose bytes were read already: they come first. `early` is
- * emptied. */
+/* net_stream_accepted for a descriptor some of whose bytes were read already: they come first, as
+ * the handshake's with TLS, else from net_read (on_readable follows though the socket is quiet).
+ * `early` is emptied and its memory given back; empty or NULL: there are none. */
 struct net_stream *net_stream_accepted_early(struct ev_loop *loop, int fd, struct tls_ctx *tls,
                                              const struct net_addr *peer, struct buf *early);
 
-/* Take the descriptor of a stream without TLS back and free the stream; nothing is lost, since
- * nothing is buffered in it. */
+/* Take the descriptor of a stream without TLS back and free the stream, as net_stream_close does.
+ * Nothing is lost, since nothing is buffered in it; early bytes must have been read (else it is a
+ * bug). Not for a stream that has failed. */
 int net_stream_release(struct net_stream **s) TR_MUST_USE;
 
 /* Set before the constructor's caller returns to the loop; `ops` lives as long as the stream. */

@@ -1,4 +1,5 @@
-/* Server and client against each other over TLS and loopback, with the real listener and dialler. */
+/* Server and client against each other over TLS and loopback, with the real listener and dialler.
+ */
 #include "rig.h"
 
 #include <fcntl.h>
@@ -117,9 +118,12 @@ static bool is_over(void *ctx)
 
 static void call(struct got *g, const char *method, const char *target, int64_t length)
 {
-    struct http_call_opts o = {.host = "localhost", .port = net_addr_port(&where),
-                               .tls = client_tls, .method = view_str(method),
-                               .target = view_str(target), .authority = VIEW_LIT("localhost"),
+    struct http_call_opts o = {.host = "localhost",
+                               .port = net_addr_port(&where),
+                               .tls = client_tls,
+                               .method = view_str(method),
+                               .target = view_str(target),
+                               .authority = VIEW_LIT("localhost"),
                                .length = length};
 
     g->call = http_call_start(client, &o, &ops, g);
@@ -168,7 +172,8 @@ static void probe_ready(void *ctx)
 
     p->ready = true;
     net_want_read(p->s, true);
-    assert_true(net_write(p->s, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33, &e) == 33);
+    assert_true(net_write(p->s, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33, &e) ==
+                33);
 }
 
 static void probe_readable(void *ctx)
@@ -240,8 +245,8 @@ static void protocol_by_alpn(void **state)
 
 static double handshakes(void)
 {
-    return metric_value(metric_series(metric_family(METRIC_COUNTER, "http_glitches", "kind", ""),
-                                      "handshake"));
+    return metric_value(
+        metric_series(metric_family(METRIC_COUNTER, "http_glitches", "kind", ""), "handshake"));
 }
 
 static void bad_handshakes(void **state)
@@ -274,12 +279,86 @@ static int group_teardown(void **state)
     return 0;
 }
 
+/* Give the server a connection whose first bytes were read before. */
+static void give(int fd, struct tls_ctx *tls, struct view early_bytes)
+{
+    struct buf early = BUF_INIT;
+    struct net_addr peer;
+
+    assert_int_equal(net_addr_literal(VIEW_LIT("192.0.2.1"), 1234, &peer), 0);
+    buf_add(&early, early_bytes.p, early_bytes.n);
+    http_server_accepted_early(r.server, fd, &peer, tls, &early);
+    assert_null(early.base);
+}
+
+static void requests_begin_with_early_bytes(void **state)
+{
+    static const char request[] = "GET /now HTTP/1.1\r\nHost: x\r\n\r\n";
+    struct view all = view_str(request);
+    static struct raw raws[sizeof(request)]; /* the rig keeps them */
+    int fds[2];
+
+    (void)state;
+    rig_open(&r, NULL);
+    for (size_t k = 0; k <= all.n; k++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+        rig_adopt(&r, &raws[k], fds[0]);
+        give(fds[1], NULL, view_of(all.p, k));
+        rig_turns(&r, 3);
+        assert_int_equal(raw_count(&raws[k], "hello"), k == all.n);
+        raw_send_n(&raws[k], all.p + k, all.n - k);
+        raw_expect(&r, &raws[k], "hello");
+        raw_close(&r, &raws[k]);
+    }
+    rig_close(&r);
+}
+
+/* The server is in clear, this connection is not; the first 5 bytes of the hello came early. */
+static void one_connection_has_tls_of_its_own(void **state)
+{
+    static const char request[] = "GET /now HTTP/1.1\r\nHost: x\r\n\r\n";
+    struct tls_session *s;
+    enum tls_want want = TLS_WANT_READ;
+    struct err e;
+    char first[5], out[1000] = "";
+    size_t n = 0;
+    ssize_t rc;
+    int fds[2];
+
+    (void)state;
+    open_all(0);
+    http_server_set_tls(r.server, NULL);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    s = tls_connect(client_tls, fds[0], "localhost", VIEW_NONE);
+    assert_int_equal(tls_handshake(s, &e), TLS_WANT_READ);
+    assert_int_equal(recv(fds[1], first, sizeof(first), 0), sizeof(first));
+    give(fds[1], server_tls, view_of(first, sizeof(first)));
+    for (int i = 0; i < 1000 && want != TLS_DONE; i++) {
+        rig_turns(&r, 1);
+        want = tls_handshake(s, &e);
+        assert_int_not_equal(want, TLS_FAILED);
+    }
+    assert_int_equal(want, TLS_DONE);
+    assert_int_equal(tls_write(s, request, sizeof(request) - 1, &want, &e), sizeof(request) - 1);
+    for (int i = 0; i < 1000 && !strstr(out, "hello"); i++) {
+        rig_turns(&r, 1);
+        rc = tls_read(s, out + n, sizeof(out) - 1 - n, &want, &e);
+        n += rc > 0 ? (size_t)rc : 0;
+    }
+    assert_non_null(strstr(out, "hello"));
+    tls_free(&s);
+    close(fds[0]);
+    close_all();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_over_tls),
         cmocka_unit_test(protocol_by_alpn),
         cmocka_unit_test(bad_handshakes),
+        cmocka_unit_test(requests_begin_with_early_bytes),
+        cmocka_unit_test(one_connection_has_tls_of_its_own),
     };
 
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -445,6 +445,131 @@ static void a_stream_may_be_closed_before_it_began(void **state)
     nt_run_ms(2);
 }
 
+static void buf_of(struct buf *out, struct view v)
+{
+    *out = BUF_INIT;
+    buf_add(out, v.p, v.n);
+}
+
+static bool b_has(void *ctx)
+{
+    return b.in.n >= *(size_t *)ctx;
+}
+
+static bool b_ended(void *ctx)
+{
+    (void)ctx;
+    return b.ended || b.read_failed || b.failed;
+}
+
+/* In clear: what came early is read first, in any pieces, though the socket is quiet. */
+static void early_bytes_come_first(void **state)
+{
+    static const struct view all = {"hello, world", 12};
+    struct net_addr nobody = {.len = 0};
+    struct buf early;
+    int fd[2];
+
+    (void)state;
+    for (size_t k = 0; k <= all.n; k++) {
+        memset(&b, 0, sizeof(b));
+        nt_tcp_pair(fd);
+        buf_of(&early, view_of(all.p, k));
+        b.piece = k % 4;
+        b.one_read = k & 1;
+        b.toggle = k & 2;
+        nt_end_bind(&b, net_stream_accepted_early(loop, fd[1], NULL, &nobody, &early));
+        assert_null(early.base);
+        nt_run_until(b_has, &k);
+        assert_int_equal(write(fd[0], all.p + k, all.n - k), all.n - k);
+        shutdown(fd[0], SHUT_WR);
+        nt_run_until(b_ended, NULL);
+        assert_true(b.ended);
+        assert_true(view_eq(str_view(&b.in), all));
+        nt_end_fini(&b);
+        close(fd[0]);
+    }
+}
+
+static bool hello_is_there(void *ctx)
+{
+    int *fd = ctx;
+    char c;
+
+    return recv(*fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
+/* With TLS: the first `k` bytes of the handshake are read by somebody else. */
+static bool early_handshake(size_t k)
+{
+    struct net_addr nobody = {.len = 0};
+    struct buf early = BUF_INIT;
+    ssize_t n;
+    int fd[2];
+
+    memset(&a, 0, sizeof(a));
+    memset(&b, 0, sizeof(b));
+    nt_tcp_pair(fd);
+    nt_end_connect(&a, fd[0], client_tls, "localhost", VIEW_NONE);
+    nt_run_until(hello_is_there, &fd[1]);
+    n = recv(fd[1], buf_reserve(&early, k), k, 0);
+    assert_true(n > 0);
+    buf_commit(&early, (size_t)n);
+    nt_end_bind(&b, net_stream_accepted_early(loop, fd[1], server_tls, &nobody, &early));
+    assert_null(early.base);
+    a.out = big[0];
+    a.out_n = b.out_n = 100000;
+    b.out = big[1];
+    a.fin_after_out = b.fin_after_out = true;
+    nt_run_until(both_ended, NULL);
+    assert_true(view_eq(str_view(&b.in), view_of(big[0], 100000)));
+    assert_true(view_eq(str_view(&a.in), view_of(big[1], 100000)));
+    nt_end_fini(&a);
+    nt_end_fini(&b);
+    return (size_t)n == k;
+}
+
+static void early_handshakes_go_on(void **state)
+{
+    size_t k = 1;
+
+    (void)state;
+    while (early_handshake(k))
+        k += k < 12 ? 1 : 31;
+    assert_true(k > 100);
+}
+
+/* The descriptor goes on as if nothing had been. */
+static void a_stream_gives_its_descriptor_back(void **state)
+{
+    size_t three = 3;
+    int fd[2], back;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        memset(&b, 0, sizeof(b));
+        nt_tcp_pair(fd);
+        nt_end_accept(&b, fd[1], NULL);
+        if (i > 0) {
+            nt_run_until(nt_flag, &b.ready);
+            net_want_read(b.s, i == 2);
+        }
+        assert_int_equal(write(fd[0], "one", 3), 3);
+        if (i == 2)
+            nt_run_until(b_has, &three);
+        back = net_stream_release(&b.s);
+        assert_null(b.s);
+        assert_int_equal(back, fd[1]);
+        nt_end_accept(&b, back, NULL); /* in the same turn */
+        assert_int_equal(write(fd[0], "two", 3), 3);
+        shutdown(fd[0], SHUT_WR);
+        nt_run_until(b_ended, NULL);
+        assert_true(view_is(str_view(&b.in), "onetwo"));
+        nt_end_fini(&b);
+        close(fd[0]);
+    }
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -465,6 +590,9 @@ int main(void)
         T(garbage_instead_of_a_handshake),
         T(closing_is_possible_everywhere),
         T(a_stream_may_be_closed_before_it_began),
+        T(early_bytes_come_first),
+        T(early_handshakes_go_on),
+        T(a_stream_gives_its_descriptor_back),
     };
 
     return cmocka_run_group_tests_name("net/stream", tests, group_setup, nt_group_teardown);
