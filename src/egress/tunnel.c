@@ -83,8 +83,13 @@ static const char *side_of(const struct tunnel *t, const struct flow *f)
     return f == &t->up ? "client" : "upstream";
 }
 
-/* What a pump step came to. */
-enum step { STEP_ON, STEP_WAIT, STEP_FAILED };
+static struct flow *other_flow(struct tunnel *t, const struct flow *f)
+{
+    return f == &t->up ? &t->down : &t->up;
+}
+
+/* What a pump step came to: go on; wait for either side; nothing can be read, or written. */
+enum step { STEP_ON, STEP_WAIT, STEP_NO_READ, STEP_NO_WRITE };
 
 static void moved(struct tunnel *t, struct flow *f, size_t n)
 {
@@ -100,7 +105,7 @@ static enum step flush_left(struct flow *f)
         ssize_t rc = net_write(*f->to, v.p, v.n, NULL);
 
         if (rc == NET_ERROR)
-            return STEP_FAILED;
+            return STEP_NO_WRITE;
         if (rc == NET_AGAIN)
             return STEP_WAIT;
         buf_consume(&f->left, (size_t)rc);
@@ -115,7 +120,7 @@ static enum step flush_pipe(struct flow *f)
         ssize_t rc = net_splice_out(*f->to, f->pipe->out, f->in_pipe, NULL);
 
         if (rc == NET_ERROR || rc == 0)
-            return STEP_FAILED;
+            return STEP_NO_WRITE;
         if (rc == NET_AGAIN)
             return STEP_WAIT;
         f->in_pipe -= (size_t)rc;
@@ -128,7 +133,7 @@ static enum step pass_spliced(struct tunnel *t, struct flow *f)
     ssize_t rc = net_splice_in(*f->from, f->pipe->in, PIPE_BYTES, NULL);
 
     if (rc == NET_ERROR)
-        return STEP_FAILED;
+        return STEP_NO_READ;
     if (rc == NET_AGAIN || rc == 0) {
         drop_pipe(t, f);
         f->ended = rc == 0;
@@ -144,7 +149,7 @@ static enum step pass_copied(struct tunnel *t, struct flow *f)
     ssize_t got = net_read(*f->from, t->all->scratch, SCRATCH, NULL), put;
 
     if (got == NET_ERROR)
-        return STEP_FAILED;
+        return STEP_NO_READ;
     if (got == NET_AGAIN)
         return STEP_WAIT;
     if (got == 0) {
@@ -154,7 +159,7 @@ static enum step pass_copied(struct tunnel *t, struct flow *f)
     moved(t, f, (size_t)got);
     put = net_write(*f->to, t->all->scratch, (size_t)got, NULL);
     if (put == NET_ERROR)
-        return STEP_FAILED;
+        return STEP_NO_WRITE;
     if (put < got) {
         put = TR_MAX(put, 0);
         buf_add(&f->left, t->all->scratch + put, (size_t)(got - put));
@@ -173,17 +178,24 @@ static void choose_way(struct tunnel *t, struct flow *f)
     f->full_reads = 0; /* without one: ask again later */
 }
 
-static enum step pump_step(struct tunnel *t, struct flow *f)
+/* What was read before goes first; `until` bytes have been read in all: the others' turn. */
+static enum step pump_step(struct tunnel *t, struct flow *f, uint64_t until)
 {
     enum step s = flush_left(f);
 
     if (s == STEP_ON)
         s = flush_pipe(f);
-    if (s == STEP_ON && !f->ended) {
-        choose_way(t, f);
-        s = f->pipe ? pass_spliced(t, f) : pass_copied(t, f);
-    }
-    return s;
+    if (s != STEP_ON || f->ended)
+        return s;
+    if (f->bytes >= until)
+        return STEP_WAIT; /* with nothing held, so that the descriptor calls again */
+    choose_way(t, f);
+    return f->pipe ? pass_spliced(t, f) : pass_copied(t, f);
+}
+
+static bool holds(const struct flow *f)
+{
+    return buf_len(&f->left) || f->in_pipe;
 }
 
 /* Move what can be moved of one direction. The tunnel may be gone afterwards. */
@@ -195,15 +207,15 @@ static void pump(struct tunnel *t, struct flow *f)
     if (f->done)
         return;
     do
-        s = pump_step(t, f);
-    while (s == STEP_ON && !(f->ended && !buf_len(&f->left) && !f->in_pipe) && f->bytes < until);
-    if (s == STEP_FAILED) {
+        s = pump_step(t, f, until);
+    while (s == STEP_ON && (!f->ended || holds(f)));
+    if (s == STEP_NO_READ || s == STEP_NO_WRITE) {
         /* The other side is told by a reset that this was no end. */
-        tunnel_end(t, side_of(t, f), true);
+        tunnel_end(t, side_of(t, s == STEP_NO_READ ? f : other_flow(t, f)), true);
         return;
     }
-    net_want_read(*f->from, !f->ended && !buf_len(&f->left) && !f->in_pipe);
-    if (!f->ended || buf_len(&f->left) || f->in_pipe)
+    net_want_read(*f->from, !f->ended && !holds(f));
+    if (!f->ended || holds(f))
         return;
     f->done = true;
     if (!t->first_end)
@@ -360,7 +372,7 @@ void tunnel_start(struct tunnels *all, const struct tunnel_opts *o)
     passage_started(t->passage);
     net_want_read(t->client, true);
     net_want_read(t->upstream, true);
-    if (buf_len(&t->up.left) && flush_left(&t->up) == STEP_FAILED) {
+    if (buf_len(&t->up.left) && flush_left(&t->up) == STEP_NO_WRITE) {
         tunnel_end(t, "upstream", true);
         return;
     }
