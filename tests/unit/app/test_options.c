@@ -220,7 +220,7 @@ static int not_hidden(const struct dirent *d)
 int main(void)
 {
     static const char *const shipped[] = {
-        "tailrace.yaml", "minimal.yaml", "edge.yaml", "hub.yaml",
+        "tailrace.yaml", "minimal.yaml", "edge.yaml", "hub.yaml", "proxy.yaml", "dns-override.yaml",
     };
     struct CMUnitTest tests[CASES_MAX + 8];
     const char *srcdir = getenv("srcdir");
