@@ -212,7 +212,7 @@ static const struct conf_row rows[] = {
                 "so long; those of a quiet one, and a stream's last, go at once."),
     ROW(INT, batch_lines, "batch.lines", .deflt = "1000", .min = 1, .max = 10000,
         .reloadable = true, .text = "Lines in one delivery at most."),
-    ROW(SIZE, batch_bytes, "batch.bytes", .deflt = "64KiB", .min = 1 * KIB, .max = 16 * MIB,
+    ROW(SIZE, batch_bytes, "batch.bytes", .deflt = "128KiB", .min = 1 * KIB, .max = 16 * MIB,
         .reloadable = true,
         .text = "Bytes in one delivery at most; a single larger call is delivered alone."),
     ROW(DURATION, stream_idle_ms, "stream.idle", .deflt = "10m", .min = 1 * SECONDS,
