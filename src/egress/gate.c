@@ -187,20 +187,19 @@ size_t gate_passages(const struct gate *g)
 
 /* --- passages ----------------------------------------------------------------------------- */
 
-/* What is not understood is shown all the same, but not in full, and without what might be a
- * password in front of an @. */
+/* What is not understood may be anything, a token among it: it is shown if it looks like the
+ * attempt at a host, and otherwise not at all. */
 static char *odd_authority(struct view v)
 {
-    size_t i, from = 0, n;
-    char *text;
+    static const char fine[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]";
+    size_t i;
 
     for (i = 0; i < v.n; i++) {
-        if (v.p[i] == '@')
-            from = i + 1;
+        if (!memchr(fine, v.p[i], sizeof(fine) - 1))
+            return xstrdup("-");
     }
-    n = TR_MIN(v.n - from, (size_t)DEST_HOST_MAX);
-    text = xmemdup0(v.p + from, n);
-    return text;
+    return v.n && v.n <= DEST_HOST_MAX ? xmemdup0(v.p, v.n) : xstrdup("-");
 }
 
 static void decide(struct passage *p, const struct passage_opts *o)
