@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 #include "base/xmem.h"
+#include "codec/url.h"
 #include "policy/dest.h"
 
 #define SECONDS (INT64_C(1000))
@@ -336,6 +337,18 @@ static bool is_destination(const char *value)
     return dest_parse(view_str(value), 0, &d, &e) == 0;
 }
 
+static void check_grpc_to(const struct config_listen *l, struct conf_check *c, const char *path)
+{
+    struct url u;
+    struct err e;
+
+    if (url_parse(view_str(l->to), &u, &e) < 0)
+        conf_complain(c, path, "\"%s\": use a URL, such as http://10.0.0.7:20001: %s", l->to,
+                      e.text);
+    else if (u.path.n > 1)
+        conf_complain(c, path, "\"%s\": use a URL without a path", l->to);
+}
+
 static void check_to(const struct config_listen *l, struct conf_check *c, const char *path)
 {
     bool forward = l->mode == CONFIG_MODE_FORWARD, grpc = l->mode == CONFIG_MODE_GRPC;
@@ -344,6 +357,8 @@ static void check_to(const struct config_listen *l, struct conf_check *c, const 
         conf_complain(c, path, "only for listeners of mode forward and grpc");
     else if (!l->to && (forward || grpc))
         conf_complain(c, path, "missing: where to, such as db.corp.example:5432");
+    else if (grpc)
+        check_grpc_to(l, c, path);
     else if (forward && !is_destination(l->to))
         conf_complain(c, path, "\"%s\": use HOST:PORT", l->to);
     if (forward && l->certificate)
