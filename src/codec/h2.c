@@ -314,6 +314,8 @@ static void set_options(nghttp2_option *o, bool client)
      * the status of a call. */
     if (client)
         nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(o, 1);
+    /* What was read can be sent: the library counts more for each field. */
+    nghttp2_option_set_max_send_header_block_length(o, (size_t)2 * H2_MAX_HEADER_BYTES);
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_outbound_ack(o, H2_MAX_CONTROL);
