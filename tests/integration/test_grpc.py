@@ -11,8 +11,10 @@ import threading
 import time
 
 import pytest
-from frames import sanitized
+from frames import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, H2, HEADERS, PING, PREFACE, PUSH, REFUSED_STREAM,
+                    RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, sanitized, settings)
 from gateway import BINARY, to_yaml, wait_for
+from hpack import Decoder, Encoder
 
 grpc = pytest.importorskip('grpc')
 
@@ -423,3 +425,214 @@ def test_nghttp(relay, far, gateway_at):
                            'te: trailers', '-d', '/etc/hostname', f'http://127.0.0.1:{front.ports["relay"]}{path("Nothing")}'],
                           capture_output=True, text=True, timeout=60).stdout
     assert '2000 done, 2000 succeeded' in load
+
+
+# --- frames by hand, on both sides -----------------------------------------------------------------
+
+class Upstream(threading.Thread):
+    """An HTTP/2 server of frames: script(server, stream, path) is called for each request head, and answers by frames."""
+
+    def __init__(self, script):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.port = self.listener.getsockname()[1]
+        self.script = script
+        self.heads, self.resets, self.bodies, self.socks = [], {}, {}, []
+        self.encoder = Encoder()
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self.socks.append(sock)
+            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock):
+        decoder, pending = Decoder(), b''
+        sock.sendall(settings())
+        self.encoder = Encoder()
+        try:
+            while len(pending) < len(PREFACE):
+                pending += sock.recv(65536)
+            pending = pending[len(PREFACE):]
+            while True:
+                while len(pending) >= 9 and len(pending) >= 9 + int.from_bytes(pending[:3], 'big'):
+                    n = int.from_bytes(pending[:3], 'big')
+                    self.take(sock, decoder, pending[3], pending[4], int.from_bytes(pending[5:9], 'big'), pending[9:9 + n])
+                    pending = pending[9 + n:]
+                piece = sock.recv(65536)
+                if not piece:
+                    return
+                pending += piece
+        except OSError:
+            return
+
+    def take(self, sock, decoder, kind, flags, stream, payload):
+        if kind == SETTINGS and not flags & ACK:
+            sock.sendall(frame(SETTINGS, ACK))
+        elif kind == RST_STREAM:
+            self.resets[stream] = int.from_bytes(payload, 'big')
+        elif kind == DATA:
+            self.bodies[stream] = self.bodies.get(stream, b'') + payload
+        elif kind in (HEADERS, CONTINUATION):
+            self.block = payload if kind == HEADERS else self.block + payload
+            if not flags & END_HEADERS:
+                return
+            fields = dict(decoder.decode(self.block))
+            self.heads.append((stream, fields))
+            self.script(self, sock, stream, fields[':path'])
+
+    def answer(self, sock, stream, *fields, end=True):
+        sock.sendall(frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream,
+                           self.encoder.encode([(':status', '200'), *fields])))
+
+    def close(self):
+        self.listener.close()
+        for s in self.socks:
+            s.close()
+
+
+@pytest.fixture
+def between(far, gateway_at):
+    """between(script): (an upstream that does so, a gateway with a listener `engine` to it)."""
+    made = []
+
+    def make(script):
+        up = Upstream(script)
+        made.append(up)
+        return up, gateway_at(far.url, workers=1, listen={'engine': {
+            'mode': 'grpc', 'address': '127.0.0.1:0', 'to': f'http://127.0.0.1:{up.port}'}})
+    yield make
+    for up in made:
+        up.close()
+
+
+GRPC = [('content-type', 'application/grpc'), ('te', 'trailers')]
+
+
+def test_codes_of_resets_pass_both_ways(between):
+    up, gw = between(lambda up, sock, stream, path: path == '/reset' and sock.sendall(
+        frame(RST_STREAM, 0, stream, b'\0\0\0\x0b')))
+    with H2(gw.ports['engine']) as c:
+        c.request(1, 'POST', '/reset', *GRPC, body=b'x')
+        c.read(lambda: 1 in c.resets)
+        assert c.resets[1] == 11
+        c.send(frame(HEADERS, END_HEADERS, 3, c.block('POST', '/hold', *GRPC)))
+        wait_for(lambda: len(up.heads) == 2, what='the call upstream')
+        c.send(frame(RST_STREAM, 0, 3, b'\0\0\0\x0d'))
+        wait_for(lambda: up.resets.get(up.heads[1][0]) == 13, what='the code upstream')
+        assert not c.goaway and len(up.socks) == 1
+
+
+def test_heads_pass_untouched(between):
+    up, gw = between(lambda up, sock, stream, path: up.answer(sock, stream, ('content-type', 'application/grpc'), ('x-b', ' y '),
+                                                              ('grpc-status', '3'), ('grpc-message', 'spaced ')))
+    with H2(gw.ports['engine']) as c:
+        big = 'v' * 50000
+        head = c.block('POST', '/pkg.Svc/M?q=1', ('grpc-timeout', '10S'), ('grpc-encoding', 'gzip'), ('x-tok-bin', 'AAEC'),
+                       ('x-big', big), *GRPC)
+        c.send(frame(HEADERS, END_STREAM, 1, head[:16000]))
+        parts = [head[i:i + 16000] for i in range(16000, len(head), 16000)]
+        for i, part in enumerate(parts):
+            c.send(frame(CONTINUATION, END_HEADERS if i == len(parts) - 1 else 0, 1, part))
+        a = c.answer(1)
+    fields = up.heads[0][1]
+    assert fields[':path'] == '/pkg.Svc/M?q=1'
+    assert fields[':authority'] == f'127.0.0.1:{up.port}'
+    assert (fields['te'], fields['grpc-timeout'], fields['grpc-encoding'], fields['x-tok-bin'], fields['x-big']) == (
+        'trailers', '10S', 'gzip', 'AAEC', big)
+    assert a['headers'] == {':status': '200', 'content-type': 'application/grpc', 'x-b': ' y ', 'grpc-status': '3',
+                            'grpc-message': 'spaced '}
+    assert a['heads'] == 1 and a['body'] == b''
+
+
+def test_refused_is_repeated_once_and_others_never(between):
+    seen = []
+
+    def script(up, sock, stream, path):
+        seen.append(path)
+        if path == '/once' and seen.count('/once') == 2:
+            up.answer(sock, stream, ('grpc-status', '0'))
+        elif path == '/lost':
+            sock.close()
+        else:
+            sock.sendall(frame(RST_STREAM, 0, stream, b'\0\0\0\x07'))
+    up, gw = between(script)
+    with H2(gw.ports['engine']) as c:
+        c.request(1, 'POST', '/once', *GRPC, body=b'x')
+        assert c.answer(1)['headers']['grpc-status'] == '0'
+        c.request(3, 'POST', '/never', *GRPC, body=b'x')
+        c.read(lambda: 3 in c.resets)
+        assert c.resets[3] == REFUSED_STREAM
+        c.request(5, 'POST', '/lost', *GRPC, body=b'x')
+        assert c.answer(5)['headers']['grpc-status'] == '14'
+        c.request(7, 'POST', '/lost', ('content-type', 'text/plain'), body=b'x')
+        assert c.answer(7)['status'] == 502
+    assert [seen.count(p) for p in ('/once', '/never', '/lost')] == [2, 2, 2]
+
+
+def test_lost_in_the_middle_is_told_by_trailers(between):
+    def script(up, sock, stream, path):
+        up.answer(sock, stream, ('content-type', 'application/grpc'), end=False)
+        sock.sendall(frame(DATA, 0, stream, b'\0\0\0\0\2hi'))
+        sock.close()
+    up, gw = between(script)
+    with H2(gw.ports['engine']) as c:
+        c.request(1, 'POST', '/x', *GRPC, body=b'x')
+        a = c.answer(1)
+        assert (a['body'], a['headers']['grpc-status'], a['heads']) == (b'\0\0\0\0\2hi', '14', 2)
+        c.request(3, 'POST', '/x', body=b'x')     # not gRPC: cut short must not look like the whole
+        c.read(lambda: 3 in c.resets)
+        assert 3 in c.resets
+
+
+def test_many_deadlines_at_once_do_not_cost_the_connection(between):
+    up, gw = between(lambda *a: None)
+    with H2(gw.ports['engine']) as c:
+        for at in range(1, 601, 200):
+            for stream in range(at, at + 200, 2):
+                c.send(frame(HEADERS, END_HEADERS, stream, c.block('POST', '/hold', *GRPC)))
+            wait_for(lambda: len(up.heads) >= (at + 199) // 2, what='the calls upstream')
+            for stream in range(at, at + 200, 2):
+                c.send(frame(RST_STREAM, 0, stream, b'\0\0\0\x08'))
+        wait_for(lambda: len(up.resets) == 300, what='the resets upstream')
+        c.send(frame(PING, 0, 0, b'12345678'))
+        c.read(lambda: c.pings)
+        assert c.pings == 1 and c.goaway is None
+
+
+@pytest.mark.parametrize('head', [
+    [(':method', 'CONNECT'), (':authority', 'db:5432')],
+    [(':method', 'CONNECT'), (':protocol', 'websocket'), (':scheme', 'http'), (':authority', 'x'), (':path', '/ws')],
+    [(':method', 'OPTIONS'), (':scheme', 'http'), (':authority', 'x'), (':path', '*')],
+])
+def test_what_leads_elsewhere_is_refused(between, head):
+    up, gw = between(lambda *a: None)
+    with H2(gw.ports['engine']) as c:
+        c.send(frame(HEADERS, END_HEADERS, 1, c.encoder.encode(head)))
+        c.read(lambda: 1 in c.resets or c.answers.get(1, {}).get('status'))
+        assert 1 in c.resets or c.answers[1]['status'] == 400
+        c.request(3, 'POST', '/x', *GRPC, body=b'x')
+        wait_for(lambda: up.heads, what='the next call')
+        assert len(up.heads) == 1
+
+
+@pytest.mark.parametrize('bad', [
+    frame(HEADERS, END_HEADERS | END_STREAM, 1, b'\x00\x07:status\x03abc'),
+    frame(HEADERS, END_HEADERS | END_STREAM, 1, b'\x88\x00\x0aconnection\x05close'),
+    frame(DATA, END_STREAM, 1, b'before any head'),
+    frame(HEADERS, END_HEADERS | END_STREAM, 1, b'\xff\xff\xff\xff\xff\xff'),
+    frame(WINDOW_UPDATE, 0, 1, b'\0\0\0\0'),
+    frame(PUSH, END_HEADERS, 1, b'\0\0\0\2\x82\x87\x84\x01\x01h'),
+    b'\xff' * 100,
+], ids=['status', 'field', 'data', 'hpack', 'window', 'push', 'noise'])
+def test_nonsense_from_upstream_ends_the_call(between, bad):
+    up, gw = between(lambda up, sock, stream, path: sock.sendall(bad))
+    with H2(gw.ports['engine']) as c:
+        c.request(1, 'POST', '/x', *GRPC, body=b'x')
+        c.read(lambda: 1 in c.resets or c.answers.get(1, {}).get('ended'))
+        assert 1 in c.resets or c.answers[1]['headers']['grpc-status'] == '14'
+        assert not c.closed
