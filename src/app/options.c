@@ -412,11 +412,27 @@ static void check_listeners(const struct config *cf, struct conf_check *c)
                       "proxy");
 }
 
+static bool is_https(const char *url)
+{
+    return url && strncmp(url, "https:", 6) == 0;
+}
+
+/* Is TLS spoken with anybody that upstream.certificate is for? */
+static bool shows_certificate(const struct config *cf)
+{
+    bool shown = is_https(cf->harness_url);
+    size_t i;
+
+    for (i = 0; i < cf->n_listen && !shown; i++)
+        shown = cf->listen[i].mode == CONFIG_MODE_GRPC && is_https(cf->listen[i].to);
+    return shown;
+}
+
 static void check_upstream(struct config *cf, struct conf_check *c)
 {
     check_origin(c, "harness.url", cf->harness_url);
     check_pair(c, "upstream", cf->upstream_certificate, cf->upstream_key);
-    if (cf->upstream_certificate && strncmp(cf->harness_url, "https:", 6) != 0)
+    if (cf->upstream_certificate && !shows_certificate(cf))
         conf_complain(c, "upstream.certificate", "is never shown: harness.url is not https");
 }
 

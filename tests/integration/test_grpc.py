@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import queue
+import signal
 import socket
 import subprocess
 import threading
@@ -379,6 +380,53 @@ def test_tls_both_sides(far, gateway_at, ca):
     with grpc.secure_channel(f'127.0.0.1:{gw.ports["engine"]}', trust, options=OPTIONS) as c:
         assert unary(c, 'Echo')(bytes(3 * MB), timeout=20) == bytes(3 * MB)
     server.stop(0).wait()
+
+
+def test_client_certificates_on_both_sides(far, gateway_at, ca, entries, tmp_path):
+    """The listener asks for one and audits whose it was; the destination asks for ours."""
+    cert, key = ca.issue('127.0.0.1')
+    me, my_key = ca.issue('delegate-7', client=True)
+    ours, our_key = ca.issue('gateway', client=True)
+    trust, chain, private = (open(f, 'rb').read() for f in (ca.ca, cert, key))
+    engine = Engine()
+    server, port = serve(engine, credentials=grpc.ssl_server_credentials([(private, chain)], trust, True))
+    listen = {'mode': 'grpc', 'address': '127.0.0.1:0', 'to': f'https://127.0.0.1:{port}', 'certificate': str(cert),
+              'key': str(key), 'client-ca': str(ca.ca)}
+    gw = gateway_at(far.url, upstream={'ca': str(ca.ca), 'certificate': str(ours), 'key': str(our_key)},
+                    listen={'engine': listen}, audit={'to': 'file', 'file': str(tmp_path / 'audit')})
+    mine = grpc.ssl_channel_credentials(trust, open(my_key, 'rb').read(), open(me, 'rb').read())
+    with grpc.secure_channel(f'127.0.0.1:{gw.ports["engine"]}', mine, options=OPTIONS) as c:
+        assert unary(c, 'Echo')(b'x', timeout=20) == b'x'
+    with grpc.secure_channel(f'127.0.0.1:{gw.ports["engine"]}', grpc.ssl_channel_credentials(trust), options=OPTIONS) as c:
+        with pytest.raises(grpc.RpcError) as e:
+            unary(c, 'Echo')(b'x', timeout=10)
+        assert e.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert entries(1)[0]['identity'] == 'delegate-7'
+    server.stop(0).wait()
+
+
+def test_reload_leads_elsewhere(relay, channel, engine):
+    """New calls go to the new destination; one that is under way ends where it began."""
+    other = Engine()
+    server, port = serve(other)
+    call = unary(channel, 'Wait').future(b'before', timeout=30)
+    wait_for(lambda: engine.log, what='the call')
+    relay.write_config(listen={'engine': {'to': f'http://127.0.0.1:{port}'}})
+    relay.signal(signal.SIGHUP)
+    wait_for(lambda: unary(channel, 'Echo')(b'x', timeout=10) == b'x' and other.calls, what='a call at the new one')
+    engine.release.set()
+    assert call.result(10) == b'before'
+    server.stop(0).wait()
+
+
+def test_drain_lets_calls_end(relay, channel, engine):
+    call = unary(channel, 'Wait').future(b'x', timeout=30)
+    wait_for(lambda: engine.log, what='the call')
+    relay.signal(signal.SIGTERM)
+    wait_for(lambda: 'draining' in relay.log(), what='the drain')
+    engine.release.set()
+    assert call.result(10) == b'x'
+    assert relay.process.wait(9) == 0       # not at the drain's limit
 
 
 def test_upstream_that_is_no_http2(far, gateway_at):
