@@ -3,7 +3,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 
-enum { MAX_CONNECTIONS = 8, IDLE_MS = 600 * 1000, CONNECT_MS = 10 * 1000 };
+enum { MAX_CONNECTIONS = 32, IDLE_MS = 600 * 1000, CONNECT_MS = 10 * 1000 };
 
 /* --- origins --- */
 

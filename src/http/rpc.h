@@ -23,7 +23,7 @@ struct rpc_client_opts {
     struct net_resolver *resolver;
     unsigned idle_timeout_ms; /* of a connection without calls; 0: 10 min */
     unsigned connect_ms;      /* for connecting, and again for upstream's SETTINGS; 0: 10 s */
-    unsigned max_connections; /* to an origin; 0: 8. Calls past what they carry wait */
+    unsigned max_connections; /* to an origin; 0: 32. Calls past what they carry wait */
 };
 
 /* `o` is copied. For the loop's thread, like all here. */

@@ -280,11 +280,11 @@ def test_more_than_upstream_takes_at_once(far, gateway_at):
     server, port = serve(engine, options=[('grpc.max_concurrent_streams', 4)])
     gw = gateway_at(far.url, listen={'engine': {'mode': 'grpc', 'address': '127.0.0.1:0', 'to': f'http://127.0.0.1:{port}'}}, workers=1)
     with grpc.insecure_channel(f'127.0.0.1:{gw.ports["engine"]}', options=OPTIONS) as c:
-        calls = [unary(c, 'Wait').future(b'%d' % i, timeout=60) for i in range(60)]
-        wait_for(lambda: len(engine.log) == 8 * 4, 20, what='what eight connections carry')
+        calls = [unary(c, 'Wait').future(b'%d' % i, timeout=60) for i in range(140)]
+        wait_for(lambda: len(engine.log) == 32 * 4, 20, what='what 32 connections carry')
         engine.release.set()
-        assert [x.result() for x in calls] == [b'%d' % i for i in range(60)]
-    assert sorted(engine.log) == sorted(b'%d' % i for i in range(60))    # each once
+        assert [x.result() for x in calls] == [b'%d' % i for i in range(140)]
+    assert sorted(engine.log) == sorted(b'%d' % i for i in range(140))    # each once
     server.stop(0).wait()
 
 
