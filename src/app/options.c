@@ -339,10 +339,11 @@ static bool is_destination(const char *value)
 
 static void check_grpc_to(const struct config_listen *l, struct conf_check *c, const char *path)
 {
+    struct dest d;
     struct url u;
     struct err e;
 
-    if (url_parse(view_str(l->to), &u, &e) < 0)
+    if (url_parse(view_str(l->to), &u, &e) < 0 || dest_parse(u.authority, u.port, &d, &e) < 0)
         conf_complain(c, path, "\"%s\": use a URL, such as http://10.0.0.7:20001: %s", l->to,
                       e.text);
     else if (u.path.n > 1)

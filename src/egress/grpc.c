@@ -345,10 +345,10 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     struct relayed *r;
 
     passage_set_request(p, req->method, path ? req->target : VIEW_NONE);
-    if (!ok) {
-        refuse(ex, p, path ? 505 : 400,
-               path ? "this listener speaks HTTP/2 only\n"
-                    : "this listener takes paths that begin with a slash\n");
+    if (!passage_verdict(p)->allow) {
+        refuse(ex, p, path && !ok ? 505 : 400,
+               path && !ok ? "this listener speaks HTTP/2 only\n"
+                           : "this listener takes paths that begin with a slash\n");
         return;
     }
     r = XNEW(struct relayed);

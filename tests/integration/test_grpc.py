@@ -278,7 +278,8 @@ def test_a_hundred_at_once(channel, engine, relay, entries):
 def test_more_than_upstream_takes_at_once(far, gateway_at):
     engine = Engine()
     server, port = serve(engine, options=[('grpc.max_concurrent_streams', 4)])
-    gw = gateway_at(far.url, listen={'engine': {'mode': 'grpc', 'address': '127.0.0.1:0', 'to': f'http://127.0.0.1:{port}'}}, workers=1)
+    gw = gateway_at(far.url, workers=1, listen={'engine': {
+        'mode': 'grpc', 'address': '127.0.0.1:0', 'to': f'http://127.0.0.1:{port}'}})
     with grpc.insecure_channel(f'127.0.0.1:{gw.ports["engine"]}', options=OPTIONS) as c:
         calls = [unary(c, 'Wait').future(b'%d' % i, timeout=60) for i in range(140)]
         wait_for(lambda: len(engine.log) == 32 * 4, 20, what='what 32 connections carry')
@@ -449,7 +450,7 @@ def test_http1_is_refused(relay, entries):
     assert entries(1, event='deny')[0]['rule'] == 'grpc-only'
 
 
-@pytest.mark.parametrize('to', [None, 'engine:20001', 'http://engine:20001/path', 'ftp://engine:1'])
+@pytest.mark.parametrize('to', [None, 'engine:20001', 'http://engine:20001/path', 'ftp://engine:1', 'http://engine:0', 'http://user@engine:1'])
 def test_bad_destination(far, tmp_path, to):
     listen = {'mode': 'grpc', 'address': '127.0.0.1:0'}
     if to:
