@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 #include "base/xmem.h"
+#include "codec/url.h"
 #include "policy/dest.h"
 
 #define SECONDS (INT64_C(1000))
@@ -336,6 +337,19 @@ static bool is_destination(const char *value)
     return dest_parse(view_str(value), 0, &d, &e) == 0;
 }
 
+static void check_grpc_to(const struct config_listen *l, struct conf_check *c, const char *path)
+{
+    struct dest d;
+    struct url u;
+    struct err e;
+
+    if (url_parse(view_str(l->to), &u, &e) < 0 || dest_parse(u.authority, u.port, &d, &e) < 0)
+        conf_complain(c, path, "\"%s\": use a URL, such as http://10.0.0.7:20001: %s", l->to,
+                      e.text);
+    else if (u.path.n > 1)
+        conf_complain(c, path, "\"%s\": use a URL without a path", l->to);
+}
+
 static void check_to(const struct config_listen *l, struct conf_check *c, const char *path)
 {
     bool forward = l->mode == CONFIG_MODE_FORWARD, grpc = l->mode == CONFIG_MODE_GRPC;
@@ -344,6 +358,8 @@ static void check_to(const struct config_listen *l, struct conf_check *c, const 
         conf_complain(c, path, "only for listeners of mode forward and grpc");
     else if (!l->to && (forward || grpc))
         conf_complain(c, path, "missing: where to, such as db.corp.example:5432");
+    else if (grpc)
+        check_grpc_to(l, c, path);
     else if (forward && !is_destination(l->to))
         conf_complain(c, path, "\"%s\": use HOST:PORT", l->to);
     if (forward && l->certificate)
@@ -397,11 +413,27 @@ static void check_listeners(const struct config *cf, struct conf_check *c)
                       "proxy");
 }
 
+static bool is_https(const char *url)
+{
+    return url && strncmp(url, "https:", 6) == 0;
+}
+
+/* Is TLS spoken with anybody that upstream.certificate is for? */
+static bool shows_certificate(const struct config *cf)
+{
+    bool shown = is_https(cf->harness_url);
+    size_t i;
+
+    for (i = 0; i < cf->n_listen && !shown; i++)
+        shown = cf->listen[i].mode == CONFIG_MODE_GRPC && is_https(cf->listen[i].to);
+    return shown;
+}
+
 static void check_upstream(struct config *cf, struct conf_check *c)
 {
     check_origin(c, "harness.url", cf->harness_url);
     check_pair(c, "upstream", cf->upstream_certificate, cf->upstream_key);
-    if (cf->upstream_certificate && strncmp(cf->harness_url, "https:", 6) != 0)
+    if (cf->upstream_certificate && !shows_certificate(cf))
         conf_complain(c, "upstream.certificate", "is never shown: harness.url is not https");
 }
 

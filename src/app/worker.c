@@ -8,27 +8,57 @@
 #include "rt/fdx.h"
 #include "rt/log.h"
 
-enum { WATCH_MS = 100 };
+enum {
+    WATCH_MS = 100,
+    RPC_IDLE_MS = 600 * 1000,  /* a connection without calls: gRPC's clients keep them */
+    RPC_WRITE_MS = 330 * 1000, /* a socket that takes nothing at all */
+};
 
 /* --- plans -------------------------------------------------------------------------------- */
 
-static int plan_client(struct plan *p, struct err *e)
+static struct tls_ctx *upstream_tls(const struct config *c, struct err *e)
 {
-    const struct config *c = p->config;
     const struct tls_client_opts o = {
         .ca = c->upstream_ca,
         .certificate = c->upstream_certificate,
         .key = c->upstream_key,
         .min_version = config_tls_min(c),
     };
+    struct tls_ctx *tls = tls_ctx_client(&o, e);
+
+    if (!tls)
+        err_prefix(e, "upstream");
+    return tls;
+}
+
+/* TLS towards the destinations of grpc listeners. */
+static int plan_grpc(struct plan *p, struct err *e)
+{
+    size_t i;
+
+    for (i = 0; i < p->config->n_listen && !p->grpc_tls; i++) {
+        const struct config_listen *l = &p->config->listen[i];
+
+        if (l->mode != CONFIG_MODE_GRPC || strncmp(l->to, "https:", 6) != 0)
+            continue;
+        p->grpc_tls = upstream_tls(p->config, e);
+        if (!p->grpc_tls)
+            return -1;
+    }
+    return 0;
+}
+
+static int plan_client(struct plan *p, struct err *e)
+{
+    const struct config *c = p->config;
 
     if (url_parse(view_str(c->harness_url), &p->harness, e) < 0)
         return err_prefix(e, "harness.url");
     p->harness_host = xmemdup0(p->harness.host.p, p->harness.host.n);
     if (!p->harness.https)
         return 0;
-    p->client_tls = tls_ctx_client(&o, e);
-    return p->client_tls ? 0 : err_prefix(e, "upstream");
+    p->client_tls = upstream_tls(c, e);
+    return p->client_tls ? 0 : -1;
 }
 
 static int plan_server(struct plan *p, size_t i, struct err *e)
@@ -73,6 +103,8 @@ struct plan *plan_new(const struct config *config, struct err *e)
     rc = plan_client(p, e);
     if (rc == 0)
         rc = plan_gate(p, e);
+    if (rc == 0)
+        rc = plan_grpc(p, e);
     if (rc == 0 && config->n_listen > WORKER_LISTENERS)
         rc = err_set(e, ERR_LIMIT, "listen: at most %d listeners", WORKER_LISTENERS);
     for (i = 0; rc == 0 && i < config->n_listen; i++)
@@ -92,6 +124,7 @@ void plan_free(struct plan *p)
     for (i = 0; i < WORKER_LISTENERS; i++)
         tls_ctx_unref(&p->server_tls[i]);
     tls_ctx_unref(&p->client_tls);
+    tls_ctx_unref(&p->grpc_tls);
     policy_free(&p->policy);
     xfree(p->harness_host);
     xfree(p);
@@ -126,6 +159,9 @@ static int init_clients(struct worker *w, const struct plan *plan, struct err *e
         return err_prefix(e, "upstream.resolvers");
     w->fetches = fetch_pool_new(w->loop, &(struct fetch_pool_opts){.resolver = w->resolver});
     w->client = http_client_new(w->loop, &(struct http_client_opts){.resolver = w->resolver});
+    w->rpc = rpc_client_new(w->loop, &(struct rpc_client_opts){
+                                         .resolver = w->resolver,
+                                         .connect_ms = (unsigned)plan->config->egress_connect_ms});
     plan_relay_target(plan, &target);
     w->gate = gate_new(w->loop, w->resolver, &plan->gate);
     w->tunnels = tunnels_new(w->loop);
@@ -137,11 +173,15 @@ static int init_clients(struct worker *w, const struct plan *plan, struct err *e
 static struct http_server *new_server(struct worker *w, size_t i,
                                       const struct http_service *service)
 {
+    const bool rpc = w->plan->config->listen[i].mode == CONFIG_MODE_GRPC;
     const struct http_server_opts o = {
         .tls = w->plan->server_tls[i],
         .service = service,
         .listener = w->plan->config->listen[i].name,
         .max_connections = (unsigned)w->plan->config->limit_connections,
+        .rpc = rpc,
+        .idle_timeout_ms = rpc ? RPC_IDLE_MS : 0,
+        .write_timeout_ms = rpc ? RPC_WRITE_MS : 0,
     };
 
     return http_server_new(w->loop, &o);
@@ -176,6 +216,20 @@ static void init_forward(struct worker *w, size_t i)
     w->listeners[i].forward = forward_new(&o);
 }
 
+static void init_grpc(struct worker *w, size_t i)
+{
+    const struct grpc_opts o = {
+        .listener = w->plan->config->listen[i].name,
+        .gate = w->gate,
+        .client = w->rpc,
+        .to = w->plan->config->listen[i].to,
+        .tls = w->plan->grpc_tls,
+    };
+
+    w->listeners[i].grpc = grpc_service_new(&o);
+    w->listeners[i].server = new_server(w, i, grpc_http(w->listeners[i].grpc));
+}
+
 static void init_listener(struct worker *w, size_t i)
 {
     switch (w->plan->config->listen[i].mode) {
@@ -187,6 +241,9 @@ static void init_listener(struct worker *w, size_t i)
         break;
     case CONFIG_MODE_FORWARD:
         init_forward(w, i);
+        break;
+    case CONFIG_MODE_GRPC:
+        init_grpc(w, i);
         break;
     default:
         break; /* the main thread's */
@@ -200,7 +257,7 @@ static void watch_due(void *ctx)
 
     for (i = 0; i < w->n_listen; i++)
         n += w->listeners[i].server ? http_server_connections(w->listeners[i].server) : 0;
-    n += tunnels_count(w->tunnels);
+    n += w->tunnels ? tunnels_count(w->tunnels) : 0;
     atomic_store(&w->connections, n);
     ev_timer_arm(w->watch, WATCH_MS);
 }
@@ -301,6 +358,8 @@ static void run_apply(struct ev_task *task)
             http_server_set_tls(l->server, o->plan->server_tls[i]);
         if (l->forward)
             forward_configure(l->forward, o->plan->config->listen[i].to);
+        if (l->grpc)
+            grpc_configure(l->grpc, o->plan->config->listen[i].to, o->plan->grpc_tls);
     }
     xfree(o);
 }
@@ -377,6 +436,9 @@ void worker_fini(struct worker *w)
         forward_free(&w->listeners[i].forward);
         proxy_service_free(&w->listeners[i].proxy);
     }
+    rpc_client_free(&w->rpc);
+    for (i = 0; i < w->n_listen; i++)
+        grpc_service_free(&w->listeners[i].grpc);
     tunnels_free(&w->tunnels);
     relay_service_free(&w->relay);
     relays_free(&w->relays);

@@ -9,6 +9,7 @@
 #include "codec/url.h"
 #include "egress/forward.h"
 #include "egress/gate.h"
+#include "egress/grpc.h"
 #include "egress/intercept.h"
 #include "egress/proxy.h"
 #include "egress/relay.h"
@@ -28,6 +29,7 @@ struct plan {
     struct url harness; /* points into config->harness_url */
     char *harness_host;
     struct tls_ctx *client_tls;                   /* towards harness.url; NULL: http */
+    struct tls_ctx *grpc_tls;                     /* towards https of grpc listeners, or NULL */
     struct tls_ctx *server_tls[WORKER_LISTENERS]; /* by listener; NULL: in clear */
     struct policy *policy;
     struct gate_settings gate;
@@ -40,6 +42,7 @@ struct worker {
     struct net_resolver *resolver;
     struct fetch_pool *fetches;
     struct http_client *client;
+    struct rpc_client *rpc;
     struct gate *gate;
     struct tunnels *tunnels;
     struct relays *relays;
@@ -47,9 +50,10 @@ struct worker {
     struct shard *shard;
     struct worker_listener {
         struct net_listener *listener;
-        struct http_server *server;  /* upstream, proxy */
+        struct http_server *server;  /* upstream, proxy, grpc */
         struct proxy_service *proxy; /* proxy */
         struct forward *forward;     /* forward */
+        struct grpc_service *grpc;   /* grpc */
     } listeners[WORKER_LISTENERS];
     int fds[WORKER_LISTENERS]; /* listening, until the worker starts; -1: none */
     size_t n_listen;

@@ -1,5 +1,5 @@
 /*
- * The server side of HTTP/2 (RFC 9113) over nghttp2, sans I/O: bytes in, callbacks out, bytes out.
+ * Both sides of HTTP/2 (RFC 9113) over nghttp2, sans I/O: bytes in, callbacks out, bytes out.
  * Flow-control windows are opened only by h2_consumed, so that a handler that does not read holds
  * its peer back.
  */
@@ -21,6 +21,24 @@ enum {
     H2_MAX_RESETS = 100,             /* client resets in 10 s: rapid reset (CVE-2023-44487) */
     H2_MAX_CONTROL = 1000,           /* pings, settings and empty frames in 10 s */
     H2_MAX_QUEUED_OUT = 1024 * 1024, /* bytes of answers to control frames nobody reads */
+    H2_MAX_INTERIM = 16,             /* 1xx answers: an upstream that never gives the final one */
+    /*
+     * Remote calls last, and stand still for as long as their readers like: a connection's window
+     * has room for all of its streams, so that none of them waits for the reader of another.
+     */
+    H2_RPC_STREAMS = 128,
+    H2_RPC_WINDOW = 128 * 1024,
+    H2_RPC_CONN_WINDOW = H2_RPC_STREAMS * H2_RPC_WINDOW,
+    H2_RPC_MAX_RESETS = 1000, /* calls are given up by RST_STREAM, at deadlines many at once */
+};
+
+/* RFC 9113 §7, those that somebody here says or looks for. */
+enum {
+    H2_NO_ERROR = 0x0,
+    H2_PROTOCOL_ERROR = 0x1,
+    H2_INTERNAL_ERROR = 0x2,
+    H2_REFUSED_STREAM = 0x7,
+    H2_CANCEL = 0x8,
 };
 
 struct h2_session;
@@ -31,6 +49,7 @@ struct h2_head {
     size_t n_fields;
     int64_t content_length; /* -1: none */
     bool end_stream;        /* no body follows */
+    int status;             /* of an answer, which has no other pseudo field; of a request 0 */
 };
 
 struct h2_ops {
@@ -49,10 +68,21 @@ struct h2_ops {
     void (*on_refused)(void *ctx);
     /* Bytes queued by h2_write went out and less than `H2_STREAM_WINDOW / 4` are left. */
     void (*on_drain)(void *ctx, int32_t id);
+    /* May be NULL: they are dropped. Before on_end; views are valid during the call. */
+    void (*on_trailers)(void *ctx, int32_t id, const struct h1_field *fields, size_t n);
+    /* Clients only: the head of the answer (1xx are not shown). Views are valid during the call;
+     * on_end follows at once if there is no body. */
+    void (*on_response)(void *ctx, int32_t id, const struct h2_head *head);
 };
 
 /* `now_ns` is passed to calls for the limits by time. */
 struct h2_session *h2_server_new(const struct h2_ops *ops, void *ctx);
+/* The same with the limits for remote calls (H2_RPC_*). */
+struct h2_session *h2_rpc_server_new(const struct h2_ops *ops, void *ctx);
+/* A client, for remote calls. Of `ops` it needs no on_request and no on_refused; a stream is there
+ * from h2_request to its on_closed, whose code is H2_REFUSED_STREAM if the request was not
+ * processed (RFC 9113 §8.7: RST_STREAM or GOAWAY says so, or it was never sent). */
+struct h2_session *h2_client_new(const struct h2_ops *ops, void *ctx);
 /* Forget everything. No callbacks are made; not from within one. */
 void h2_free(struct h2_session **s);
 
@@ -69,8 +99,21 @@ int h2_feed(struct h2_session *s, struct view in, int64_t now_ns, struct err *e)
 struct view h2_pull(struct h2_session *s);
 void h2_sent(struct h2_session *s, size_t n);
 
+/* Clients. The peer has sent its SETTINGS: it speaks HTTP/2, and what it allows is known. */
+bool h2_ready(const struct h2_session *s);
+/* May another request begin here, now (h2_ready, below the peer's limit of streams and ours), and
+ * ever (no GOAWAY, and there are ids left)? */
+bool h2_may_request(const struct h2_session *s);
+bool h2_accepts(const struct h2_session *s);
 /*
- * The handler is done with n bytes of a request body: open the windows. What is left of a stream
+ * Begin a request; only when h2_may_request. All of `head` but protocol and content_length is
+ * used and copied; connection-level fields are left out. With end_stream there is no body, else
+ * h2_write and h2_trailers follow. Returns its id.
+ */
+int32_t h2_request(struct h2_session *s, const struct h2_head *head);
+
+/*
+ * The handler is done with n bytes of a body: open the windows. What is left of a stream
  * that is over is given back by itself.
  */
 void h2_consumed(struct h2_session *s, int32_t id, size_t n);
@@ -84,6 +127,8 @@ void h2_consumed(struct h2_session *s, int32_t id, size_t n);
  */
 void h2_respond(struct h2_session *s, int32_t id, int status, const struct h1_field *fields,
                 size_t n, bool end);
+/* Clients: nobody wants the rest of the request; unless it is out already, H2_CANCEL it. */
+void h2_give_up(struct h2_session *s, int32_t id);
 /* Queue body bytes (copied); returns how many are queued for this stream now. */
 size_t h2_write(struct h2_session *s, int32_t id, struct view piece, bool end);
 /* Send the trailers after what is queued; ends the stream. */

@@ -21,7 +21,9 @@ struct h2_meter {
     int64_t since;   /* begin of the interval that the counters are of */
     unsigned resets;
     unsigned control;
-    unsigned updates; /* WINDOW_UPDATE frames that our DATA frames account for */
+    unsigned updates;    /* WINDOW_UPDATE frames that our DATA frames account for */
+    unsigned pings;      /* PING frames that they account for */
+    unsigned max_resets; /* 0: H2_MAX_RESETS */
 };
 
 /* Go through bytes as they come, in any pieces. 0, or -1 with ERR_LIMIT: close the connection. */

@@ -161,6 +161,8 @@ static void fill(struct fields *f, const struct audit_entry *a, char start[DATE_
     add_text(f, "verdict", a->verdict);
     add_text(f, "rule", a->rule);
     add_text(f, "reason", a->reason);
+    if (strcmp(a->kind, "grpc") == 0 && a->grpc_status >= 0)
+        add(f, LF_INT("grpc_status", a->grpc_status));
     if (a->status)
         add(f, LF_INT("status", a->status));
     clock_format(a->start_ns, start);

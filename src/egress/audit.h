@@ -32,7 +32,8 @@ enum audit_event { AUDIT_START, AUDIT_INTERVAL, AUDIT_END, AUDIT_DENY };
 struct audit_entry {
     enum audit_event event;
     uint64_t id;      /* the same in all entries of one passage; unique in this process */
-    const char *kind; /* "tunnel", "relay", "websocket", "forward", "intercept", "splice" */
+    const char *kind; /* "tunnel", "relay", "websocket", "forward", "intercept", "splice",
+                       * "grpc" */
     const char *listener;
     const char *client;       /* address and port */
     struct view identity;     /* empty: nobody */
@@ -44,7 +45,8 @@ struct audit_entry {
     const char *via;          /* parent proxy; NULL: direct */
     const char *verdict;      /* "allow", "deny", "would-deny" */
     const char *rule, *reason;
-    int status; /* answered to the client; 0: none */
+    int status;      /* answered to the client; 0: none */
+    int grpc_status; /* kind "grpc": of the call; -1: none was seen */
     uint64_t bytes_up, bytes_down;
     int64_t start_ns; /* wall */
     int64_t duration_ns;

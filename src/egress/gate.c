@@ -45,7 +45,7 @@ struct passage {
     char *dialled;
     const char *via;
     bool fixed;
-    int status;
+    int status, grpc_status;
     uint64_t id, up, down;
     uint64_t counted_up, counted_down; /* in the metrics already */
     int64_t start_wall, start_mono, entry_mono;
@@ -94,6 +94,7 @@ static void write_entry(struct passage *p, enum audit_event event, const char *e
         .rule = p->verdict.rule,
         .reason = p->verdict.reason,
         .status = p->status,
+        .grpc_status = p->grpc_status,
         .bytes_up = p->up,
         .bytes_down = p->down,
         .start_ns = p->start_wall,
@@ -248,6 +249,7 @@ struct passage *passage_open(struct gate *g, const struct passage_opts *o)
     if (o->identity.n)
         p->identity = xmemdup0(o->identity.p, o->identity.n);
     p->fixed = o->fixed_rule != NULL;
+    p->grpc_status = -1;
     p->id = atomic_fetch_add(&last_id, 1) + 1;
     p->start_wall = clock_wall_ns();
     p->start_mono = p->entry_mono = clock_mono_ns();
@@ -299,6 +301,20 @@ void passage_set_server_name(struct passage *p, struct view name)
 void passage_set_status(struct passage *p, int status)
 {
     p->status = status;
+}
+
+void passage_set_grpc_status(struct passage *p, int status)
+{
+    p->grpc_status = status;
+}
+
+void passage_reached(struct passage *p, const struct net_addr *peer, const char *via)
+{
+    char text[NET_ADDR_TEXT];
+
+    xfree(p->dialled);
+    p->dialled = xstrdup(net_addr_text(peer, text));
+    p->via = via;
 }
 
 void passage_started(struct passage *p)

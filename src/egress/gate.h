@@ -64,6 +64,9 @@ void passage_deny(struct passage *p, const char *rule, const char *reason);
 void passage_set_request(struct passage *p, struct view method, struct view target);
 void passage_set_server_name(struct passage *p, struct view name);
 void passage_set_status(struct passage *p, int status);
+void passage_set_grpc_status(struct passage *p, int status);
+/* It uses a connection to that peer that somebody else made. */
+void passage_reached(struct passage *p, const struct net_addr *peer, const char *via);
 void passage_upgraded(struct passage *p); /* a relay became a WebSocket: as passage_started */
 void passage_started(struct passage *p);  /* a tunnel stands: AUDIT_START, intervals from now on */
 void passage_add(struct passage *p, uint64_t up, uint64_t down); /* bytes that went through */

@@ -2,6 +2,7 @@
 #include <time.h>
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "codec/h2.h"
 #include "http/server_priv.h"
 #include "rt/clock.h"
 
@@ -248,6 +249,28 @@ void http_finish(struct http_exchange *ex)
     ex->conn->ops->finish(ex);
 }
 
+void http_finish_trailers(struct http_exchange *ex, const struct h1_field *fields, size_t n)
+{
+    if (is_dead(ex))
+        return;
+    ASSERT(ex->answer == ANSWER_STARTED);
+    if (n && ex->conn->ops->finish_trailers)
+        ex->conn->ops->finish_trailers(ex, fields, n);
+    else
+        ex->conn->ops->finish(ex);
+}
+
+void http_reply_head(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n)
+{
+    if (is_dead(ex))
+        return;
+    ASSERT(ex->answer == ANSWER_NONE && status >= 200 && status <= 999);
+    if (ex->conn->ops->reply_head)
+        ex->conn->ops->reply_head(ex, status, fields, n);
+    else
+        ex->conn->ops->reply(ex, status, fields, n, VIEW_NONE);
+}
+
 void http_switch(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n)
 {
     if (is_dead(ex))
@@ -275,10 +298,21 @@ struct net_stream *http_detach(struct http_exchange *ex, int status, const struc
     return s;
 }
 
-void http_abort(struct http_exchange *ex)
+void http_reset(struct http_exchange *ex, uint32_t code)
 {
     if (is_dead(ex))
         return;
     ex->dead = true;
-    ex->conn->ops->abort(ex);
+    ex->conn->ops->abort(ex, code);
+}
+
+void http_abort(struct http_exchange *ex)
+{
+    http_reset(ex, H2_INTERNAL_ERROR);
+}
+
+uint32_t http_reset_code(const struct http_exchange *ex)
+{
+    OBJ_CHECK(ex, HTTP_EXCHANGE_MAGIC);
+    return ex->code;
 }

@@ -33,6 +33,9 @@ struct http_handler {
     /* The exchange is over. `complete`: the whole answer went to the socket; else the client
      * left, a limit or timeout struck, or the server shuts down. Free what is yours. */
     void (*on_gone)(void *ctx, bool complete);
+    /* May be NULL: trailers of the request (HTTP/2 only), before its on_end. Valid during the call.
+     */
+    void (*on_trailers)(void *ctx, const struct h1_field *fields, size_t n);
 };
 
 struct http_service {
@@ -51,6 +54,12 @@ struct http_server_opts {
     unsigned body_timeout_ms;  /* without a byte of the body while we want one; 0: 30 s */
     unsigned write_timeout_ms; /* without the client taking a byte of the answer; 0: 60 s */
     unsigned max_connections;  /* 0: 10,000. Past it they are accepted and closed, and counted */
+    /*
+     * For remote calls (gRPC) over HTTP/2: an exchange may last, and stand still both ways, for as
+     * long as its peers like (their deadlines count, not ours); none waits for another's reader;
+     * nothing is added to the heads of answers. The other timeouts stay as they are.
+     */
+    bool rpc;
 };
 
 /* `o` is copied, its TLS context referenced. The server belongs to the loop's thread. */
@@ -107,6 +116,12 @@ enum { HTTP_WRITE_HIGH = 256 * 1024 };
 /* Copied; returns the bytes queued now. Flushed at the end of the turn. */
 size_t http_write(struct http_exchange *ex, struct view piece);
 void http_finish(struct http_exchange *ex);
+/* As http_finish, with trailers (left out on HTTP/1.1). */
+void http_finish_trailers(struct http_exchange *ex, const struct h1_field *fields, size_t n);
+
+/* Answer with a head only. On HTTP/2 no Content-Length is added, as gRPC's answers without messages
+ * have it ("trailers-only"); else as http_reply without a body. */
+void http_reply_head(struct http_exchange *ex, int status, const struct h1_field *fields, size_t n);
 
 /* 101: the connection becomes a tunnel. on_body then gives raw bytes (http_consumed as before),
  * http_write sends raw bytes, on_end is the client's half-close, http_finish ours. Only if
@@ -127,5 +142,10 @@ struct net_stream *http_detach(struct http_exchange *ex, int status, const struc
 /* Break it off: RST_STREAM (h2), connection reset (h1). on_gone follows, not from within this
  * call. */
 void http_abort(struct http_exchange *ex);
+/* The same with a code for RST_STREAM (RFC 9113 §7). */
+void http_reset(struct http_exchange *ex, uint32_t code);
+
+/* For on_gone: the code that the client gave for breaking it off (HTTP/2); 0 if it said none. */
+uint32_t http_reset_code(const struct http_exchange *ex);
 
 #endif

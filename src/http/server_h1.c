@@ -472,7 +472,7 @@ static void h1_consumed(struct http_exchange *ex, size_t n)
     http_conn_dirty(ex->conn);
 }
 
-static void h1_abort(struct http_exchange *ex)
+static void h1_abort(struct http_exchange *ex, uint32_t code)
 {
     http_conn_fail(ex->conn, true);
 }

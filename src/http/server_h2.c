@@ -13,10 +13,7 @@
 
 enum {
     SETTLE_ROUNDS = 4,
-    EXTRA_FIELDS = 5,           /* we add to a request or an answer */
-    H2_CODE_NO_ERROR = 0x0,     /* RFC 9113 §7 */
-    H2_CODE_INTERNAL = 0x2,
-    H2_CODE_CANCEL = 0x8,
+    EXTRA_FIELDS = 5, /* we add to a request or an answer */
 };
 
 struct h2_side {
@@ -28,7 +25,7 @@ struct h2_side {
     uint64_t pulled;  /* where the bytes that h2_pull gave last end */
     bool closing;     /* close when all is sent */
     bool goaway;
-    bool drains;      /* some exchange has drain_due */
+    bool drains; /* some exchange has drain_due */
 };
 
 static uint64_t id_hash(int32_t id)
@@ -98,8 +95,8 @@ static void request_fill(struct http_exchange *ex, const struct h2_head *head)
     enum { KEY_TEXT = 24 };
     struct http_request *r = &ex->req;
     size_t n = head->n_fields;
-    struct h1_field *fields = http_exchange_room(ex, (n + EXTRA_FIELDS) * sizeof *fields +
-                                                         head_text(head, KEY_TEXT));
+    struct h1_field *fields =
+        http_exchange_room(ex, (n + EXTRA_FIELDS) * sizeof *fields + head_text(head, KEY_TEXT));
     struct copier to = {(char *)(fields + n + EXTRA_FIELDS)};
 
     for (size_t i = 0; i < n; i++) {
@@ -132,8 +129,8 @@ static void request_fill(struct http_exchange *ex, const struct h2_head *head)
  */
 static void set_body_wait(struct http_exchange *ex)
 {
-    bool on = ex->req.has_body && !ex->ended && !ex->dead && ex->answer != ANSWER_WHOLE &&
-              ex->unconsumed < H2_STREAM_WINDOW / 2;
+    bool on = !ex->conn->srv->o.rpc && ex->req.has_body && !ex->ended && !ex->dead &&
+              ex->answer != ANSWER_WHOLE && ex->unconsumed < H2_STREAM_WINDOW / 2;
 
     if (on)
         http_wait_put(&ex->conn->srv->waits, WAIT_BODY, &ex->body);
@@ -162,7 +159,7 @@ static void drop_body(struct h2_side *h, struct http_exchange *ex, size_t n)
 {
     h2_consumed(h->s, ex->id, n);
     if (ex->answer == ANSWER_WHOLE && ex->received > HTTP_DROP_MAX)
-        h2_reset(h->s, ex->id, H2_CODE_NO_ERROR);
+        h2_reset(h->s, ex->id, H2_NO_ERROR);
 }
 
 static void on_body(void *ctx, int32_t id, struct view piece)
@@ -201,6 +198,24 @@ static void tunnel_eof(struct http_exchange *ex)
     }
 }
 
+static void rest_is_here(struct http_exchange *ex)
+{
+    if (ex->conn->srv->o.rpc)
+        http_wait_off(&ex->stall);
+    else
+        http_wait_put(&ex->conn->srv->waits, WAIT_STALL, &ex->stall);
+}
+
+static void on_trailers(void *ctx, int32_t id, const struct h1_field *fields, size_t n)
+{
+    struct http_conn *c = ctx;
+    struct http_exchange *ex = find(c->h2, id);
+
+    if (ex && !ex->dead && !ex->connect && !ex->req.upgrade && ex->handler &&
+        ex->handler->on_trailers)
+        ex->handler->on_trailers(ex->ctx, fields, n);
+}
+
 static void on_end(void *ctx, int32_t id)
 {
     struct http_conn *c = ctx;
@@ -213,7 +228,7 @@ static void on_end(void *ctx, int32_t id)
         tunnel_eof(ex);
     } else {
         if (ex->answer == ANSWER_WHOLE) /* nothing is left to drop; the answer may still wait */
-            http_wait_put(&c->srv->waits, WAIT_STALL, &ex->stall);
+            rest_is_here(ex);
         http_exchange_end(ex);
     }
 }
@@ -227,7 +242,8 @@ static void on_closed(void *ctx, int32_t id, uint32_t code)
     if (!ex)
         return;
     hmap_remove(&h->streams, &ex->node);
-    ex->complete = code == H2_CODE_NO_ERROR && ex->answer == ANSWER_WHOLE && !ex->dead;
+    ex->code = code;
+    ex->complete = code == H2_NO_ERROR && ex->answer == ANSWER_WHOLE && !ex->dead;
     ex->dead = true;
     http_wait_off(&ex->body);
     http_wait_off(&ex->stall);
@@ -265,6 +281,7 @@ static const struct h2_ops session_ops = {
     .on_closed = on_closed,
     .on_refused = on_refused,
     .on_drain = on_drain,
+    .on_trailers = on_trailers,
 };
 
 /* --- the connection --- */
@@ -287,7 +304,7 @@ void http_h2_start(struct http_conn *c, struct view in)
     list_init(&h->open);
     list_init(&h->over);
     c->h2 = h;
-    h->s = h2_server_new(&session_ops, c);
+    h->s = (c->srv->o.rpc ? h2_rpc_server_new : h2_server_new)(&session_ops, c);
     http_conn_protocol(c, &http_h2_ops);
     if (in.n)
         feed(c, in);
@@ -339,7 +356,7 @@ static void release_over(struct http_conn *c)
     struct h2_side *h = c->h2;
     struct list *it, *tmp;
 
-    list_each(it, tmp, &h->over) {
+    list_each (it, tmp, &h->over) {
         struct http_exchange *ex = list_entry(it, struct http_exchange, link);
 
         if (ex->mark == UINT64_MAX && !c->blocked)
@@ -390,7 +407,7 @@ static bool take_up(struct http_conn *c)
     if (!h->drains)
         return false;
     h->drains = false;
-    list_each(it, tmp, &h->open) {
+    list_each (it, tmp, &h->open) {
         struct http_exchange *ex = list_entry(it, struct http_exchange, link);
 
         if (!ex->drain_due)
@@ -471,7 +488,7 @@ static size_t answer_fields(struct http_exchange *ex, const struct h1_field *f, 
         dated = dated || view_ieq(f[i].name, date_name);
         out[k++] = f[i];
     }
-    if (!dated)
+    if (!dated && !ex->conn->srv->o.rpc)
         out[k++] = (struct h1_field){date_name, http_date(ex->conn->srv)};
     if (length >= 0) {
         size_t at = sizeof digits;
@@ -499,6 +516,8 @@ static void respond(struct http_exchange *ex, int status, const struct h1_field 
 
 static void put_stall(struct http_exchange *ex, size_t queued, size_t added)
 {
+    if (ex->conn->srv->o.rpc)
+        return;
     if (http_wait_is_on(&ex->stall)) {
         ex->stall_seen += added;
     } else if (queued) {
@@ -531,6 +550,17 @@ static void reply(struct http_exchange *ex, int status, const struct h1_field *f
     respond(ex, status, f, n, (int64_t)body.n);
     if (!ex->bodiless && body.n)
         put_stall(ex, h2_write(ex->conn->h2->s, ex->id, body, true), body.n);
+    answer_whole(ex);
+}
+
+static void reply_head(struct http_exchange *ex, int status, const struct h1_field *f, size_t n)
+{
+    struct h1_field all[H1_MAX_FIELDS + EXTRA_FIELDS];
+
+    ex->bodiless = true;
+    ex->left = 0;
+    n = answer_fields(ex, f, n, -1, all);
+    h2_respond(ex->conn->h2->s, ex->id, status, all, n, true);
     answer_whole(ex);
 }
 
@@ -569,6 +599,16 @@ static void finish(struct http_exchange *ex)
     answer_whole(ex);
 }
 
+static void finish_trailers(struct http_exchange *ex, const struct h1_field *f, size_t n)
+{
+    if (ex->bodiless || ex->left > 0) {
+        finish(ex);
+        return;
+    }
+    h2_trailers(ex->conn->h2->s, ex->id, f, n);
+    answer_whole(ex);
+}
+
 static void switch_to(struct http_exchange *ex, int status, const struct h1_field *f, size_t n)
 {
     ex->left = -1;
@@ -585,9 +625,9 @@ static void consumed(struct http_exchange *ex, size_t n)
     http_conn_dirty(ex->conn);
 }
 
-static void h2_abort(struct http_exchange *ex)
+static void h2_abort(struct http_exchange *ex, uint32_t code)
 {
-    h2_reset(ex->conn->h2->s, ex->id, H2_CODE_INTERNAL);
+    h2_reset(ex->conn->h2->s, ex->id, code);
     http_conn_dirty(ex->conn);
 }
 
@@ -613,7 +653,7 @@ static void body_late(struct http_exchange *ex)
     http_glitch(GLITCH_SLOW_BODY);
     http_exchange_gone(ex, false);
     if (started) {
-        h2_reset(ex->conn->h2->s, ex->id, H2_CODE_CANCEL);
+        h2_reset(ex->conn->h2->s, ex->id, H2_CANCEL);
         return;
     }
     http_error_body(&body, "the request body took too long");
@@ -627,7 +667,7 @@ static void stall_late(struct http_exchange *ex, enum http_wait_kind kind)
     size_t queued;
 
     if (kind == WAIT_DROP) {
-        h2_reset(s, ex->id, H2_CODE_NO_ERROR);
+        h2_reset(s, ex->id, H2_NO_ERROR);
         return;
     }
     queued = h2_write(s, ex->id, VIEW_NONE, false);
@@ -639,7 +679,7 @@ static void stall_late(struct http_exchange *ex, enum http_wait_kind kind)
         return;
     }
     http_glitch(GLITCH_SLOW_READER);
-    h2_reset(s, ex->id, H2_CODE_CANCEL);
+    h2_reset(s, ex->id, H2_CANCEL);
 }
 
 const struct http_conn_ops http_h2_ops = {
@@ -652,6 +692,8 @@ const struct http_conn_ops http_h2_ops = {
     .reply_start = reply_start,
     .write = h2_exchange_write,
     .finish = finish,
+    .finish_trailers = finish_trailers,
+    .reply_head = reply_head,
     .switch_to = switch_to,
     .abort = h2_abort,
     .body_late = body_late,

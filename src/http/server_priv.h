@@ -80,10 +80,13 @@ struct http_conn_ops {
                         int64_t length);
     size_t (*write)(struct http_exchange *ex, struct view piece);
     void (*finish)(struct http_exchange *ex);
+    /* Both may be NULL: the protocol has nothing like it. */
+    void (*finish_trailers)(struct http_exchange *ex, const struct h1_field *f, size_t n);
+    void (*reply_head)(struct http_exchange *ex, int status, const struct h1_field *f, size_t n);
     void (*switch_to)(struct http_exchange *ex, int status, const struct h1_field *f, size_t n);
     struct net_stream *(*detach)(struct http_exchange *ex, int status, const struct h1_field *f,
                                  size_t n, struct buf *early); /* or NULL: never */
-    void (*abort)(struct http_exchange *ex);
+    void (*abort)(struct http_exchange *ex, uint32_t code);
     void (*body_late)(struct http_exchange *ex);  /* WAIT_BODY is over */
     void (*stall_late)(struct http_exchange *ex, enum http_wait_kind kind);
 };
@@ -144,6 +147,7 @@ struct http_exchange {
     bool continued;    /* 100 was sent, or is not asked for */
     /* HTTP/2 */
     int32_t id;
+    uint32_t code;     /* that the stream was closed with */
     struct hnode node;
     struct buf early;  /* of a tunnel, before the switch */
     size_t stall_seen; /* queued when the stall wait was put */

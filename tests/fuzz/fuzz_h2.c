@@ -91,7 +91,18 @@ static void on_drain(void *ctx, int32_t id)
     ASSERT(id >= MAX_ID || (p->answered[id] && p->phase[id] != UNKNOWN));
 }
 
+static void on_trailers(void *ctx, int32_t id, const struct h1_field *fields, size_t n)
+{
+    struct peer *p = ctx;
+
+    ASSERT(id >= MAX_ID || p->phase[id] == OPEN);
+    ASSERT(n <= H1_MAX_FIELDS);
+    for (size_t i = 0; i < n; i++)
+        ASSERT(h1_is_token(fields[i].name) && h1_is_field_value(fields[i].value));
+}
+
 static const struct h2_ops ops = {.on_request = on_request,
+                                   .on_trailers = on_trailers,
                                    .on_body = on_body,
                                    .on_end = on_end,
                                    .on_closed = on_closed,

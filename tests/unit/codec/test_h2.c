@@ -1030,12 +1030,40 @@ static void test_updates_of_a_download(void **state)
             add_frame(&in, T_UPDATE, 0, 0, str_view(&inc));
             add_frame(&in, T_UPDATE, 0, 1, str_view(&inc));
         }
+        flood_ping(&in); /* gRPC measures the link so */
         assert_int_equal(feed(&w, &in, NULL), 0);
     }
     assert_true(w.data_sent > 1900u * 16384);
     str_fini(&in);
     str_fini(&body);
     str_fini(&inc);
+    finish(&w);
+}
+
+/* Calls are given up, at deadlines many at once; still not without end. */
+static void test_rpc_limits(void **state)
+{
+    struct world w;
+    struct str in = STR_INIT;
+    struct err e = {ERR_NONE, ""};
+    unsigned n = 0;
+
+    begin(&w);
+    h2_free(&w.s);
+    w.s = h2_rpc_server_new(&ops, &w);
+    add_preface(&in);
+    assert_int_equal(feed(&w, &in, NULL), 0);
+    next_id = 1;
+    for (;;) {
+        flood_reset(&in);
+        if (feed(&w, &in, &e) != 0)
+            break;
+        pull(&w, SIZE_MAX);
+        assert_true(++n <= H2_RPC_MAX_RESETS);
+    }
+    assert_true(n >= H2_RPC_MAX_RESETS - 1);
+    assert_int_equal(e.code, ERR_LIMIT);
+    str_fini(&in);
     finish(&w);
 }
 
@@ -1158,6 +1186,7 @@ int main(void)
         cmocka_unit_test(test_counters_are_per_time),
         cmocka_unit_test(test_unread_answers),
         cmocka_unit_test(test_updates_of_a_download),
+        cmocka_unit_test(test_rpc_limits),
         cmocka_unit_test(test_too_many_streams),
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_free_in_the_middle),

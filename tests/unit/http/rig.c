@@ -71,10 +71,28 @@ static void on_gone(void *ctx, bool complete)
 
     s->gones++;
     s->complete = complete;
+    s->code = http_reset_code(s->ex);
     s->ex = NULL;
 }
 
-static const struct http_handler handler = {on_body, on_end, on_drain, on_gone};
+static void on_trailers(void *ctx, const struct h1_field *f, size_t n)
+{
+    struct seen *s = ctx;
+    size_t at = strlen(s->trailers);
+
+    assert_int_equal(s->ends, 0);
+    for (size_t i = 0; i < n; i++)
+        at += (size_t)snprintf(s->trailers + at, sizeof s->trailers - at, "%.*s: %.*s\n",
+                               (int)f[i].name.n, f[i].name.p, (int)f[i].value.n, f[i].value.p);
+}
+
+static const struct http_handler handler = {
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_drain = on_drain,
+    .on_gone = on_gone,
+    .on_trailers = on_trailers,
+};
 
 static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
 {

@@ -25,6 +25,8 @@ struct seen {
     size_t held;  /* of the body, not consumed */
     int ends, gones, drains;
     bool complete;
+    uint32_t code;      /* that the client reset it with */
+    char trailers[128]; /* of the request */
     bool hold;    /* do not consume */
     bool echo;    /* give the body back */
     size_t writing; /* bytes still to be written */

@@ -111,7 +111,8 @@ static void on_gone(void *ctx, bool complete)
     xfree(s);
 }
 
-static const struct http_handler handler = {on_body, on_end, on_drain, on_gone};
+static const struct http_handler handler = {
+    .on_body = on_body, .on_end = on_end, .on_drain = on_drain, .on_gone = on_gone};
 
 static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
 {

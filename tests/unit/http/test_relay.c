@@ -122,7 +122,8 @@ static void down_gone(void *ctx, bool complete)
     maybe_free(y);
 }
 
-static const struct http_handler down = {down_body, down_end, down_drain, down_gone};
+static const struct http_handler down = {
+    .on_body = down_body, .on_end = down_end, .on_drain = down_drain, .on_gone = down_gone};
 
 static void up_head(void *ctx, int status, const struct h1_field *f, size_t n, int64_t length)
 {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <nghttp2/nghttp2.h>
 #include "base/xmem.h"
+#include "rt/clock.h"
 
 static struct rig r;
 static struct raw raw;
@@ -21,6 +22,7 @@ struct stream {
     const char *up; /* request body */
     size_t up_n, up_off;
     bool up_open;   /* more may be added: no end of stream */
+    bool trailed;   /* its end comes with trailers */
 };
 
 static struct client {
@@ -138,7 +140,7 @@ static ssize_t read_up(nghttp2_session *ng, int32_t id, uint8_t *to, size_t room
         memcpy(to, s->up + s->up_off, n);
     s->up_off += n;
     if (s->up_off == s->up_n && !s->up_open)
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
+        *flags |= NGHTTP2_DATA_FLAG_EOF | (s->trailed ? NGHTTP2_DATA_FLAG_NO_END_STREAM : 0);
     return (ssize_t)n;
 }
 
@@ -666,6 +668,113 @@ static void connect_is_a_tunnel(void **state)
     close_all();
 }
 
+/* --- remote calls --- */
+
+static const struct h1_field status_field = {VIEW_LIT("grpc-status"), VIEW_LIT("0")};
+
+static void open_rpc(void)
+{
+    struct http_server_opts o = hasty;
+
+    o.rpc = true;
+    open_all(&o);
+}
+
+static void trailers_of_an_answer(void **state)
+{
+    int32_t id;
+
+    open_rpc();
+    id = request("POST", "/wait", NULL, 0, false);
+    until_seen(1);
+    http_reply_start(r.seen[0].ex, 200, NULL, 0, -1);
+    http_write(r.seen[0].ex, VIEW_LIT("hello"));
+    http_finish_trailers(r.seen[0].ex, &status_field, 1);
+    until_gone(0);
+    rig_until(&r, is_closed, at(id));
+    assert_true(r.seen[0].complete);
+    assert_string_equal(str_c(&at(id)->fields), ":status: 200\ngrpc-status: 0\n");
+    assert_string_equal(str_c(&at(id)->body), "hello");
+    close_all();
+}
+
+static void answer_that_is_a_head(void **state)
+{
+    int32_t id;
+
+    open_rpc();
+    id = request("POST", "/wait", NULL, 0, false);
+    until_seen(1);
+    http_reply_head(r.seen[0].ex, 200, &status_field, 1);
+    rig_until(&r, is_closed, at(id));
+    assert_string_equal(str_c(&at(id)->fields), ":status: 200\ngrpc-status: 0\n");
+    assert_string_equal(str_c(&at(id)->body), "");
+    close_all();
+}
+
+static void codes_of_resets_pass(void **state)
+{
+    int32_t a, b;
+
+    open_rpc();
+    a = request("POST", "/wait", "x", 1, true);
+    b = request("POST", "/wait", "x", 1, true);
+    until_seen(2);
+    http_reset(r.seen[0].ex, 9);
+    rig_until(&r, is_closed, at(a));
+    assert_int_equal(at(a)->code, 9);
+    nghttp2_submit_rst_stream(c.ng, 0, b, 11);
+    until_gone(1);
+    assert_int_equal(r.seen[1].code, 11);
+    close_all();
+}
+
+static bool is_late(void *ctx)
+{
+    pump();
+    return clock_mono_ns() > *(int64_t *)ctx;
+}
+
+static void a_call_may_stand_still(void **state)
+{
+    int64_t then;
+    int32_t up, down;
+
+    open_rpc();
+    c.slow = true;
+    up = request("POST", "/wait", "x", 1, true);
+    down = request("GET", "/big?9000000", NULL, 0, false);
+    until_seen(2);
+    turns(5);
+    then = clock_mono_ns() + 200 * NS_PER_MS; /* longer than what others may take */
+    rig_until(&r, is_late, &then);
+    assert_false(at(up)->closed || at(down)->closed);
+    assert_int_equal(r.seen[0].gones + r.seen[1].gones, 0);
+    close_all();
+}
+
+static void trailers_of_a_request(void **state)
+{
+    nghttp2_nv last[] = {NV("x-sum", "9"), NV("x-two", "b")};
+    int32_t id;
+
+    open_rpc();
+    id = request("POST", "/end", "body", 4, true);
+    until_seen(1);
+    turns(5);
+    assert_int_equal(r.seen[0].ends, 0);
+    at(id)->trailed = true;
+    at(id)->up_open = false;
+    nghttp2_session_resume_data(c.ng, id);
+    turns(1);
+    nghttp2_submit_trailer(c.ng, id, last, ARRAY_LEN(last));
+    until_gone(0);
+    assert_string_equal(str_c(&r.seen[0].body), "body");
+    assert_string_equal(r.seen[0].trailers, "x-sum: 9\nx-two: b\n");
+    assert_int_equal(r.seen[0].ends, 1);
+    close_all();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -692,6 +801,11 @@ int main(void)
         cmocka_unit_test(stalled_stream_is_cut_off),
         cmocka_unit_test(extended_connect_is_an_upgrade),
         cmocka_unit_test(connect_is_a_tunnel),
+        cmocka_unit_test(trailers_of_an_answer),
+        cmocka_unit_test(answer_that_is_a_head),
+        cmocka_unit_test(codes_of_resets_pass),
+        cmocka_unit_test(a_call_may_stand_still),
+        cmocka_unit_test(trailers_of_a_request),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
