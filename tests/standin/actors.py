@@ -188,8 +188,8 @@ class Delegate:
 
     def engine(self, payload):
         with channel(self.reach.lite_engine) as c:
-            order = json.dumps({k: payload[k] for k in ('log_key', 'log_token', 'indirect', 'sql', 'secret')})
-            answer = json.loads(c.unary_unary(ENGINE)(order.encode(), timeout=40, wait_for_ready=True,
+            order = json.dumps({k: payload.get(k) for k in ('log_key', 'log_token', 'indirect', 'sql', 'secret', 'speed')})
+            answer = json.loads(c.unary_unary(ENGINE)(order.encode(), timeout=payload.get('patience', 40), wait_for_ready=True,
                                                       metadata=[('x-execution', payload['execution'])]))
         if answer['status'] != 'SUCCESS':
             raise RuntimeError(str(answer))
@@ -219,8 +219,8 @@ def lite_engine(reach):
 
     async def run(order):
         client = LegacyClient(reach.log_url, order['log_token'], ca=reach.ca, proxy=reach.proxy,
-                              indirect=order['indirect'])
-        log = client.step(ACCOUNT, order['log_key'], interval=0.2)
+                              indirect=order['indirect'], speed=order['speed'] or 1)
+        log = client.step(ACCOUNT, order['log_key'])
         await log.start()
         lines = await asyncio.to_thread(step, order)
         for line in lines:
