@@ -142,6 +142,7 @@ run_pytest() { # run_pytest NAME LIMIT BINARY ARGUMENTS...
     fi
     [ $status = 0 ] || show "$name" 150
     count "$name" $totals
+    grep -E '^SKIPPED ' "$LOG/$name.log" | cut -c1-200
 }
 
 # A check of its own behind a make target: one test, or as many as its last line `N passed, N failed` says.
@@ -192,6 +193,7 @@ must install 120 make -C "$BUILD/plain" install DESTDIR="$BUILD/root" || finish
 INSTALLED=$BUILD/root/usr/sbin/tailrace
 run_pytest standin 600 "$INSTALLED" tests/standin
 run_pytest integration 1500 "$INSTALLED" tests/integration
+JOBS=1 run_pytest network 400 "$INSTALLED" -rs tests/network   # needs root; says what it skips otherwise
 [ -z "$QUICK" ] || finish
 
 # Reports of the sanitizers reach a gateway's log, where the tests look for them.

@@ -6,8 +6,8 @@ import contextlib
 import re
 
 import pytest
-from test_picture import Actors, execute, payload
-from world import wait_for
+from test_picture import ROUTES, Actors, execute, payload, the_logs_arrived, the_services_talked
+from world import NOT_YET, wait_for
 
 HARNESS_FLOWS = {'delegate-wss', 'delegate-manager', 'log-service', 'ui-gateway', 'ng-manager', 'pipeline-service',
                  'ti-service', 'dbdevops'}
@@ -54,6 +54,19 @@ def curl(world, actors, url):
 PLAIN = {'intercept': {}, 'listen': {'sni': None}}
 
 
+@pytest.mark.parametrize('route', ROUTES)
+def test_nothing_denied(world, route):
+    """Or what follows would say nothing. All goes by tunnels that nobody looks into."""
+    with running(world, 'nothing-' + route, 'proxy', **PLAIN) as (gate, actors, said):
+        assert (said.returncode, said.stdout.endswith(': good\n'), broken(said)) == (0, True, {}), said
+        answer, state, seen = execute(world, actors, payload(KEY + 'nothing' + route, route))
+        assert state == 'SUCCESS', answer
+        the_services_talked(seen)
+        the_logs_arrived(world, answer, KEY + 'nothing' + route, route, terminated=False)
+        assert refusals(world, gate) == []
+        assert gate.ledger()['accepted'] == 0, 'no log was looked into'
+
+
 def test_harness_denied(world):
     """Delegate, logs and UI are gone; git and images would work."""
     with running(world, 'harness', 'proxy', rules=deny('app.harness.io'), **PLAIN) as (gate, actors, said):
@@ -74,6 +87,8 @@ def test_harness_denied(world):
 @pytest.mark.parametrize('way', ['proxy', 'dns', 'upstream'])
 def test_git_and_artifacts_denied(world, way, flow, host, lost, kept):
     """Only the admin knows where these are: check compares the rules with one another."""
+    if way == 'dns' and 'sni' in NOT_YET:
+        pytest.skip('no listeners of mode sni yet')
     with running(world, '%s-%s' % (flow, way), way, rules=deny(host)) as (gate, actors, said):
         assert said.returncode == 0
         assert 'warning: egress.allow: %s:443 is denied by rule not-this' % host in said.stdout

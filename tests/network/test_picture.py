@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from world import DATABASE, ENGINE, GATE, INSIDE, PUBLIC, STEP, WIRES, reaches, wait_for
+from world import DATABASE, ENGINE, GATE, INSIDE, NOT_YET, PUBLIC, STEP, WIRES, reaches, wait_for
 
 SECRET = 'planted-secret-Zq81'
 PASSWORD = 'planted-registry-password'
@@ -89,7 +89,7 @@ def execute(world, actors, task):
     status, body = actors.ui('POST', '/gateway/pipeline/api/pipeline/execute/demo?accountIdentifier=acct')
     assert status == 200, body
     execution = json.loads(body)['data']['planExecutionId']
-    responses = wait_for(lambda: world.control('GET', '/responses'), 60, what="the delegate's answer")
+    responses = wait_for(world.answered, 45, what="the delegate's answer")
     status, body = actors.ui('GET', '/gateway/pipeline/api/pipelines/execution/%s?accountIdentifier=acct' % execution)
     return responses[0], json.loads(body)['status'], world.control('GET', '/seen')
 
@@ -103,6 +103,8 @@ def gate(world):
 
 @pytest.fixture(scope='module', params=WAYS)
 def actors(world, gate, request):
+    if request.param == 'dns' and 'sni' in NOT_YET:
+        pytest.skip('no listeners of mode sni yet')
     made = Actors(world, request.param)
     yield made
     made.close()
@@ -119,7 +121,7 @@ def test_execution(world, gate, actors, route):
     the_services_talked(seen)
     the_work_was_done(world, actors, answer, key, world.repos_log()[before[1]:])
     gate.wait_delivered()
-    the_logs_arrived(world, answer, key, route)
+    the_logs_arrived(world, answer, key, route, terminated=actors.way == 'upstream' or 'sni' not in NOT_YET)
     the_gate_saw_it(world, gate, before[0])
 
 
@@ -145,7 +147,7 @@ def the_work_was_done(world, actors, answer, key, repos):
     assert actors.step.event('execute')['peer'].startswith('ipv4:10.21.0.'), 'among the pods'
 
 
-def the_logs_arrived(world, answer, key, route):
+def the_logs_arrived(world, answer, key, route, terminated):
     state = world.control('GET', '/state?lines=1')
     engine, delegate = state['records']['acct/' + key], state['records']['acct/' + key + '/delegate']
     assert engine['lines'] == answer['engine']['written']
@@ -156,7 +158,10 @@ def the_logs_arrived(world, answer, key, route):
                               '/blob-bytes?inflate=1&name=' + ('acct/' + key).replace('/', '%2F').replace(':', '%3A'))
     assert [json.loads(line)['out'] for line in text.splitlines()] == answer['engine']['written']
     assert 'acct/' + key + '/delegate' in state['blobs'], 'closed with a snapshot'
-    assert 'acct/' + key not in state['streams'] and not state['store']['leaks'] and not state['errors']
+    assert 'acct/' + key not in state['streams'] and not state['errors']
+    # lite-engine shows its token to the bucket (HP 1.9): in a tunnel nobody can take it away.
+    leaks = [x for x in state['store']['leaks'] if key.replace(':', '%3A') in x['target']]
+    assert bool(leaks) == (route == 'googleapis' and not terminated)
 
 
 def the_gate_saw_it(world, gate, before):
@@ -165,7 +170,8 @@ def the_gate_saw_it(world, gate, before):
     entries = world.audit(gate)[before:]
     assert all(e['verdict'] == 'allow' for e in entries), [e for e in entries if e['verdict'] != 'allow']
     assert ('forward', 'forward:orders') in {(e['kind'], e['rule']) for e in entries}
-    assert ('grpc', 'grpc:engine') in {(e['kind'], e['rule']) for e in entries}
+    engine = 'forward' if 'grpc' in NOT_YET else 'grpc'
+    assert (engine, engine + ':engine') in {(e['kind'], e['rule']) for e in entries}
     led = {e['asked']: e['dialled'] for e in entries if e.get('dialled')}
     for name in ('git.forge.test', 'registry.forge.test'):
         assert led[name + ':443'] == PUBLIC[name] + ':443'
@@ -206,7 +212,8 @@ def test_certificates(world, gate, actors):
     """What is terminated shows a certificate of the company's, what passes through shows its own."""
     spec = actors.spec['build']
     issuer = actors.delegate.event('connected')['issuer']
-    assert 'corporate CA' in issuer
+    terminated = actors.way == 'upstream' or 'sni' not in NOT_YET
+    assert ('corporate CA' if terminated else 'internet CA') in issuer
     command = ['openssl', 's_client', '-verify_return_error', '-CAfile', world.outside.ca, '-servername', 'git.forge.test']
     if spec['other_proxy']:
         command += ['-proxy', spec['other_proxy'].removeprefix('http://')]
