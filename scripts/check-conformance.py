@@ -1,4 +1,5 @@
-"""Checks docs/conformance.md: a row for each item of the checklist, and every test that is named exists under tests/."""
+"""Checks docs/conformance.md: a row for each item of the checklist, and every test that is named exists under tests/;
+so must the tests that docs/flows.md names."""
 import argparse
 import re
 import sys
@@ -47,6 +48,11 @@ def problems(text, names):
     return found
 
 
+def unknown_tests(text, names):
+    """Those a text speaks of that are no test; names of files in tests/ may look like them."""
+    return [f'no test is called "{name}"' for name in sorted(set(re.findall(r'\btest_\w+\b(?!\.py)', text)) - names)]
+
+
 def self_test():
     """The checker must be able to fail."""
     good = ''.join(f'| {n} | x | test_a |\n' for n in range(1, ITEMS)) + f'| {ITEMS} | x | {LATER} |\n'
@@ -54,6 +60,7 @@ def self_test():
     assert problems(good, {'test_b'})
     assert problems(good.replace('| 7 |', '| 6 |'), {'test_a'})
     assert problems(good + '| what | test_none |\n', {'test_a'})
+    assert unknown_tests('`tests/test_b.py`, test_a and test_none', {'test_a'}) == ['no test is called "test_none"']
 
 
 def main():
@@ -61,9 +68,12 @@ def main():
     parser.add_argument('--root', type=Path, default=Path(__file__).resolve().parent.parent)
     root = parser.parse_args().root
     self_test()
-    found = problems((root / 'docs' / 'conformance.md').read_text(encoding='utf-8'), tests_in(root))
+    names = tests_in(root)
+    found = [f'docs/conformance.md: {x}'
+             for x in problems((root / 'docs' / 'conformance.md').read_text(encoding='utf-8'), names)]
+    found += [f'docs/flows.md: {x}' for x in unknown_tests((root / 'docs' / 'flows.md').read_text(encoding='utf-8'), names)]
     for problem in found:
-        print(f'docs/conformance.md: {problem}')
+        print(problem)
     return 1 if found else 0
 
 

@@ -176,6 +176,11 @@ void gate_free(struct gate **gp)
     xfree(g);
 }
 
+struct ev_loop *gate_loop(const struct gate *g)
+{
+    return g->loop;
+}
+
 const struct gate_settings *gate_settings_of(const struct gate *g)
 {
     return &g->settings;

@@ -29,6 +29,7 @@ struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
 void gate_configure(struct gate *g, const struct gate_settings *s); /* for new passages */
 void gate_free(struct gate **g); /* after all passages have ended */
 const struct gate_settings *gate_settings_of(const struct gate *g);
+struct ev_loop *gate_loop(const struct gate *g);
 size_t gate_passages(const struct gate *g);
 
 struct passage_opts {

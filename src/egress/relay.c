@@ -3,6 +3,7 @@
 #include "base/bug.h"
 #include "base/str.h"
 #include "base/xmem.h"
+#include "rt/clock.h"
 #include "rt/log.h"
 #include "rt/metric.h"
 
@@ -29,6 +30,8 @@ struct relay {
     size_t held_up; /* bytes of the client's body not yet given back: upstream is slow */
     size_t held_down;
     const char *end; /* what ended it; NULL: nothing yet */
+    struct ev_timer *idle; /* of a tunnel; looks at `active` when due, so that a byte costs nothing */
+    int64_t active;        /* when the last byte passed, on the loop's clock */
 };
 
 /* Harness's edge adds a field that says which mTLS authority a client was verified by; nobody else
@@ -69,6 +72,7 @@ static void release(struct relay *r)
         return;
     if (r->tunnel)
         metric_shift(r->all->tunnels, -1);
+    ev_timer_free(&r->idle);
     passage_end(&r->passage, r->end ? r->end : "client");
     xfree(r);
 }
@@ -78,6 +82,34 @@ static void end_call(struct relay *r)
     if (r->call)
         http_call_free(&r->call);
     r->call = NULL;
+}
+
+static struct ev_loop *loop_of(const struct relay *r)
+{
+    return gate_loop(r->all->gate);
+}
+
+static void moved(struct relay *r, size_t up, size_t down)
+{
+    passage_add(r->passage, up, down);
+    r->active = ev_now_ns(loop_of(r));
+}
+
+/* Silence in both directions: TCP keep-alive has found both sides alive, but nobody there cares. */
+static void on_idle(void *ctx)
+{
+    struct relay *r = ctx;
+    int64_t limit = passage_idle_ms(r->passage);
+    int64_t silent = (ev_now_ns(loop_of(r)) - r->active) / NS_PER_MS;
+
+    if (silent < limit) {
+        ev_timer_arm(r->idle, limit - silent);
+        return;
+    }
+    r->end = "idle";
+    end_call(r);
+    if (r->ex)
+        http_abort(r->ex); /* the client is gone with it, and the relay */
 }
 
 /* --- from the client ---------------------------------------------------------------------- */
@@ -90,7 +122,7 @@ static void client_body(void *ctx, struct view piece)
         http_consumed(r->ex, piece.n);
         return;
     }
-    passage_add(r->passage, piece.n, 0);
+    moved(r, piece.n, 0);
     if (http_call_write(r->call, piece) > HTTP_WRITE_HIGH)
         r->held_up += piece.n;
     else
@@ -165,6 +197,9 @@ static void upstream_head(void *ctx, int status, const struct h1_field *fields, 
         r->tunnel = true;
         metric_shift(r->all->tunnels, 1);
         passage_upgraded(r->passage);
+        r->active = ev_now_ns(loop_of(r));
+        r->idle = ev_timer_new(loop_of(r), on_idle, r);
+        ev_timer_arm(r->idle, passage_idle_ms(r->passage));
         http_switch(r->ex, 101, kept, n_kept);
         return;
     }
@@ -177,7 +212,7 @@ static void upstream_body(void *ctx, struct view piece)
 
     if (!r->ex)
         return;
-    passage_add(r->passage, 0, piece.n);
+    moved(r, 0, piece.n);
     if (http_write(r->ex, piece) > HTTP_WRITE_HIGH)
         r->held_down += piece.n;
     else

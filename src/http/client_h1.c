@@ -208,8 +208,10 @@ static size_t take_in(struct client_conn *cc, struct view in)
             return in.n; /* there may be another call on it already */
         }
     }
-    if (cc->tunnel)
+    if (cc->tunnel) {
+        XFREE(cc->parser); /* there may be thousands of these */
         total += take_raw(cc, view_from(in, total));
+    }
     return cc->call ? total : in.n;
 }
 

@@ -30,7 +30,9 @@ static struct h1_side *side_get(struct http_conn *c)
         h = XNEW(struct h1_side);
         list_init(&h->unsent);
     }
-    h1_init(&h->parser, H1_REQUEST);
+    if (!h->parser)
+        h->parser = xmalloc(sizeof(*h->parser));
+    h1_init(h->parser, H1_REQUEST);
     h->rd_kind = -1;
     c->h1 = h;
     return h;
@@ -40,6 +42,7 @@ void http_h1_side_free(struct h1_side *h)
 {
     buf_fini(&h->in);
     str_fini(&h->out);
+    xfree(h->parser);
     xfree(h);
 }
 
@@ -138,7 +141,7 @@ static void request_fill(struct http_exchange *ex, const struct h1_head *head, s
 static void on_head(struct http_conn *c, struct view text, struct view rest)
 {
     struct h1_side *h = c->h1;
-    const struct h1_head *head = &h->parser.head;
+    const struct h1_head *head = &h->parser->head;
     struct http_exchange *ex = http_exchange_new(c);
 
     request_fill(ex, head, text);
@@ -210,7 +213,7 @@ static size_t take_in(struct http_conn *c, struct view in)
         struct view body = VIEW_NONE, at = view_from(in, total);
         size_t used = 0;
         struct err e;
-        enum h1_event ev = h1_next(&h->parser, at, &used, &body, &e);
+        enum h1_event ev = h1_next(h->parser, at, &used, &body, &e);
 
         total += used;
         if (ev == H1_MORE)
@@ -225,7 +228,7 @@ static size_t take_in(struct http_conn *c, struct view in)
             if (h->ex)
                 http_exchange_end(h->ex);
         } else {
-            on_error(c, h->parser.status, &e);
+            on_error(c, h->parser->status, &e);
         }
     }
     if (h->tunnel)
@@ -344,10 +347,22 @@ static bool advance(struct http_conn *c)
     return used || was_mid != h->mid_request || (h1_queued(h) && !c->blocked);
 }
 
+/* What an idle tunnel does without. */
+static void slim_down(struct h1_side *h)
+{
+    XFREE(h->parser);
+    if (!h1_queued(h)) {
+        str_fini(&h->out);
+        h->out_off = 0;
+    }
+}
+
 static void tunnel_ends(struct http_conn *c)
 {
     struct h1_side *h = c->h1;
     struct http_exchange *ex = h->ex;
+
+    slim_down(h);
 
     if (h->fin && !h->fin_sent && !h1_queued(h)) {
         h->fin_sent = true;

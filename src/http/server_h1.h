@@ -7,7 +7,7 @@
 
 /* What a connection needs while there is something going on. */
 struct h1_side {
-    struct h1_parser parser;
+    struct h1_parser *parser; /* NULL: a tunnel needs none, and there may be thousands */
     struct buf in;   /* read, not parsed yet */
     struct str out;  /* answers; the first out_off bytes are sent */
     size_t out_off;

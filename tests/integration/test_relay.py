@@ -194,6 +194,30 @@ def keepalives(pid):
     return out
 
 
+def test_item_37_only_silence_beyond_the_limit_ends_a_tunnel(far, gateway_at):
+    """The limit (two hours unless the admin says otherwise) counts from the last byte of either direction."""
+    gw = gateway_at(far.url, egress={'idle-timeout': '3s'})
+
+    async def run():
+        async with connect(gw) as silent, connect(gw) as hears, connect(gw) as speaks:
+            for ws in (silent, hears, speaks):
+                await ws.send('hello')
+                assert await ws.recv() == 'hello'
+            began, number = time.monotonic(), [s['id'] for s in sockets(far)]
+            while time.monotonic() - began < 6.5:
+                far.ws(id=number[1], send='from far')       # one direction is enough
+                await speaks.send('x')
+                assert await hears.recv() == 'from far' and await speaks.recv() == 'x'
+                await asyncio.sleep(0.5)  # the pace of the traffic
+                if time.monotonic() - began < 2.5:
+                    assert gw.metric('tunnels') == 3
+            assert gw.metric('tunnels') == 2
+            with pytest.raises(websockets.ConnectionClosed):
+                await asyncio.wait_for(silent.recv(), 5)
+    asyncio.run(run())
+    wait_for(lambda: [s for s in sockets(far) if s['closed']], what='the end upstream')
+
+
 @pytest.mark.parametrize('code,reason', [(1000, ''), (1001, 'going away'), (1011, 'unexpected'), (4000, 'own ü')])
 def test_item_38_close_codes_go_both_ways(far, gw, code, reason):
     async def from_client():

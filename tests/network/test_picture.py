@@ -5,10 +5,11 @@ import base64
 import collections
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
-from world import DATABASE, ENGINE, GATE, INSIDE, NOT_YET, PUBLIC, STEP, WIRES, reaches, wait_for
+from world import DATABASE, ENGINE, GATE, INSIDE, NOT_YET, PUBLIC, STEP, WIRES, inside, reaches, wait_for
 
 SECRET = 'planted-secret-Zq81'
 PASSWORD = 'planted-registry-password'
@@ -219,6 +220,54 @@ def test_certificates(world, gate, actors):
         command += ['-proxy', spec['other_proxy'].removeprefix('http://')]
     done = world.run('build', *command, '-connect', 'git.forge.test:443')
     assert 'issuer=CN = internet CA' in done.stdout and 'Verify return code: 0' in done.stdout, done.stdout + done.stderr
+
+
+# --- CONNECT by itself (HP §7 item 44) -------------------------------------------------------------------
+
+def proxy_answer(world, request):
+    """What the proxy says to a request's head, and what follows it until the end."""
+    s = inside(world.ns('build'), lambda: socket.create_connection((WIRES['build'] + '.1', 3128), 10))
+    with s:
+        s.sendall(request)
+        got = b''
+        while True:
+            piece = s.recv(65536)
+            if not piece:
+                return got
+            got += piece
+            if got.startswith(b'HTTP/1.1 200') and b'\r\n\r\n' in got:
+                return got
+
+
+@pytest.mark.parametrize('authority', ['app.harness.io:443', 'vanity.harness.io:8443', 'APP.Harness.IO.:443'])
+def test_item_44_connect_without_credentials(world, gate, authority):
+    """443 and 8443, and nothing is asked of the client."""
+    got = proxy_answer(world, ('CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n' % (authority, authority)).encode())
+    head, _, rest = got.partition(b'\r\n\r\n')
+    assert head.startswith(b'HTTP/1.1 200') and rest == b''
+    assert b'content-length' not in head.lower() and b'transfer-encoding' not in head.lower()
+
+
+@pytest.mark.parametrize('authority', ['unlisted.forge.test:443', 'app.harness.io:22', 'app.harness.io.forge.test:443',
+                                       '10.22.0.5:5432', '169.254.169.254:80', '127.0.0.1:9464', '52.1.1.2:3128'])
+def test_item_44_other_destinations_are_refused(world, gate, authority):
+    got = proxy_answer(world, ('CONNECT %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n'
+                               % (authority, authority)).encode())
+    head, _, body = got.partition(b'\r\n\r\n')
+    assert head.startswith(b'HTTP/1.1 403'), got
+    assert b'<' not in body and b'html' not in head.lower() and len(body) < 200
+    assert b'proxy-authenticate' not in head.lower()
+
+
+def test_item_44_and_45_client_certificate_through_a_tunnel(world, gate):
+    """With a tunnel nothing changes for mTLS: the delegate's certificate reaches Harness (HP 4.6)."""
+    cert, key = world.corp.issue('delegate', client=True)
+    spec = reach(world, 'proxy')['build']
+    command = ['curl', '-sS', '--max-time', '10', '--cacert', spec['ca'], '-x', spec['proxy']]
+    url = 'https://vanity.harness.io:8443/ng/api/x'
+    done = world.run('build', *command, '--cert', cert, '--key', key, url)
+    assert json.loads(done.stdout)['service'] == 'ng-core', done
+    assert world.run('build', *command, url).returncode != 0, 'without one: refused by the far side'
 
 
 # --- there is no other way ---------------------------------------------------------------------------------

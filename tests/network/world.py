@@ -41,7 +41,8 @@ WIRES = {'build': '10.20.0', 'pods': '10.21.0', 'data': '10.22.0'}
 INSIDE, OUTSIDE = '52.1.1.2', '52.1.1.1'        # the boundary's leg to the internet, and the far end
 PUBLIC = {'app.harness.io': '34.120.225.85', 'storage.googleapis.com': '142.250.74.59',
           'git.forge.test': '140.82.121.3', 'registry.forge.test': '18.213.50.7',
-          'static.harness.io': '34.120.225.85', 'unlisted.forge.test': '140.82.121.3'}
+          'static.harness.io': '34.120.225.85', 'vanity.harness.io': '34.120.225.85',
+          'unlisted.forge.test': '140.82.121.3'}
 GATE = 'gate.corp.test'
 ENGINE, STEP, DATABASE = '10.21.0.3', '10.21.0.4', '10.22.0.5'
 EXTRA = {'build': ['10.20.0.53', '10.20.0.54'], 'pods': [ENGINE, STEP, '10.21.0.53', '10.21.0.54'],
@@ -293,7 +294,7 @@ class World:
         self.repositories()
         platform = self.config('platform', dict(
             common, address=PUBLIC['app.harness.io'], store_address=PUBLIC['storage.googleapis.com'],
-            store_name='storage.googleapis.com'))
+            store_name='storage.googleapis.com', client_ca=self.corp.ca))
         repos = self.config('repos', dict(
             common, git=PUBLIC['git.forge.test'], registry=PUBLIC['registry.forge.test'], log=self.scratch + '/repos.log',
             repositories=self.scratch + '/git', users={'puller': 'planted-registry-password'}))

@@ -7,7 +7,8 @@ is what was really sent. As a program it is the whole far side of a deployment:
 
 prints one line of JSON when it is ready and serves until its standard input ends. CONFIG: `address`
 and `port` of the platform, `store_address`, `store_port`, `store_name`, `certificate`, `key`,
-`options` (as for app.Options)."""
+`options` (as for app.Options), `client_ca`: the account's own CA, whose certificates the vanity host
+asks for on port 8443 (HP 4.6)."""
 import asyncio
 import json
 import os
@@ -73,7 +74,8 @@ class Platform:
     def note(self, req, service):
         entry = {'at': time.time(), 'from': req.get('x-caller', 'outside'), 'to': service,
                  'method': req.method, 'target': req.target, 'execution': req.get('x-execution', ''),
-                 'headers': req.headers, 'version': req.version, 'tls': req.tls}
+                 'headers': req.headers, 'version': req.version, 'tls': req.tls,
+                 'peer_cert': req.peer_cert}
         self.seen.append(entry)
         return entry
 
@@ -237,6 +239,10 @@ def listeners(spec):
                           spec['store_address'], spec.get('store_port', 443))
     app.main.open()
     app.stores.open()
+    if 'client_ca' in spec:
+        strict = server_tls(spec['certificate'], spec['key'], client_ca=spec['client_ca'], require=True)
+        platform.vanity = Listener(platform.edge, strict, spec['address'], 8443)
+        platform.vanity.open()
     app.configured()
     app.store.base = 'https://' + spec['store_name']
     control = Listener(PlatformControl(app, platform).handle)
