@@ -30,8 +30,9 @@ struct relay {
     size_t held_up; /* bytes of the client's body not yet given back: upstream is slow */
     size_t held_down;
     const char *end; /* what ended it; NULL: nothing yet */
-    struct ev_timer *idle; /* of a tunnel; looks at `active` when due, so that a byte costs nothing */
-    int64_t active;        /* when the last byte passed, on the loop's clock */
+    struct ev_timer
+        *idle;      /* of a tunnel; looks at `active` when due, so that a byte costs nothing */
+    int64_t active; /* when the last byte passed, on the loop's clock */
 };
 
 /* Harness's edge adds a field that says which mTLS authority a client was verified by; nobody else

@@ -126,8 +126,8 @@ static void on_final_head(struct client_conn *cc)
 {
     struct http_call *call = cc->call;
     const struct h1_head *head = &cc->parser->head;
-    bool tunnel = head->status == 101 ||
-                  (call->connect_method && head->status >= 200 && head->status < 300);
+    bool tunnel =
+        head->status == 101 || (call->connect_method && head->status >= 200 && head->status < 300);
 
     if (head->status == 101 && !call->upgrade) {
         protocol_error(cc, "it switches protocols unasked");

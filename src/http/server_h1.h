@@ -8,10 +8,10 @@
 /* What a connection needs while there is something going on. */
 struct h1_side {
     struct h1_parser *parser; /* NULL: a tunnel needs none, and there may be thousands */
-    struct buf in;   /* read, not parsed yet */
-    struct str out;  /* answers; the first out_off bytes are sent */
+    struct buf in;            /* read, not parsed yet */
+    struct str out;           /* answers; the first out_off bytes are sent */
     size_t out_off;
-    uint64_t sent;   /* bytes of output, ever */
+    uint64_t sent;            /* bytes of output, ever */
     struct http_exchange *ex; /* until its answer is queued whole */
     struct list unsent;       /* exchanges whose answers are queued whole, but not sent */
     struct view rest;         /* while take is called: what came behind the head */
@@ -21,7 +21,7 @@ struct h1_side {
     bool closing;     /* nothing is taken any more; close when all is sent */
     bool clean;       /* nothing more can come from the client: no need to linger */
     bool tunnel;
-    bool eof;         /* the client's end was read */
+    bool eof;           /* the client's end was read */
     bool fin, fin_sent; /* our end of the tunnel */
 };
 
