@@ -3,6 +3,7 @@
 #include "base/bug.h"
 #include "base/str.h"
 #include "base/xmem.h"
+#include "codec/url.h"
 #include "rt/clock.h"
 #include "rt/log.h"
 #include "rt/metric.h"
@@ -384,6 +385,17 @@ void relays_free(struct relays **r)
 
 /* --- the service -------------------------------------------------------------------------- */
 
+/* Where somebody wants to go who gave no path: that of a CONNECT or of a URL; for the audit. */
+static struct view wanted_instead(const struct http_request *req)
+{
+    struct url url;
+    struct err e;
+
+    if (view_is(req->method, "CONNECT"))
+        return req->target;
+    return url_parse(req->target, &url, &e) == 0 ? url.authority : req->authority;
+}
+
 static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
 {
     struct relay_service *rs = ctx;
@@ -402,7 +414,7 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
         .listener = req->listener,
         .from = req->peer,
         .identity = req->identity,
-        .authority = path ? t->authority : req->target,
+        .authority = path ? t->authority : wanted_instead(req),
         .port = t->port,
         .fixed_rule = path ? "upstream" : NULL,
     };

@@ -307,8 +307,13 @@ def test_item_39_secrets_stay_out_of_log_and_metrics(far, gw):
     far.stop()
     call(gw, 'GET', f'/api/x?token={TOKEN}', b'', f'Authorization: Delegate {TOKEN}')
     call(gw, 'GET', f'/log-service/stream?accountID=acct&key=k&X-Harness-Token={TOKEN}')
+    for target in (f'http://app.harness.io/api/x?token={TOKEN}', f'http://user:{TOKEN}@x/', f'http://x y/?{TOKEN}',
+                   f'*?token={TOKEN}'):
+        call(gw, 'GET', target)
+    call(gw, 'CONNECT', f'app.harness.io/?token={TOKEN}')
     for text in (gw.log(), gw.get('/metrics')[1]):
         assert 'secret-of-the-delegate' not in text
+    assert 'asked=app.harness.io' in gw.log(), 'what was asked for is told all the same'
     far.start()
 
 
