@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Breaks each invariant on purpose and sees that its test notices.
+"""Breaks each invariant and each promise of a relay on purpose and sees that its test notices.
 
-Every tests/break/NN-name.patch says in its head what it breaks and which test must turn red:
+Numbers 1 to 11 are the invariants of the log path, 36 to 48 the items of docs/conformance.md. Every
+tests/break/NN-name.patch says in its head what it breaks and which test must turn red:
 
     # breaks: TEXT
     # test: tests/integration/FILE.py::NAME     or: tests/unit/DIR/PROGRAM

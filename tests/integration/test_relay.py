@@ -20,6 +20,7 @@ POISON = ['INVALID_TOKEN', 'EXPIRED_TOKEN', 'REVOKED_TOKEN', 'Revoked Delegate T
 TOKEN = 'eyJhbGciOiJkaXIi.secret-of-the-delegate'
 QUERY = (f'delegateId=d1&delegateTokenName=default_token&delegateConnectionId=c%2Fx&token={TOKEN}&sequenceNum=3&delegateToken='
          '&version=24.01.82%20x')
+CLOSES_WITHIN = 5       # seconds from the close frames to the connection's end; clients give up at 10
 AGENT = [('accountId', 'acct'), ('delegateId', 'd1'), ('User-Agent', 'delegate/24.01.82')]
 
 
@@ -54,6 +55,7 @@ def call(gw, method, target, body=b'', *more, length=True, timeout=20):
     """(status, headers, body), raw: one call, then the connection is closed."""
     data = raw(gw.port, request(method, target, body, 'Connection: close', *more, length=length), timeout=timeout)
     head, _, rest = data.partition(b'\r\n\r\n')
+    assert head, 'closed without an answer'
     lines = head.decode('latin-1').split('\r\n')
     headers = [tuple(x.split(': ', 1)) for x in lines[1:]]
     if any(k.lower() == 'transfer-encoding' for k, _ in headers):
@@ -222,14 +224,14 @@ def test_item_37_only_silence_beyond_the_limit_ends_a_tunnel(far, gateway_at):
 def test_item_38_close_codes_go_both_ways(far, gw, code, reason):
     async def from_client():
         ws = await connect(gw)
-        await ws.close(code, reason)
+        await asyncio.wait_for(ws.close(code, reason), CLOSES_WITHIN)
         return ws.close_code
 
     async def from_far():
         ws = await connect(gw)
         far.ws(close={'code': code, 'reason': reason})
         with pytest.raises(websockets.ConnectionClosed):
-            await ws.recv()
+            await asyncio.wait_for(ws.recv(), CLOSES_WITHIN)
         return ws.close_code, ws.close_reason
     assert asyncio.run(from_client()) == code
     wait_for(lambda: sockets(far)[0]['closed'])
@@ -545,7 +547,7 @@ def test_item_42_interim_answers_are_no_answers(far, gw):
     assert call(gw, 'GET', '/api/x')[0] == 200
 
 
-# --- 43, 45: names and fields -----------------------------------------------------------------------
+# --- 43-45: names, fields and destinations -----------------------------------------------------------------------
 
 @pytest.mark.parametrize('path', ['/gratis/api/x', '/log-service/healthz', '/gratis/log-service/token', '/ti-service/x', '/verification/x',
                                   '/cv/api/x', '/stream/x', '/api/x', '/pipeline/api/x', '/public/x', '/storage/x'])
@@ -594,6 +596,33 @@ def test_tls_sessions_with_upstream_are_resumed(gateway_at, ca, mutual):
         assert new == 6 and resumed >= 5
 
 
+def connect_answer(gw, authority):
+    """What the proxy says to a CONNECT: (head, what follows it until the end)."""
+    with socket.create_connection(('127.0.0.1', gw.ports['proxy']), 10) as s:
+        s.sendall(f'CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n'.encode())
+        got = b''
+        while not (got.startswith(b'HTTP/1.1 200') and b'\r\n\r\n' in got):
+            piece = s.recv(65536)
+            if not piece:
+                break
+            got += piece
+    head, _, rest = got.partition(b'\r\n\r\n')
+    return head, rest
+
+
+def test_item_44_connect_to_what_is_listed(far, gateway_at):
+    """No credentials; what is not listed gets no page. With the real names and ports: tests/network."""
+    gw = gateway_at(far.url, listen={'proxy': {'address': '127.0.0.1:0'}},
+                    rules={'far': {'hosts': [f'127.0.0.1:{far.port}'], 'addresses': ['127.0.0.0/8']}})
+    head, rest = connect_answer(gw, f'127.0.0.1:{far.port}')
+    assert head.startswith(b'HTTP/1.1 200') and rest == b''
+    assert b'content-length' not in head.lower() and b'transfer-encoding' not in head.lower()
+    for other in (f'127.0.0.1:{gw.ports["admin"]}', f'localhost:{far.port}', 'app.harness.io.other.example:443'):
+        head, rest = connect_answer(gw, other)
+        assert head.startswith(b'HTTP/1.1 403') and rest == b'', (other, head, rest)
+        assert b'content-type' not in head.lower() and b'proxy-authenticate' not in head.lower()
+
+
 def test_item_45_client_certificate_upstream_and_no_mtls_fields_from_clients(gateway_at, ca):
     from standin.harness import Harness
     mine, mine_key = ca.issue('delegate', client=True)
@@ -631,15 +660,18 @@ def test_item_46_connectivity_check(far, gw, prefix):
 
 
 def test_item_47_polling_is_served_over_kept_connections(far, gw):
-    """Twenty runners of a hundred polls each: connections upstream are few."""
+    """Twenty runners of a hundred polls each: one connection of each runner, and few upstream."""
     def runner(i):
         import http.client
         conn = http.client.HTTPConnection('127.0.0.1', gw.port, timeout=20)
+        conn.connect()
+        kept = conn.sock
         for n in range(100):
             conn.request('GET', f'/api/agent/delegates/{i}/task-events?accountId=acct')
             answer = conn.getresponse()
             answer.read()
             assert answer.status == 200
+            assert conn.sock is kept, 'a runner keeps its connection, too'
         conn.close()
     before = far.state(lines=False)['connections']['main']['h1']
     with concurrent.futures.ThreadPoolExecutor(20) as pool:

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "base/xmem.h"
 #include "http/client.h"
+#include "http/client_priv.h"
 
 enum { FARS = 64 };
 
@@ -413,6 +414,14 @@ static void no_answer_in_time(void **state)
     assert_true(g.sent);
     assert_int_equal(dials, 1);
     drop(&g);
+    close_all();
+}
+
+/* Harness's own limit for an answer is five minutes (HP §7 item 41): nobody is cut off before. */
+static void answers_may_take_five_minutes(void **state)
+{
+    open_all(NULL);
+    assert_true(client->o.head_timeout_ms > 5 * 60 * 1000);
     close_all();
 }
 
@@ -845,6 +854,7 @@ int main(void)
         cmocka_unit_test(endless_interim_answers),
         cmocka_unit_test(refused_connection),
         cmocka_unit_test(no_answer_in_time),
+        cmocka_unit_test(answers_may_take_five_minutes),
         cmocka_unit_test(next_call_from_the_end_of_the_last),
         cmocka_unit_test(pool_is_bounded),
         cmocka_unit_test(idle_connections_end),
