@@ -55,6 +55,8 @@ struct net_stream {
     struct ev_task last; /* frees the memory at the end of the turn */
 };
 
+static void want_under(struct net_stream *s, unsigned what);
+
 static void update_io(struct net_stream *s)
 {
     unsigned what = 0;
@@ -69,11 +71,21 @@ static void update_io(struct net_stream *s)
         if (s->want_fin)
             what |= EV_CAN_WRITE;
     }
-    /* A stream below tells by itself when there is room again, after a write that fell short. */
     if (s->under)
-        net_want_read(s->under, (what & EV_CAN_READ) != 0);
+        want_under(s->under, what);
     else
         ev_io_want(s->io, what);
+}
+
+/* What a stream above wants of this one. It may have stopped writing by itself (TLS_CALL_MAX), so
+ * it is told of room also if none was missed here. */
+static void want_under(struct net_stream *s, unsigned what)
+{
+    net_want_read(s, (what & EV_CAN_READ) != 0);
+    if ((what & EV_CAN_WRITE) && !s->want_write) {
+        s->want_write = true;
+        update_io(s);
+    }
 }
 
 static void kick(struct net_stream *s)
@@ -115,14 +127,10 @@ static void tell_failed(struct net_stream *s, const struct err *e)
         s->ops->on_failed(s->ctx, e);
 }
 
-static void step_fin(struct net_stream *s);
-
 static void tell_ready(struct net_stream *s)
 {
     s->state = STREAM_OPEN;
     update_io(s);
-    if (s->under && s->want_fin) /* nobody will say that there is room */
-        step_fin(s);
     if (s->want_read && read_at_once(s))
         kick(s);
     if (s->ops->on_ready)

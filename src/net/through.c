@@ -161,8 +161,9 @@ static void refused(struct net_through *t, int status)
     const char *hint = status == 407 ? " (it asks for credentials)" : "";
     struct err e;
 
-    err_set(&e, ERR_UNAVAIL, "answered CONNECT with status %d%s", status, hint);
-    fail_at_parent(t, &e);
+    err_set(&e, ERR_UNAVAIL, "the parent %s:%u answered CONNECT with status %d%s", t->parent->host,
+            t->parent->port, status, hint);
+    finish(t, NULL, &e);
 }
 
 /* One event of the answer. False: `t` is over, has gone on, or waits for bytes. */
