@@ -635,9 +635,9 @@ void net_stream_close(struct net_stream **sp, bool hard)
         return;
     OBJ_CHECK(s, STREAM_MAGIC);
     ASSERT(s->state != STREAM_CLOSED);
-    if (hard && !s->under)
+    if (hard && s->fd >= 0) /* else the stream below does it */
         setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-    else if (s->tls && s->state == STREAM_OPEN)
+    else if (!hard && s->tls && s->state == STREAM_OPEN)
         tls_close_notify(s->tls);
     net_stream_close(&s->under, hard);
     retire(s);
