@@ -201,7 +201,7 @@ def test_plain_http_is_asked_for_by_absolute_url(world, squids):
 def test_bypass(world, squids, ca):
     """Names and literal addresses of parent-bypass are dialled directly, by relays, tunnels and deliveries alike."""
     squid = squids('plain')
-    with Harness(tls=ca.issue('localhost', '127.0.0.1'), store_tls=True) as far:
+    with Harness(tls=ca.issue('localhost', '127.0.0.1')) as far:
         gw = world(f'https://localhost:{far.port}', squid.url, allow=[f'127.0.0.1:{far.port}', f'localhost:{far.port}'],
                    rules={'here': {'hosts': ['localhost'], 'ports': [str(far.port)], 'addresses': ['127.0.0.1']}},
                    upstream={'parent-bypass': ['127.0.0.1', 'localhost']})
@@ -214,7 +214,27 @@ def test_bypass(world, squids, ca):
         gw.wait_delivered()
         api.close()
         assert squid.new() == []
-        assert [e.get('via') for e in gw.audit('end')] == [None] * len(gw.audit('end'))
+        ends = wait_for(lambda: len(gw.audit('end')) >= 3 and gw.audit('end'))
+        assert not [e for e in ends if 'via' in e]
+
+
+@squid_there
+@pytest.mark.parametrize('bypass', [False, True])
+def test_uploads_by_link(world, squids, bypass):
+    """Both hosts of an upload: the service goes by the parent, the store only if it is not bypassed."""
+    squid, step, data = squids('basic'), key(), os.urandom(50_000)
+    with Harness() as far:
+        gw = world(f'http://harness.test:{far.port}', squid.url, True,
+                   upstream={'parent-bypass': ['127.0.0.0/8']} if bypass else {})
+        api = Api(gw.log_url)
+        assert 200 <= api.put_link(step, data)[0] < 300
+        gw.wait_delivered()
+        api.close()
+        assert far.blob('acct', step) == data
+        wait_for(lambda: squid_lines(squid, f'http://harness.test:{far.port}/log-service/'))
+        wait_for(lambda: bypass or ('PUT', ) in {line[:1] for line in squid_lines(squid, far.store_url)})
+        assert bool(squid_lines(squid, far.store_url)) == (not bypass)
+        secrets_stay_in(gw)
 
 
 @squid_there
