@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include "app/egress.h"
+#include "app/parent.h"
 #include "net/resolve.h"
 
 enum { GOOD = 0, BAD = 1, USAGE = 2 };
@@ -259,13 +260,25 @@ static int explain(const struct config *c, const struct policy *p, const struct 
 
 /* ---- the command -------------------------------------------------------------------------- */
 
+/* Could it be asked at all? */
+static int check_parent(const struct config *c, struct err *e)
+{
+    struct parent *parent;
+    int rc = parent_new(c, &parent, e);
+
+    parent_free(&parent);
+    return rc;
+}
+
 static int check_loaded(const struct config *c, const struct check_opts *o)
 {
     struct err e = {0};
     struct policy *p = egress_policy(c, &e);
     int rc = p ? GOOD : BAD;
 
-    if (p && o->dump)
+    if (p && check_parent(c, &e) < 0)
+        rc = BAD;
+    else if (p && o->dump)
         config_dump(c, stdout);
     else if (p && o->explain)
         rc = explain(c, p, o, &e);

@@ -163,12 +163,14 @@ static const struct conf_row rows[] = {
     ROW(DURATION, upstream_timeout_ms, "upstream.timeout", .deflt = "30s", .min = 1 * SECONDS,
         .max = 10 * MINUTES, .text = "How long one delivery may take before it is repeated."),
 
-    ROW(URL, upstream_parent, "upstream.parent",
+    ROW(URL, upstream_parent, "upstream.parent", .reloadable = true,
         .text = "A proxy that everything goes out by, such as http://proxy.corp.example:3128; "
-                "https for TLS to it."),
-    ROW(PATH, upstream_parent_credentials, "upstream.parent-credentials",
-        .text = "A file with user:password for upstream.parent."),
+                "https for TLS to it. Without a port: 3128, https: 443."),
+    ROW(PATH, upstream_parent_credentials, "upstream.parent-credentials", .reloadable = true,
+        .text = "A file with user:password for upstream.parent, for its owner's eyes only; read "
+                "again at each reload."),
     ROW(LIST, upstream_parent_bypass, "upstream.parent-bypass", .check = policy_check_host,
+        .reloadable = true,
         .text = "Names (*.corp.example) and ranges of addresses that are dialled directly."),
 
     ROW(ENUM, egress_mode, "egress.mode", .choices = policy_modes, .deflt = "enforce",
@@ -432,6 +434,7 @@ static bool shows_certificate(const struct config *cf)
 static void check_upstream(struct config *cf, struct conf_check *c)
 {
     check_origin(c, "harness.url", cf->harness_url);
+    check_origin(c, "upstream.parent", cf->upstream_parent);
     check_pair(c, "upstream", cf->upstream_certificate, cf->upstream_key);
     if (cf->upstream_certificate && !shows_certificate(cf))
         conf_complain(c, "upstream.certificate", "is never shown: harness.url is not https");

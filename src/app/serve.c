@@ -167,7 +167,7 @@ static int start_logs(struct gateway *g, struct err *e)
         .spool = g->spool,
         .pool = g->pool,
         .ticket_key = g->config->ticket_key,
-        .settings = settings_from_config(g->config),
+        .settings = settings_from_config(g->config, g->plan->parent),
         .workers = g->n_workers,
     };
     unsigned i;
@@ -296,7 +296,7 @@ static void reload(struct gateway *g)
         if (g->admin[i] && p->server_tls[i])
             http_server_set_tls(g->admin[i], p->server_tls[i]);
     }
-    logs_configure(g->logs, settings_from_config(c));
+    logs_configure(g->logs, settings_from_config(c, p->parent));
     metric_set(g->generation_metric, (double)++g->generation);
     notify("READY=1");
     log_event(LOG_NOTICE, "app", "reloaded", LF_UINT("generation", g->generation));

@@ -10,13 +10,17 @@ static char *copy(const char *s)
     return s ? xstrdup(s) : NULL;
 }
 
-static void fill_peer(const struct config *c, bool with_certificate, struct fetch_peer *p)
+static void fill_peer(const struct config *c, struct parent *parent, bool with_certificate,
+                      struct fetch_peer *p)
 {
     p->ca = copy(c->upstream_ca);
     p->certificate = with_certificate ? copy(c->upstream_certificate) : NULL;
     p->key = with_certificate ? copy(c->upstream_key) : NULL;
     p->min_version = xstrdup(config_tls_min(c));
     p->http = c->upstream_http;
+    p->parent = parent_url(parent);
+    p->bypass = parent_bypasses;
+    p->bypass_ctx = parent;
 }
 
 static const char *public_url(const struct config *c)
@@ -30,7 +34,7 @@ static const char *public_url(const struct config *c)
     return NULL;
 }
 
-struct logs_settings *settings_from_config(const struct config *c)
+struct logs_settings *settings_from_config(const struct config *c, struct parent *parent)
 {
     struct logs_settings *s = XNEW(struct logs_settings);
 
@@ -39,8 +43,8 @@ struct logs_settings *settings_from_config(const struct config *c)
     s->upload = c->upload_logs == CONFIG_UPLOADS_GOOGLEAPIS ? UPLOAD_GOOGLEAPIS
                 : c->upload_logs == CONFIG_UPLOADS_HARNESS  ? UPLOAD_HARNESS
                                                             : UPLOAD_FOLLOW;
-    fill_peer(c, true, &s->harness);
-    fill_peer(c, false, &s->store);
+    fill_peer(c, parent, true, &s->harness);
+    fill_peer(c, parent, false, &s->store);
     s->rules = (struct stream_rules){
         .hold_ns = c->stream_hold_ms * NS_PER_MS,
         .idle_ns = c->stream_idle_ms * NS_PER_MS,

@@ -84,13 +84,16 @@ static int plan_gate(struct plan *p, struct err *e)
 
     egress_own_addresses();
     p->policy = egress_policy(c, e);
+    if (!p->policy || parent_new(c, &p->parent, e) < 0)
+        return -1;
     p->gate = (struct gate_settings){
         .policy = p->policy,
+        .parent = parent_net(p->parent),
         .connect_ms = (unsigned)c->egress_connect_ms,
         .idle_ms = (unsigned)c->egress_idle_ms,
         .audit_interval_ms = (unsigned)c->audit_interval_ms,
     };
-    return p->policy ? 0 : -1;
+    return 0;
 }
 
 struct plan *plan_new(const struct config *config, struct err *e)
@@ -126,6 +129,7 @@ void plan_free(struct plan *p)
     tls_ctx_unref(&p->client_tls);
     tls_ctx_unref(&p->grpc_tls);
     policy_free(&p->policy);
+    parent_free(&p->parent);
     xfree(p->harness_host);
     xfree(p);
 }

@@ -6,6 +6,7 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include "app/options.h"
+#include "app/parent.h"
 #include "codec/url.h"
 #include "egress/forward.h"
 #include "egress/gate.h"
@@ -33,6 +34,7 @@ struct plan {
     struct tls_ctx *server_tls[WORKER_LISTENERS]; /* by listener; NULL: in clear */
     struct policy *policy;
     struct gate_settings gate;
+    struct parent *parent; /* NULL: none */
 };
 
 struct worker {

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <string.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -32,19 +33,24 @@ struct tls_session {
     bool early;        /* reads are fed from bytes that came before us, not yet from the socket */
     bool dry;          /* the last read found no whole record: wait for the descriptor */
     bool notified;     /* close_notify has left */
-    bool broken;       /* after a failure OpenSSL allows no more calls but SSL_free */
-    size_t stuck;      /* bytes in the record that waits to be written */
-    size_t ahead;      /* bytes of such a record that the caller has yet to offer again */
+    /* In place of a descriptor; NULL: there is one. */
+    const struct tls_transport *transport;
+    void *transport_ctx;
+    bool transport_ended;
+    bool broken;  /* after a failure OpenSSL allows no more calls but SSL_free */
+    size_t stuck; /* bytes in the record that waits to be written */
+    size_t ahead; /* bytes of such a record that the caller has yet to offer again */
 };
 
-static struct tls_session *session_new(struct tls_ctx *ctx, int fd)
+/* Without anything to read from or write to yet. */
+static struct tls_session *session_bare(struct tls_ctx *ctx)
 {
     struct tls_session *s = XNEW(struct tls_session);
 
     OBJ_INIT(s, SESSION_MAGIC);
     s->ctx = tls_ctx_ref(ctx);
     s->ssl = SSL_new(ctx->ssl);
-    if (!s->ssl || SSL_set_fd(s->ssl, fd) != 1)
+    if (!s->ssl)
         BUG("OpenSSL gives no session");
     if (ctx->leaf && (SSL_use_certificate(s->ssl, ctx->leaf) != 1 ||
                       SSL_use_PrivateKey(s->ssl, ctx->leaf_key) != 1))
@@ -52,6 +58,88 @@ static struct tls_session *session_new(struct tls_ctx *ctx, int fd)
     SSL_set_app_data(s->ssl, s);
     return s;
 }
+
+static struct tls_session *session_new(struct tls_ctx *ctx, int fd)
+{
+    struct tls_session *s = session_bare(ctx);
+
+    if (SSL_set_fd(s->ssl, fd) != 1)
+        BUG("OpenSSL does not take a descriptor");
+    return s;
+}
+
+/* --- transports --------------------------------------------------------------------------- */
+
+/* What a transport's call came to, in a BIO's terms. */
+static int bio_result(BIO *bio, ssize_t n, int retry)
+{
+    BIO_clear_retry_flags(bio);
+    if (n == TLS_AGAIN)
+        BIO_set_flags(bio, retry | BIO_FLAGS_SHOULD_RETRY);
+    if (n < 0) {
+        errno = n == TLS_AGAIN ? EAGAIN : ECONNRESET;
+        return -1;
+    }
+    return (int)n;
+}
+
+static int bio_read(BIO *bio, char *p, int n)
+{
+    struct tls_session *s = BIO_get_data(bio);
+    ssize_t got = n > 0 ? s->transport->read(s->transport_ctx, p, (size_t)n) : TLS_AGAIN;
+
+    s->transport_ended = got == 0;
+    return bio_result(bio, got, BIO_FLAGS_READ);
+}
+
+static int bio_write(BIO *bio, const char *p, int n)
+{
+    struct tls_session *s = BIO_get_data(bio);
+
+    return bio_result(bio, s->transport->write(s->transport_ctx, p, (size_t)n), BIO_FLAGS_WRITE);
+}
+
+static long bio_ctrl(BIO *bio, int what, long arg, void *p)
+{
+    struct tls_session *s = BIO_get_data(bio);
+
+    (void)arg;
+    (void)p;
+    if (what == BIO_CTRL_EOF)
+        return s->transport_ended;
+    return what == BIO_CTRL_FLUSH; /* nothing is held back */
+}
+
+static BIO_METHOD *bio_method;
+
+static void make_bio_method(void)
+{
+    bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "transport");
+    if (!bio_method || !BIO_meth_set_read(bio_method, bio_read) ||
+        !BIO_meth_set_write(bio_method, bio_write) || !BIO_meth_set_ctrl(bio_method, bio_ctrl))
+        BUG("OpenSSL takes no transport");
+}
+
+static struct tls_session *session_over(struct tls_ctx *ctx, const struct tls_transport *t,
+                                        void *tctx)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct tls_session *s = session_bare(ctx);
+    BIO *bio;
+
+    pthread_once(&once, make_bio_method);
+    bio = BIO_new(bio_method);
+    if (!bio)
+        BUG("OpenSSL gives no memory");
+    s->transport = t;
+    s->transport_ctx = tctx;
+    BIO_set_data(bio, s);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(s->ssl, bio, bio);
+    return s;
+}
+
+/* --- sessions ----------------------------------------------------------------------------- */
 
 int tls_on_verify(int ok, X509_STORE_CTX *store)
 {
@@ -164,16 +252,11 @@ static void offer_session(struct tls_session *s)
     SSL_SESSION_free(session);
 }
 
-struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name,
-                                struct view alpn)
+static void begin_client(struct tls_session *s, const char *server_name, struct view alpn)
 {
-    struct tls_session *s;
     size_t n;
 
-    OBJ_CHECK(ctx, TLS_CTX_MAGIC);
-    ASSERT(!ctx->server);
-    ASSERT((server_name && *server_name) || ctx->insecure);
-    s = session_new(ctx, fd);
+    ASSERT((server_name && *server_name) || s->ctx->insecure);
     SSL_set_connect_state(s->ssl);
     if (server_name && *server_name) {
         s->server_name = xstrdup(server_name);
@@ -185,6 +268,29 @@ struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_
     }
     if (alpn.n && SSL_set_alpn_protos(s->ssl, (const unsigned char *)alpn.p, (unsigned)alpn.n) != 0)
         BUG("an ALPN list that is none");
+}
+
+struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name,
+                                struct view alpn)
+{
+    struct tls_session *s;
+
+    OBJ_CHECK(ctx, TLS_CTX_MAGIC);
+    ASSERT(!ctx->server);
+    s = session_new(ctx, fd);
+    begin_client(s, server_name, alpn);
+    return s;
+}
+
+struct tls_session *tls_connect_over(struct tls_ctx *ctx, const struct tls_transport *t, void *tctx,
+                                     const char *server_name, struct view alpn)
+{
+    struct tls_session *s;
+
+    OBJ_CHECK(ctx, TLS_CTX_MAGIC);
+    ASSERT(!ctx->server);
+    s = session_over(ctx, t, tctx);
+    begin_client(s, server_name, alpn);
     return s;
 }
 

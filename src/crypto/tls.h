@@ -59,6 +59,20 @@ struct tls_session *tls_accept(struct tls_ctx *ctx, int fd);
 struct tls_session *tls_accept_early(struct tls_ctx *ctx, int fd, struct view early);
 struct tls_session *tls_connect(struct tls_ctx *ctx, int fd, const char *server_name,
                                 struct view alpn);
+
+/*
+ * What a session may run over in place of a descriptor, such as another session: bytes moved, 0
+ * from `read` at the end, TLS_AGAIN, or TLS_ERROR. Bytes that `write` did not take are offered
+ * again, first and unchanged. The want of tls_handshake and the others is about these calls then.
+ */
+struct tls_transport {
+    ssize_t (*read)(void *ctx, void *p, size_t n);
+    ssize_t (*write)(void *ctx, const void *p, size_t n);
+};
+
+/* As tls_connect; `t` (static) and `tctx` are used as long as the session lives. */
+struct tls_session *tls_connect_over(struct tls_ctx *ctx, const struct tls_transport *t, void *tctx,
+                                     const char *server_name, struct view alpn);
 void tls_free(struct tls_session **s);
 
 /* Step the handshake: DONE, what to wait for, or FAILED with `e` (why, in words for an admin). */

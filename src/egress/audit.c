@@ -173,6 +173,7 @@ static void fill(struct fields *f, const struct audit_entry *a, char start[DATE_
     add(f, LF_UINT("bytes_up", a->bytes_up));
     add(f, LF_UINT("bytes_down", a->bytes_down));
     add_text(f, "end", a->end);
+    add_text(f, "error", a->error);
 }
 
 void audit_write(const struct audit_entry *a)

@@ -50,7 +50,8 @@ struct audit_entry {
     uint64_t bytes_up, bytes_down;
     int64_t start_ns; /* wall */
     int64_t duration_ns;
-    const char *end; /* END: "client", "upstream", "idle", "drain", "refused", ... */
+    const char *error; /* END: what was wrong with upstream; NULL: nothing */
+    const char *end;   /* END: "client", "upstream", "idle", "drain", "refused", ... */
 };
 void audit_write(const struct audit_entry *a);
 

@@ -43,6 +43,7 @@ struct passage {
     char *server_name, *method, *path;
     struct str resolved;
     char *dialled;
+    char *error; /* or NULL */
     const char *via;
     bool fixed;
     int status, grpc_status;
@@ -100,6 +101,7 @@ static void write_entry(struct passage *p, enum audit_event event, const char *e
         .start_ns = p->start_wall,
         .duration_ns = now - p->start_mono,
         .end = end,
+        .error = p->error,
     };
 
     p->entry_mono = now;
@@ -420,9 +422,26 @@ static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
                        (double)(clock_mono_ns() - p->dial_mono) / NS_PER_SEC);
         p->dialled = xstrdup(net_addr_text(net_peer(s), text));
     }
-    if (!s)
-        passage_denied(p, e);
+    if (!s && !passage_denied(p, e))
+        passage_failed(p, e);
     p->fn(p->ctx, s, e);
+}
+
+const struct net_parent *passage_parent(struct passage *p)
+{
+    const struct net_parent *parent = p->g->settings.parent;
+
+    if (p->dest)
+        parent = net_parent_for(parent, p->dest->host, p->dest->port);
+
+    p->via = parent ? parent->host : NULL;
+    return parent;
+}
+
+void passage_failed(struct passage *p, const struct err *e)
+{
+    xfree(p->error);
+    p->error = xstrdup(e->text);
 }
 
 void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_connected_fn fn,
@@ -437,13 +456,10 @@ void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_
         .timeout_ms = s->connect_ms,
         .allow = passage_allow,
         .allow_ctx = p,
-        .parent = s->parent,
+        .parent = passage_parent(p),
     };
 
     ASSERT(p->verdict.allow && !p->connect);
-    if (s->parent && !(s->parent->bypass &&
-                       s->parent->bypass(s->parent->bypass_ctx, p->dest->host, p->dest->port)))
-        p->via = s->parent->host;
     p->fn = fn;
     p->ctx = ctx;
     p->dial_mono = clock_mono_ns();
@@ -469,5 +485,6 @@ void passage_end(struct passage **pp, const char *why)
     xfree(p->method);
     xfree(p->path);
     xfree(p->dialled);
+    xfree(p->error);
     xfree(p);
 }

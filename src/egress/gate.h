@@ -79,6 +79,13 @@ bool passage_allow(void *ctx, const struct net_addr *addr);
 /* A dial with that check failed with `e`: was it the policy? The verdict is then a denial. */
 bool passage_denied(struct passage *p, const struct err *e);
 
+/* The parent proxy by which it goes, or NULL; noted for the entries. Only when allowed, and before
+ * it has started. */
+const struct net_parent *passage_parent(struct passage *p);
+
+/* What went wrong with upstream, for the entry that ends it. */
+void passage_failed(struct passage *p, const struct err *e);
+
 /* Dial the destination, in clear unless `tls` (then verified as the name that was asked for). `fn`
  * as in net/connect.h; when policy refused all addresses passage_verdict says so afterwards.
  * Cancelled by passage_end. */

@@ -5,6 +5,7 @@
 #include "base/xmem.h"
 #include "codec/url.h"
 #include "egress/relay.h"
+#include "rt/log.h"
 
 struct proxy_service {
     struct http_service service;
@@ -72,15 +73,31 @@ static void start_tunnel(struct asked *a, struct net_stream *upstream)
     buf_fini(&early);
 }
 
+static void log_failure(const struct asked *a, const struct err *e)
+{
+    static struct log_rate rate;
+    uint64_t left_out;
+
+    if (log_rate_ok(&rate, 5, &left_out))
+        log_event(LOG_WARN, "proxy", "the destination of a tunnel cannot be reached",
+                  LF_STR("asked", passage_asked(a->passage)), LF_ERR(e),
+                  LF_UINT("suppressed", left_out));
+}
+
 static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
 {
     struct asked *a = ctx;
 
-    if (s)
+    if (s) {
         start_tunnel(a, s);
-    else if (!passage_verdict(a->passage)->allow)
+        return;
+    }
+    if (!passage_verdict(a->passage)->allow) {
         asked_failed(a, 403, "denied");
-    else if (e->code == ERR_TIMEOUT)
+        return;
+    }
+    log_failure(a, e);
+    if (e->code == ERR_TIMEOUT)
         asked_failed(a, 504, "timeout");
     else
         asked_failed(a, 502, "unreachable");

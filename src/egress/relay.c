@@ -284,8 +284,10 @@ static void upstream_error(void *ctx, const struct err *e, bool sent)
     bool denied = passage_denied(r->passage, e);
     int status = denied ? 403 : e->code == ERR_TIMEOUT ? 504 : 502;
 
-    if (!denied)
+    if (!denied) {
+        passage_failed(r->passage, e);
         log_failure(r, e, sent);
+    }
     r->end = denied                   ? "denied"
              : sent                   ? "upstream"
              : e->code == ERR_TIMEOUT ? "timeout"
@@ -324,7 +326,7 @@ static struct http_call *start_call(struct relay *r, const struct http_request *
         .tls = to->tls,
         .allow = passage_allow,
         .allow_ctx = r->passage,
-        .parent = gate_settings_of(r->all->gate)->parent,
+        .parent = passage_parent(r->passage),
         .method = req->method,
         .authority = to->authority,
         .fields = kept,

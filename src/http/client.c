@@ -11,19 +11,32 @@ static void call_dial(struct http_call *call);
 
 /* --- origins --- */
 
-static uint64_t origin_hash(const char *host, uint16_t port, const struct tls_ctx *tls)
+static uint64_t origin_hash(const struct http_call_opts *o)
 {
-    return hash_bytes(host, strlen(host)) ^ port ^ (uint64_t)(uintptr_t)tls << 16;
+    return hash_bytes(o->host, strlen(o->host)) ^ o->port ^ (uint64_t)(uintptr_t)o->tls << 16;
+}
+
+/* By the parent, and without a tunnel through it? */
+static bool asks_absolute(const struct http_call_opts *o)
+{
+    return o->parent && !o->tls && !o->upgrade && !view_is(o->method, "CONNECT");
+}
+
+/* `parent` of `o` is the one that is to be taken. */
+static bool is_origin_of(const struct client_origin *origin, const struct http_call_opts *o)
+{
+    return origin->port == o->port && origin->tls == o->tls && origin->parent == o->parent &&
+           origin->absolute == asks_absolute(o) && !strcmp(origin->host, o->host);
 }
 
 static struct client_origin *origin_get(struct http_client *c, const struct http_call_opts *o)
 {
-    uint64_t hash = origin_hash(o->host, o->port, o->tls);
+    uint64_t hash = origin_hash(o);
     struct client_origin *origin;
 
     for (struct hnode *n = hmap_first(&c->origins, hash); n; n = hmap_next(n, hash)) {
         origin = hmap_entry(n, struct client_origin, node);
-        if (origin->port == o->port && origin->tls == o->tls && !strcmp(origin->host, o->host)) {
+        if (is_origin_of(origin, o)) {
             origin->refs++;
             return origin;
         }
@@ -32,6 +45,8 @@ static struct client_origin *origin_get(struct http_client *c, const struct http
     origin->host = xstrdup(o->host);
     origin->port = o->port;
     origin->tls = o->tls ? tls_ctx_ref(o->tls) : NULL;
+    origin->parent = o->parent;
+    origin->absolute = asks_absolute(o);
     origin->refs = 1;
     list_init(&origin->idle);
     hmap_insert(&c->origins, &origin->node, hash);
@@ -126,7 +141,7 @@ static struct client_conn *idle_take(struct http_call *call)
         origin->n_idle--;
         http_wait_off(&cc->wait);
         if (!cc->over && is_fresh(cc) &&
-            (!call->allow || call->allow(call->allow_ctx, net_peer(cc->s))))
+            (!call->allow || origin->parent || call->allow(call->allow_ctx, net_peer(cc->s))))
             return cc;
         client_conn_fail(cc, false);
     }
@@ -199,7 +214,7 @@ void http_client_free(struct http_client **cp)
     if (!c)
         return;
     *cp = NULL;
-    list_each(it, tmp, &c->calls) { /* their owners free them later */
+    list_each (it, tmp, &c->calls) { /* their owners free them later */
         struct http_call *call = list_entry(it, struct http_call, link);
 
         if (call->connect)
@@ -245,11 +260,29 @@ static bool says_length_zero(struct view method)
     return view_is(method, "POST") || view_is(method, "PUT") || view_is(method, "PATCH");
 }
 
+/* The target for a parent: "*" becomes a URL without a path (RFC 9112 §3.2.4). */
+static void write_absolute(const struct http_call_opts *o, struct str *out)
+{
+    struct str url = STR_INIT;
+
+    str_adds(&url, "http://");
+    str_addv(&url, o->authority);
+    if (!view_is(o->target, "*"))
+        str_addv(&url, o->target);
+    h1_write_request(out, o->method, str_view(&url));
+    str_fini(&url);
+}
+
 static void write_head(const struct http_call_opts *o, struct str *out)
 {
     str_reserve(out, 1024);
-    h1_write_request(out, o->method, o->target);
+    if (asks_absolute(o))
+        write_absolute(o, out);
+    else
+        h1_write_request(out, o->method, o->target);
     h1_write_field(out, VIEW_LIT("Host"), o->authority);
+    if (asks_absolute(o) && o->parent->authorization)
+        h1_write_field(out, VIEW_LIT("Proxy-Authorization"), view_str(o->parent->authorization));
     for (size_t i = 0; i < o->n_fields; i++) {
         if (!is_left_out(o, o->fields[i].name))
             h1_write_field(out, o->fields[i].name, o->fields[i].value);
@@ -293,35 +326,46 @@ void client_call_failed(struct client_conn *cc, const struct err *e)
 static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
 {
     struct http_call *call = ctx;
+    struct err why;
 
     OBJ_CHECK(call, CLIENT_CALL_MAGIC);
     call->connect = NULL;
-    if (s)
+    if (s) {
         client_conn_attach(client_conn_new(call, s), call);
-    else
-        call_error(call, e, false);
+        return;
+    }
+    why = *e;
+    if (call->origin->absolute)
+        err_prefix(&why, "the parent proxy");
+    call_error(call, &why, false);
 }
 
 static void call_dial(struct http_call *call)
 {
+    const struct client_origin *origin = call->origin;
     struct net_connect_opts o = {
-        .host = call->origin->host,
-        .port = call->origin->port,
-        .tls = call->origin->tls,
+        .host = origin->absolute ? origin->parent->host : origin->host,
+        .port = origin->absolute ? origin->parent->port : origin->port,
+        .tls = origin->absolute ? origin->parent->tls : origin->tls,
         .alpn = VIEW_LIT("\x08http/1.1"),
-        .allow = call->allow,
+        .allow = origin->parent ? NULL : call->allow,
         .allow_ctx = call->allow_ctx,
+        .parent = origin->absolute ? NULL : origin->parent,
     };
 
-    call->connect = net_connect_start(call->client->o.resolver, call->client->loop, &o,
-                                      on_connected, call);
+    call->connect =
+        net_connect_start(call->client->o.resolver, call->client->loop, &o, on_connected, call);
 }
 
-struct http_call *http_call_start(struct http_client *c, const struct http_call_opts *o,
+struct http_call *http_call_start(struct http_client *c, const struct http_call_opts *opts,
                                   const struct http_call_ops *ops, void *ctx)
 {
     struct http_call *call = XNEW(struct http_call);
+    struct http_call_opts by_way = *opts;
+    const struct http_call_opts *o = &by_way;
     struct client_conn *cc;
+
+    by_way.parent = net_parent_for(opts->parent, opts->host, opts->port);
 
     OBJ_INIT(call, CLIENT_CALL_MAGIC);
     call->client = c;
@@ -334,8 +378,8 @@ struct http_call *http_call_start(struct http_client *c, const struct http_call_
     call->head_method = view_is(o->method, "HEAD");
     call->connect_method = view_is(o->method, "CONNECT");
     call->finished = o->length == 0;
-    call->repeatable = o->length == 0 && !o->upgrade &&
-                       (call->head_method || view_is(o->method, "GET"));
+    call->repeatable =
+        o->length == 0 && !o->upgrade && (call->head_method || view_is(o->method, "GET"));
     call->origin = origin_get(c, o);
     list_append(&c->calls, &call->link);
     write_head(o, &call->out);

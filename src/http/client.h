@@ -33,7 +33,9 @@ struct http_call_opts {
     struct tls_ctx *tls;                                   /* NULL: in clear */
     bool (*allow)(void *ctx, const struct net_addr *addr); /* see net/connect.h */
     void *allow_ctx;
-    const struct net_parent *parent;       /* see net/connect.h; NULL: none */
+    /* See net/connect.h; NULL: none. In clear without `upgrade`, the parent is asked by an absolute
+     * URL instead of CONNECT, which proxies allow to few ports (RFC 9112 §3.2.2). */
+    const struct net_parent *parent;
     struct view method, target, authority; /* authority goes into Host */
     const struct h1_field *fields;         /* hop fields already left out; copied */
     size_t n_fields;

@@ -122,6 +122,16 @@ static int64_t answer_length(const struct h1_head *head)
     return head->status == 204 || head->status == 304 ? 0 : -1;
 }
 
+/* Between us and the parent: our client could do nothing about it. */
+static void parent_wants_credentials(struct client_conn *cc)
+{
+    struct err e;
+
+    err_set(&e, ERR_UNAVAIL, "the parent %s:%u answered with status 407 (it asks for credentials)",
+            cc->origin->parent->host, cc->origin->parent->port);
+    client_call_failed(cc, &e);
+}
+
 static void on_final_head(struct client_conn *cc)
 {
     struct http_call *call = cc->call;
@@ -131,6 +141,10 @@ static void on_final_head(struct client_conn *cc)
 
     if (head->status == 101 && !call->upgrade) {
         protocol_error(cc, "it switches protocols unasked");
+        return;
+    }
+    if (head->status == 407 && cc->origin->absolute) {
+        parent_wants_credentials(cc);
         return;
     }
     cc->head_done = true;

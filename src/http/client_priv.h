@@ -33,10 +33,12 @@ struct client_origin {
     struct hnode node;
     char *host;
     uint16_t port;
-    struct tls_ctx *tls; /* referenced, so that its address stays its own */
-    struct list idle;    /* connections, the last used one first */
+    struct tls_ctx *tls;             /* referenced, so that its address stays its own */
+    const struct net_parent *parent; /* by which they lead there; NULL: directly */
+    bool absolute;    /* they end at the parent, which takes requests for absolute URLs */
+    struct list idle; /* connections, the last used one first */
     unsigned n_idle;
-    unsigned refs;       /* connections and calls */
+    unsigned refs; /* connections and calls */
 };
 
 struct client_conn {
@@ -44,25 +46,25 @@ struct client_conn {
     struct http_client *client;
     struct client_origin *origin;
     struct net_stream *s;
-    struct http_call *call; /* NULL: idle, or ending */
+    struct http_call *call;   /* NULL: idle, or ending */
     struct h1_parser *parser; /* while busy */
-    struct list link;  /* in client.conns */
-    struct list idle;  /* in origin.idle */
-    struct list dirty; /* in client.dirty */
+    struct list link;         /* in client.conns */
+    struct list idle;         /* in origin.idle */
+    struct list dirty;        /* in client.dirty */
     struct http_wait wait;
-    struct buf in;     /* read, not parsed yet */
-    struct str out;    /* the first out_off bytes are sent */
+    struct buf in;  /* read, not parsed yet */
+    struct str out; /* the first out_off bytes are sent */
     size_t out_off;
     size_t unconsumed; /* of the answer, with the call's owner */
     unsigned interim;
-    bool skipping;     /* the end of an interim answer is to come */
-    bool reused;       /* it has served before */
-    bool sent;         /* some byte of this request went out */
-    bool begun;        /* some byte of the answer came */
+    bool skipping; /* the end of an interim answer is to come */
+    bool reused;   /* it has served before */
+    bool sent;     /* some byte of this request went out */
+    bool begun;    /* some byte of the answer came */
     bool head_done, keep;
     bool tunnel, eof, eof_given, fin_sent;
-    bool last;         /* left by its owner: send what is queued, then close */
-    bool high;         /* on_drain is owed */
+    bool last; /* left by its owner: send what is queued, then close */
+    bool high; /* on_drain is owed */
     bool running, blocked, reading, over, hard;
 };
 
@@ -77,14 +79,14 @@ struct http_call {
     struct net_connect *connect;
     bool (*allow)(void *ctx, const struct net_addr *addr);
     void *allow_ctx;
-    struct str out;   /* before there is a connection */
-    struct str head;  /* kept while the request may be repeated */
-    int64_t left;     /* of the body; -1: chunked */
+    struct str out;  /* before there is a connection */
+    struct str head; /* kept while the request may be repeated */
+    int64_t left;    /* of the body; -1: chunked */
     bool upgrade, connect_method, head_method;
-    bool repeatable;  /* GET or HEAD without a body, not yet repeated */
-    bool finished;    /* the owner gave all of the body */
-    bool fin;         /* the owner ended its side of the tunnel */
-    bool done;        /* on_end or on_error was called */
+    bool repeatable; /* GET or HEAD without a body, not yet repeated */
+    bool finished;   /* the owner gave all of the body */
+    bool fin;        /* the owner ended its side of the tunnel */
+    bool done;       /* on_end or on_error was called */
 };
 
 struct http_client {

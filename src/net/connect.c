@@ -9,6 +9,7 @@
 #include "base/bug.h"
 #include "base/list.h"
 #include "base/xmem.h"
+#include "net/through.h"
 #include "rt/clock.h"
 #include "rt/fdx.h"
 
@@ -48,6 +49,7 @@ struct net_connect {
     net_connected_fn fn;
     void *ctx;
 
+    struct net_through *through; /* by a parent: does all of it; nothing below is used */
     struct net_lookup *lookup;
     struct net_addr addrs[NET_RESOLVE_MAX]; /* in the order to dial */
     size_t n_addrs;
@@ -73,6 +75,7 @@ static void attempt_free(struct attempt *at)
 
 static void connect_free(struct net_connect *c)
 {
+    net_through_cancel(&c->through);
     net_lookup_cancel(&c->lookup);
     while (!list_empty(&c->attempts))
         attempt_free(list_first(&c->attempts, struct attempt, link));
@@ -351,6 +354,32 @@ static void on_resolved(void *ctx, const struct net_addr *addrs, size_t n, const
     dial_next(c);
 }
 
+static void on_through(void *ctx, struct net_stream *s, const struct err *e)
+{
+    struct net_connect *c = ctx;
+
+    OBJ_CHECK(c, CONNECT_MAGIC);
+    c->through = NULL;
+    finish(c, s, e);
+}
+
+/* What is the dialling's own, unlike what a parent does as well. */
+static void begin(struct net_connect *c, struct net_resolver *r, const struct net_connect_opts *o)
+{
+    c->server_name = o->server_name ? xstrdup(o->server_name) : NULL;
+    c->alpn = o->alpn.n ? xmemdup0(o->alpn.p, o->alpn.n) : NULL;
+    c->alpn_n = o->alpn.n;
+    c->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_MS;
+    c->tls = o->tls ? tls_ctx_ref(o->tls) : NULL;
+    c->allow = o->allow;
+    c->allow_ctx = o->allow_ctx;
+    c->timeout = ev_timer_new(c->loop, on_timeout, c);
+    c->stagger = ev_timer_new(c->loop, on_stagger, c);
+    c->deadline_ns = clock_mono_ns() + c->timeout_ms * NS_PER_MS;
+    ev_timer_arm(c->timeout, c->timeout_ms);
+    c->lookup = net_resolve(r, c->host, c->port, on_resolved, c);
+}
+
 struct net_connect *net_connect_start(struct net_resolver *r, struct ev_loop *loop,
                                       const struct net_connect_opts *o, net_connected_fn fn,
                                       void *ctx)
@@ -361,22 +390,14 @@ struct net_connect *net_connect_start(struct net_resolver *r, struct ev_loop *lo
     c->loop = loop;
     c->stage = RESOLVING;
     c->host = xstrdup(o->host);
-    c->server_name = o->server_name ? xstrdup(o->server_name) : NULL;
-    c->alpn = o->alpn.n ? xmemdup0(o->alpn.p, o->alpn.n) : NULL;
-    c->alpn_n = o->alpn.n;
     c->port = o->port;
-    c->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_MS;
-    c->tls = o->tls ? tls_ctx_ref(o->tls) : NULL;
-    c->allow = o->allow;
-    c->allow_ctx = o->allow_ctx;
     c->fn = fn;
     c->ctx = ctx;
     list_init(&c->attempts);
-    c->timeout = ev_timer_new(loop, on_timeout, c);
-    c->stagger = ev_timer_new(loop, on_stagger, c);
-    c->deadline_ns = clock_mono_ns() + c->timeout_ms * NS_PER_MS;
-    ev_timer_arm(c->timeout, c->timeout_ms);
-    c->lookup = net_resolve(r, c->host, c->port, on_resolved, c);
+    if (net_parent_for(o->parent, o->host, o->port))
+        c->through = net_through_start(r, loop, o, on_through, c);
+    else
+        begin(c, r, o);
     return c;
 }
 

@@ -23,6 +23,13 @@ struct net_parent {
     void *bypass_ctx;
 };
 
+/* `p`, or NULL: there is none, or that destination goes directly. */
+static inline const struct net_parent *net_parent_for(const struct net_parent *p, const char *host,
+                                                      uint16_t port)
+{
+    return p && p->bypass && p->bypass(p->bypass_ctx, host, port) ? NULL : p;
+}
+
 struct net_connect_opts {
     const char *host; /* name or literal, without brackets; copied */
     uint16_t port;
@@ -33,7 +40,9 @@ struct net_connect_opts {
     /* Asked for each address before it is dialled; may be NULL. */
     bool (*allow)(void *ctx, const struct net_addr *addr);
     void *allow_ctx;
-    const struct net_parent *parent; /* NULL: dial directly */
+    /* NULL: dial directly. Its TLS context must outlive the net_connect. net_peer of the stream is
+     * the parent then. Answers other than 2xx to CONNECT are ERR_UNAVAIL. */
+    const struct net_parent *parent;
 };
 
 /* `s` is ready (handshake done; on_ready does not come again), not yet bound, and the callee's, who

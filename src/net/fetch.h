@@ -31,7 +31,10 @@ struct fetch_peer {
     const char *key;
     const char *min_version; /* "1.2" or "1.3" */
     const char *parent;      /* URL of a parent proxy, with user and password if need be; or NULL */
-    enum fetch_http http;    /* AUTO: HTTP/2 if TLS agrees on it, else HTTP/1.1 */
+    /* Does that destination go directly, and not by the parent? NULL: none does. */
+    bool (*bypass)(void *ctx, const char *host, uint16_t port);
+    void *bypass_ctx;
+    enum fetch_http http; /* AUTO: HTTP/2 if TLS agrees on it, else HTTP/1.1 */
 };
 
 struct fetch_pool_opts {
@@ -57,17 +60,17 @@ enum fetch_outcome {
 
 struct fetch_result {
     enum fetch_outcome outcome;
-    int status;              /* with UNKNOWN: of an answer whose body broke off, else 0 */
-    struct err err;          /* for the outcomes without answer; never holds the URL's query */
-    struct view body;        /* of the answer, up to max_answer bytes (more is cut off) */
-    struct view retry_after; /* fields of the answer, empty if absent or over 512 bytes */
-    struct view goog_hash;   /* all x-goog-hash fields, joined by "," */
+    int status;                  /* with UNKNOWN: of an answer whose body broke off, else 0 */
+    struct err err;              /* for the outcomes without answer; never holds the URL's query */
+    struct view body;            /* of the answer, up to max_answer bytes (more is cut off) */
+    struct view retry_after;     /* fields of the answer, empty if absent or over 512 bytes */
+    struct view goog_hash;       /* all x-goog-hash fields, joined by "," */
     struct view accept_encoding; /* joined likewise */
-    struct view server;      /* Server */
-    struct view gateway;     /* Tailrace: the hub's name and version (edge to hub) */
+    struct view server;          /* Server */
+    struct view gateway;         /* Tailrace: the hub's name and version (edge to hub) */
     struct view content_encoding;
-    int http_version;        /* 11 or 20 */
-    int64_t connection;      /* id of the connection used, different for each of a pool; or -1 */
+    int http_version;   /* 11 or 20 */
+    int64_t connection; /* id of the connection used, different for each of a pool; or -1 */
 };
 
 /* Never called from fetch_start, fetch_resume or fetch_cancel. `r` is valid during the call. It

@@ -144,7 +144,7 @@ static curl_socket_t on_open(void *ctx, curlsocktype purpose, struct curl_sockad
         return CURL_SOCKET_BAD;
     memcpy(&addr.ss, &to->addr, to->addrlen);
     addr.len = (socklen_t)to->addrlen;
-    if (p->o.allow && !f->host->peer->parent && !p->o.allow(p->o.allow_ctx, &addr)) {
+    if (p->o.allow && !f->host->parent && !p->o.allow(p->o.allow_ctx, &addr)) {
         f->denied = true;
         f->denied_addr = addr;
         return CURL_SOCKET_BAD;
@@ -447,8 +447,8 @@ static void set_connection(struct fetch_easy *e, const struct fetch *f)
  */
 static void set_method(CURL *h, const struct fetch *f)
 {
-    bool bodyless = f->o.body.n == 0 && strcmp(f->method, "POST") != 0 &&
-                    strcmp(f->method, "PUT") != 0;
+    bool bodyless =
+        f->o.body.n == 0 && strcmp(f->method, "POST") != 0 && strcmp(f->method, "PUT") != 0;
 
     if (f->o.read) {
         EASY_SET(h, CURLOPT_UPLOAD, 1L);
@@ -469,7 +469,7 @@ static void set_method(CURL *h, const struct fetch *f)
 static void set_target(CURL *h, const struct fetch *f)
 {
     const struct fetch_host *host = f->host;
-    bool absolute = host->peer->parent && !host->https && host->peer->http != FETCH_HTTP_2;
+    bool absolute = host->parent && !host->https && host->peer->http != FETCH_HTTP_2;
 
     EASY_SET(h, CURLOPT_REQUEST_TARGET, absolute ? f->url : f->target);
 }

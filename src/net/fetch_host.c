@@ -50,7 +50,7 @@ static void name_fail_waiting(struct fetch_name *name, const struct err *e)
 {
     struct list *it, *tmp;
 
-    list_each(it, tmp, &name->pool->queued) {
+    list_each (it, tmp, &name->pool->queued) {
         struct fetch *f = list_entry(it, struct fetch, link);
 
         if (f->host->name != name)
@@ -126,8 +126,8 @@ static bool name_is_good(struct fetch_name *name)
     if (!name || (name->n && ev_now_ns(name->pool->loop) < name->good_until_ns))
         return true;
     if (!name->lookup)
-        name->lookup = net_resolve(name->pool->o.resolver, name->host, name->port, name_resolved,
-                                   name);
+        name->lookup =
+            net_resolve(name->pool->o.resolver, name->host, name->port, name_resolved, name);
     return false;
 }
 
@@ -144,7 +144,7 @@ static void host_free(struct fetch_host *host)
 {
     struct list *it, *tmp;
 
-    list_each(it, tmp, &host->idle)
+    list_each (it, tmp, &host->idle)
         fetch_easy_free(list_entry(it, struct fetch_easy, link));
     hmap_remove(&host->pool->hosts, &host->node);
     name_put(host->name);
@@ -215,6 +215,11 @@ static int host_parent(struct fetch_host *host, struct str *bare, struct url *u,
     return 0;
 }
 
+static bool goes_by_parent(const struct fetch_peer *p, const char *host, uint16_t port)
+{
+    return p->parent && !(p->bypass && p->bypass(p->bypass_ctx, host, port));
+}
+
 /* What curl will dial, and so look up: the host, or the parent in its place. */
 static int host_dial(struct fetch_host *host, const struct url *u, struct err *e)
 {
@@ -224,7 +229,9 @@ static int host_dial(struct fetch_host *host, const struct url *u, struct err *e
     const struct url *dial = u;
 
     str_addf(&text, "%.*s:%u", (int)u->host.n, u->host.p, u->port);
-    if (host->peer->parent) {
+    ASSERT(u->host.n < sizeof(name)); /* url_parse sees to it */
+    lower(name, u->host);
+    if (goes_by_parent(host->peer, name, u->port)) {
         if (host_parent(host, &bare, &parent, e) != 0) {
             str_fini(&bare);
             str_fini(&text);
@@ -242,8 +249,8 @@ static int host_dial(struct fetch_host *host, const struct url *u, struct err *e
     return 0;
 }
 
-static struct fetch_host *host_new(struct fetch_pool *p, const struct fetch_peer *peer,
-                                   bool https, const char *url)
+static struct fetch_host *host_new(struct fetch_pool *p, const struct fetch_peer *peer, bool https,
+                                   const char *url)
 {
     struct fetch_host *host = XNEW(struct fetch_host);
 
@@ -332,7 +339,7 @@ void fetch_host_learn(struct fetch_host *host, const struct fetch *f)
     host->speaks = f->r.http_version >= 20 ? SPEAKS_H2 : SPEAKS_H1;
     if (host->speaks == SPEAKS_H2 || host->peer->http == FETCH_HTTP_2)
         return;
-    list_each(it, tmp, &host->queue[WAY_SHARED])
+    list_each (it, tmp, &host->queue[WAY_SHARED])
         list_entry(it, struct fetch, wait)->way = WAY_SINGLE;
     list_move_all(&host->queue[WAY_SINGLE], &host->queue[WAY_SHARED]);
 }

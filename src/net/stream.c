@@ -28,8 +28,9 @@ struct net_stream {
     uint32_t magic;
     enum stream_state state;
     struct ev_loop *loop;
-    int fd;
-    struct ev_io *io;
+    int fd;                   /* -1: it runs over another stream */
+    struct ev_io *io;         /* NULL likewise */
+    struct net_stream *under; /* that one, or NULL */
     struct tls_session *tls;
     const struct net_stream_ops *ops;
     void *ctx;
@@ -47,12 +48,14 @@ struct net_stream {
     /* The end, or an error, that came behind bytes which were to be delivered first. */
     bool held_end;
     struct err *held_error;
-    struct buf early; /* in clear: the peer's first bytes, read by somebody before us */
+    struct buf early; /* the peer's first bytes, read by somebody before us */
     /* A call-back that waits for no descriptor: the first one, and bytes that are in already. */
     struct ev_task kick;
     bool kicked;
     struct ev_task last; /* frees the memory at the end of the turn */
 };
+
+static void want_under(struct net_stream *s, unsigned what);
 
 static void update_io(struct net_stream *s)
 {
@@ -68,7 +71,21 @@ static void update_io(struct net_stream *s)
         if (s->want_fin)
             what |= EV_CAN_WRITE;
     }
-    ev_io_want(s->io, what);
+    if (s->under)
+        want_under(s->under, what);
+    else
+        ev_io_want(s->io, what);
+}
+
+/* What a stream above wants of this one. It may have stopped writing by itself (TLS_CALL_MAX), so
+ * it is told of room also if none was missed here. */
+static void want_under(struct net_stream *s, unsigned what)
+{
+    net_want_read(s, (what & EV_CAN_READ) != 0);
+    if ((what & EV_CAN_WRITE) && !s->want_write) {
+        s->want_write = true;
+        update_io(s);
+    }
 }
 
 static void kick(struct net_stream *s)
@@ -139,7 +156,10 @@ static void step_fin(struct net_stream *s)
     if (s->tls && tls_close_notify(s->tls) == TLS_WANT_WRITE)
         return;
     s->want_fin = false;
-    shutdown(s->fd, SHUT_WR);
+    if (s->under)
+        net_shutdown_write(s->under);
+    else
+        shutdown(s->fd, SHUT_WR);
 }
 
 static bool ready_for(unsigned can, enum tls_want needs, unsigned usual)
@@ -209,7 +229,7 @@ static struct net_stream *stream_new(struct ev_loop *loop, int fd, const struct 
     OBJ_INIT(s, STREAM_MAGIC);
     s->loop = loop;
     s->fd = fd;
-    s->io = ev_io_new(loop, fd, on_io, s);
+    s->io = fd < 0 ? NULL : ev_io_new(loop, fd, on_io, s);
     s->peer = *peer;
     s->kick.run = on_kick;
     s->last.run = on_last;
@@ -253,6 +273,73 @@ struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls
     return s;
 }
 
+/* --- over another stream --- */
+
+static ssize_t under_read(void *ctx, void *p, size_t n)
+{
+    struct net_stream *s = ctx;
+    ssize_t rc = net_read(s->under, p, n, NULL);
+
+    return rc == NET_AGAIN ? TLS_AGAIN : rc == NET_ERROR ? TLS_ERROR : rc;
+}
+
+static ssize_t under_write(void *ctx, const void *p, size_t n)
+{
+    struct net_stream *s = ctx;
+    ssize_t rc = net_write(s->under, p, n, NULL);
+
+    return rc == NET_AGAIN ? TLS_AGAIN : rc == NET_ERROR ? TLS_ERROR : rc;
+}
+
+static void under_readable(void *ctx)
+{
+    on_io(ctx, EV_CAN_READ);
+}
+
+static void under_writable(void *ctx)
+{
+    on_io(ctx, EV_CAN_WRITE);
+}
+
+static void under_failed(void *ctx, const struct err *e)
+{
+    struct net_stream *s = ctx;
+
+    OBJ_CHECK(s, STREAM_MAGIC);
+    if (s->state == STREAM_HANDSHAKE || s->state == STREAM_OPEN)
+        tell_failed(s, e);
+}
+
+struct net_stream *net_stream_over(struct net_stream *under, struct tls_ctx *tls,
+                                   const char *server_name, struct view alpn)
+{
+    static const struct tls_transport transport = {under_read, under_write};
+    static const struct net_stream_ops ops = {
+        .on_readable = under_readable, .on_writable = under_writable, .on_failed = under_failed};
+    struct net_stream *s;
+
+    ASSERT(under->state == STREAM_OPEN);
+    s = stream_new(under->loop, -1, &under->peer);
+    s->under = under;
+    s->tls = tls_connect_over(tls, &transport, s, server_name, alpn);
+    s->state = STREAM_HANDSHAKE;
+    net_stream_bind(under, &ops, s);
+    return s;
+}
+
+void net_unread(struct net_stream *s, struct buf *early)
+{
+    OBJ_CHECK(s, STREAM_MAGIC);
+    ASSERT(s->state == STREAM_OPEN);
+    buf_add(early, buf_data(&s->early), buf_len(&s->early));
+    buf_fini(&s->early);
+    s->early = *early;
+    *early = BUF_INIT;
+    buf_release_if_empty(&s->early);
+    if (s->want_read && read_at_once(s))
+        kick(s);
+}
+
 void net_stream_bind(struct net_stream *s, const struct net_stream_ops *ops, void *ctx)
 {
     OBJ_CHECK(s, STREAM_MAGIC);
@@ -290,8 +377,6 @@ static ssize_t read_clear(struct net_stream *s, void *p, size_t n, struct err *e
 {
     ssize_t got;
 
-    if (buf_len(&s->early))
-        return read_early(s, p, n);
     do
         got = recv(s->fd, p, n, 0);
     while (got < 0 && errno == EINTR);
@@ -370,6 +455,8 @@ ssize_t net_read(struct net_stream *s, void *p, size_t n, struct err *e)
         return NET_AGAIN;
     if (s->read_ended)
         return 0;
+    if (buf_len(&s->early))
+        return read_early(s, p, n);
     if (s->held_end || s->held_error)
         rc = read_held(s, e);
     else
@@ -379,6 +466,9 @@ ssize_t net_read(struct net_stream *s, void *p, size_t n, struct err *e)
     if (rc == 0)
         s->read_ended = true;
     update_io(s);
+    /* Below, too, something may be here that no descriptor will tell of. */
+    if (s->under && s->under->want_read && read_at_once(s->under))
+        kick(s->under);
     return rc;
 }
 
@@ -514,7 +604,8 @@ void net_shutdown_write(struct net_stream *s)
 static void retire(struct net_stream *s)
 {
     s->state = STREAM_CLOSED;
-    ev_io_free(&s->io);
+    if (s->io)
+        ev_io_free(&s->io);
     if (!s->kicked) /* else the kick, which cannot be called back, frees */
         ev_defer(s->loop, &s->last);
 }
@@ -544,10 +635,11 @@ void net_stream_close(struct net_stream **sp, bool hard)
         return;
     OBJ_CHECK(s, STREAM_MAGIC);
     ASSERT(s->state != STREAM_CLOSED);
-    if (hard)
+    if (hard && s->fd >= 0) /* else the stream below does it */
         setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-    else if (s->tls && s->state == STREAM_OPEN)
+    else if (!hard && s->tls && s->state == STREAM_OPEN)
         tls_close_notify(s->tls);
+    net_stream_close(&s->under, hard);
     retire(s);
     fd_close(&s->fd);
 }
@@ -589,7 +681,7 @@ const struct net_addr *net_peer(const struct net_stream *s)
 
 int net_fd(const struct net_stream *s)
 {
-    return s->fd;
+    return s->under ? net_fd(s->under) : s->fd;
 }
 
 struct ev_loop *net_loop(const struct net_stream *s)

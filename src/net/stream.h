@@ -45,6 +45,15 @@ struct net_stream *net_stream_connected(struct ev_loop *loop, int fd, struct tls
 struct net_stream *net_stream_accepted_early(struct ev_loop *loop, int fd, struct tls_ctx *tls,
                                              const struct net_addr *peer, struct buf *early);
 
+/* TLS inside another stream, as through the tunnel of a parent proxy: `under`, ready and bound to
+ * nobody, is the new stream's, ends with it, and its resets and ends are the new one's. */
+struct net_stream *net_stream_over(struct net_stream *under, struct tls_ctx *tls,
+                                   const char *server_name, struct view alpn);
+
+/* Put bytes back in front of all that is still to be read. For a stream that is ready; `early` is
+ * emptied and its memory given back. */
+void net_unread(struct net_stream *s, struct buf *early);
+
 /* Take the descriptor of a stream without TLS back and free the stream, as net_stream_close does.
  * Nothing is lost, since nothing is buffered in it; early bytes must have been read (else it is a
  * bug). Not for a stream that has failed. */

@@ -25,12 +25,12 @@ class CA:
         self.ca_key = self._write_key(name, self.key)
 
     @staticmethod
-    def _sign(subject, issuer, key, public, extensions):
+    def _sign(subject, issuer, key, public, extensions, days=30):
         now = datetime.datetime.utcnow()
         builder = (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer)
                    .public_key(public).serial_number(x509.random_serial_number())
-                   .not_valid_before(now - datetime.timedelta(days=1))
-                   .not_valid_after(now + datetime.timedelta(days=30)))
+                   .not_valid_before(now - datetime.timedelta(days=3))
+                   .not_valid_after(now + datetime.timedelta(days=days)))
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)
         return builder.sign(key, hashes.SHA256())
@@ -53,7 +53,7 @@ class CA:
                                         serialization.NoEncryption()))
         return path
 
-    def issue(self, *names, client=False):
+    def issue(self, *names, client=False, expired=False):
         """(certificate path, key path) for host names and addresses, or for a client's name."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = []
@@ -65,6 +65,6 @@ class CA:
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         cert = self._sign(_name(names[0]), self.cert.subject, self.key, key.public_key(), [
             (x509.SubjectAlternativeName(alternatives), False),
-            (x509.ExtendedKeyUsage([usage]), False)])
-        label = names[0] + ('-client' if client else '')
+            (x509.ExtendedKeyUsage([usage]), False)], days=-1 if expired else 30)
+        label = names[0] + ('-client' if client else '') + ('-expired' if expired else '')
         return self._write(label, cert), self._write_key(label, key)

@@ -13,6 +13,8 @@ enum { FARS = 64 };
 static struct rig r;
 static struct raw far[FARS];
 static size_t dials;
+static struct net_connect_opts dialled_to; /* the last one */
+static const struct net_parent *use_parent; /* of the calls that start */
 static bool refuse, frozen;
 static struct http_client *client;
 
@@ -59,6 +61,7 @@ struct net_connect *net_connect_start(struct net_resolver *resolver, struct ev_l
 {
     struct net_connect *c = XNEW(struct net_connect);
 
+    dialled_to = *o;
     c->task.run = dialled;
     c->loop = loop;
     c->fn = fn;
@@ -159,7 +162,7 @@ static void start(struct got *g, const char *method, const char *target, int64_t
     struct http_call_opts o = {
         .host = "up.example", .port = 80, .method = view_str(method), .target = view_str(target),
         .authority = VIEW_LIT("auth:1"), .fields = fields, .n_fields = ARRAY_LEN(fields),
-        .length = length, .upgrade = upgrade};
+        .length = length, .upgrade = upgrade, .parent = use_parent};
 
     g->call = http_call_start(client, &o, &ops, g);
     assert_int_equal(g->heads + g->ends + g->errors, 0);
@@ -399,6 +402,70 @@ static void refused_connection(void **state)
     assert_int_equal(g.errors, 1);
     assert_false(g.sent);
     drop(&g);
+    close_all();
+}
+
+static bool bypass_it(void *ctx, const char *host, uint16_t port)
+{
+    assert_string_equal(host, "up.example");
+    assert_int_equal(port, 80);
+    return *(bool *)ctx;
+}
+
+static void got_first(size_t i, const char *text)
+{
+    if (strncmp(str_c(&far[i].got), text, strlen(text)) != 0)
+        fail_msg("%s", str_c(&far[i].got));
+}
+
+/* In clear: absolute URLs to the parent, on connections of their own; its credentials go nowhere
+ * else. */
+static void by_a_parent(void **state)
+{
+    bool bypass = false;
+    struct net_parent parent = {.host = "parent.example",
+                                .port = 3128,
+                                .authorization = "Basic c2VjcmV0",
+                                .bypass = bypass_it,
+                                .bypass_ctx = &bypass};
+    struct got g[5] = {0};
+
+    open_all(NULL);
+    use_parent = &parent;
+    get(&g[0], "/a?b=%2f");
+    serve(&g[0], 0, OK_HI);
+    assert_string_equal(dialled_to.host, "parent.example");
+    assert_int_equal(dialled_to.port, 3128);
+    assert_null(dialled_to.parent);
+    got_first(0, "GET http://auth:1/a?b=%2f HTTP/1.1\r\nHost: auth:1\r\n"
+                 "Proxy-Authorization: Basic c2VjcmV0\r\n");
+    use_parent = NULL; /* the idle connection is not for this one */
+    get(&g[1], "/direct");
+    serve(&g[1], 1, OK_HI);
+    assert_string_equal(dialled_to.host, "up.example");
+    use_parent = &parent;
+    bypass = true; /* goes by the one before */
+    get(&g[2], "/bypass");
+    serve(&g[2], 1, OK_HI);
+    assert_null(strstr(str_c(&far[1].got), "c2VjcmV0"));
+    assert_int_equal(dials, 2);
+    bypass = false;
+    start(&g[3], "GET", "/ws", 0, true); /* a tunnel: CONNECT is the connector's */
+    serve(&g[3], 2, OK_HI);
+    assert_string_equal(dialled_to.host, "up.example");
+    assert_ptr_equal(dialled_to.parent, &parent);
+    got_first(2, "GET /ws HTTP/1.1\r\n");
+    assert_null(strstr(str_c(&far[2].got), "c2VjcmV0"));
+    start(&g[4], "OPTIONS", "*", 0, false);
+    raw_expect(&r, &far[0], "OPTIONS http://auth:1 HTTP/1.1\r\n");
+    raw_send(&far[0], "HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
+    rig_until(&r, has_ended, &g[4]);
+    assert_int_equal(g[4].errors, 1); /* no business of whoever asks */
+    assert_int_equal(g[4].heads, 0);
+    assert_non_null(strstr(g[4].e.text, "the parent parent.example:3128 answered with status 407"));
+    use_parent = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(g); i++)
+        drop(&g[i]);
     close_all();
 }
 
@@ -853,6 +920,7 @@ int main(void)
         cmocka_unit_test(failures_are_told_once),
         cmocka_unit_test(endless_interim_answers),
         cmocka_unit_test(refused_connection),
+        cmocka_unit_test(by_a_parent),
         cmocka_unit_test(no_answer_in_time),
         cmocka_unit_test(answers_may_take_five_minutes),
         cmocka_unit_test(next_call_from_the_end_of_the_last),
