@@ -5,12 +5,12 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include "app/inside.h"
 #include "app/options.h"
 #include "codec/url.h"
 #include "egress/forward.h"
 #include "egress/gate.h"
 #include "egress/grpc.h"
-#include "egress/intercept.h"
 #include "egress/proxy.h"
 #include "egress/relay.h"
 #include "egress/tunnel.h"
@@ -33,6 +33,7 @@ struct plan {
     struct tls_ctx *server_tls[WORKER_LISTENERS]; /* by listener; NULL: in clear */
     struct policy *policy;
     struct gate_settings gate;
+    struct inside_plan inside;
 };
 
 struct worker {
@@ -48,12 +49,14 @@ struct worker {
     struct relays *relays;
     struct relay_service *relay;
     struct shard *shard;
+    struct intercept *intercept;
     struct worker_listener {
         struct net_listener *listener;
-        struct http_server *server;  /* upstream, proxy, grpc */
-        struct proxy_service *proxy; /* proxy */
-        struct forward *forward;     /* forward */
-        struct grpc_service *grpc;   /* grpc */
+        struct http_server *server;     /* upstream, proxy, grpc */
+        struct proxy_service *proxy;    /* proxy */
+        struct forward *forward;        /* forward */
+        struct grpc_service *grpc;      /* grpc */
+        struct intercept_listener *sni; /* sni; of `intercept` */
     } listeners[WORKER_LISTENERS];
     int fds[WORKER_LISTENERS]; /* listening, until the worker starts; -1: none */
     size_t n_listen;
