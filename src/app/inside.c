@@ -86,3 +86,8 @@ void inside_plan_opts(const struct inside_plan *p, struct intercept_opts *out)
     out->harness_host = p->harness.host;
     out->harness_port = p->harness.port;
 }
+
+uint16_t inside_port(const struct config_listen *l)
+{
+    return l->port ? (uint16_t)strtoul(l->port, NULL, 10) : 0;
+}

@@ -21,4 +21,7 @@ void inside_plan_fini(struct inside_plan *p);
 /* Fill what the plan says; the plan is to outlive whoever uses it. */
 void inside_plan_opts(const struct inside_plan *p, struct intercept_opts *out);
 
+/* What a listener of mode sni has as its port; 0: the one by which clients come in. */
+uint16_t inside_port(const struct config_listen *l);
+
 #endif

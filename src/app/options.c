@@ -90,6 +90,11 @@ static bool is_port(const char *p)
     return i > 0 && p[i] == '\0' && port > 0 && port <= 65535;
 }
 
+static int check_port(const char *value, struct err *e)
+{
+    return is_port(value) ? 0 : err_set(e, ERR_INVALID, "use a port, such as 443");
+}
+
 /* Take the brackets off "[v6]". False if they do not match or hold no IPv6 address. */
 static bool unbracket(char *host)
 {
@@ -274,9 +279,10 @@ static const struct conf_row listen_rows[] = {
                    "upload links are made with it."),
     LISTEN(STRING, to, "to", .reloadable = true,
            .text = "Where everything goes, mode forward: db.corp.example:5432; mode grpc: a URL."),
-    LISTEN(INT, port, "port", .deflt = "0", .max = 65535, .reloadable = true,
-           .text = "Mode sni: the port that its clients mean, where it is not the one they come in "
-                   "by, behind a port mapping; 0: that one."),
+    LISTEN(STRING, port, "port", .check = check_port, .reloadable = true,
+           .text =
+               "Mode sni: the port that its clients mean, where a mapping makes it another than "
+               "the one they come in by."),
     LISTEN(PATH, users, "users", .reloadable = true,
            .text = "Mode proxy: file of user:hash lines (crypt) to ask clients for; delegates may "
                    "not be able to answer, so there is none by default."),

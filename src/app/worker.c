@@ -267,7 +267,7 @@ static void init_listener(struct worker *w, size_t i)
         init_grpc(w, i);
         break;
     case CONFIG_MODE_SNI:
-        w->listeners[i].sni = intercept_listener_new(w->intercept, l->name, (uint16_t)l->port);
+        w->listeners[i].sni = intercept_listener_new(w->intercept, l->name, inside_port(l));
         break;
     default:
         break; /* the main thread's */
@@ -392,7 +392,7 @@ static void run_apply(struct ev_task *task)
         if (l->grpc)
             grpc_configure(l->grpc, o->plan->config->listen[i].to, o->plan->grpc_tls);
         if (l->sni)
-            intercept_listener_configure(l->sni, (uint16_t)o->plan->config->listen[i].port);
+            intercept_listener_configure(l->sni, inside_port(&o->plan->config->listen[i]));
     }
     xfree(o);
 }

@@ -218,7 +218,8 @@ def test_tls_to_the_proxy_and_inside(world, tmp_path):
                                       f'https://{world.authority}/log-service/stream?accountID=acct&key={name}',
                                       proxy=f'https://127.0.0.1:{gw.ports["proxy"]}', ca=world.mint_ca.ca)
             assert status == 204, done.stderr
-        wait_for(lambda: 'kind=intercept' in gw.log() and 'event=end' in gw.log() or ' end=' in gw.log(), what='audit')
+        wait_for(lambda: gw.metric('passage_bytes_total', kind='intercept', direction='up') >
+                 200000, what='the bytes of both')
         wait_for(lambda: gw.metric('tunnels') == 0, what='the end of both')
 
 
