@@ -381,6 +381,7 @@ static void run_apply(struct ev_task *task)
     relay_configure(o->w->relay, &target);
     gate_configure(o->w->gate, &o->plan->gate);
     tunnels_recheck(o->w->tunnels, o->plan->policy);
+    intercept_recheck(o->w->intercept, o->plan->policy);
     net_resolver_reload(o->w->resolver);
     for (i = 0; i < o->w->n_listen; i++) {
         struct worker_listener *l = &o->w->listeners[i];

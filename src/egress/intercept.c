@@ -48,6 +48,7 @@ struct intercept {
     struct http_server *server; /* of what is inside */
     struct list peeks;          /* that wait for a hello, oldest first */
     struct list dialling;
+    struct list insides;
     size_t n_peeks; /* of both */
     struct list listeners;
     struct ev_timer *late;
@@ -77,11 +78,13 @@ struct peek {
 
 /* A connection whose TLS ends here. */
 struct inside {
+    struct list link;
     struct intercept *i;
     struct passage *passage; /* NULL: a tunnel has it */
     char *host;
     uint16_t port;
     bool harness;
+    bool over;           /* a policy came that would not let it in any more */
     struct tls_ctx *tls; /* to the host, if it is another; a reload may have no more of it */
     char *identity;
     uint64_t in_before, out_before; /* of its socket, before it was taken */
@@ -145,7 +148,11 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     struct inside *in = req->tag;
     struct passage *p;
 
-    if (!is_for(in, req)) {
+    if (in->over) {
+        p = open_inside(in, req, view_str(in->host), "policy");
+        passage_deny(p, "policy", "its connection would not be let in any more");
+        relay_refuse(ex, 403, "this destination is not allowed any more", p, "denied");
+    } else if (!is_for(in, req)) {
         metric_add(i->misdirected, 1);
         p = open_inside(in, req, req->authority, "misdirected");
         passage_deny(p, "misdirected", "Host is not the name of the ClientHello");
@@ -174,6 +181,7 @@ static void tell_rejected(const struct inside *in, const struct net_stream *s)
 
 static void inside_free(struct inside *in)
 {
+    list_remove(&in->link);
     xfree(in->host);
     xfree(in->identity);
     xfree(in);
@@ -289,6 +297,7 @@ static struct inside *inside_new(struct peek *pk, const struct dest *d)
 
     passage_asker(pk->passage, &who);
     in->i = pk->i;
+    list_append(&pk->i->insides, &in->link);
     in->tls = pk->i->o.tls;
     in->host = xstrdup(d->host);
     in->port = d->port;
@@ -649,6 +658,7 @@ struct intercept *intercept_new(const struct intercept_opts *o)
     i->server = http_server_new(o->loop, &so);
     list_init(&i->peeks);
     list_init(&i->dialling);
+    list_init(&i->insides);
     list_init(&i->listeners);
     i->late = ev_timer_new(o->loop, on_late, i);
     register_metrics(i);
@@ -662,6 +672,17 @@ void intercept_configure(struct intercept *i, const struct intercept_opts *o)
     i->o.harness_host = o->harness_host;
     i->o.harness_port = o->harness_port;
     i->o.tls = o->tls;
+}
+
+void intercept_recheck(struct intercept *i, const struct policy *p)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &i->insides) {
+        struct inside *in = list_entry(it, struct inside, link);
+
+        in->over = in->passage && !passage_still_allowed(in->passage, p);
+    }
 }
 
 static void give_up_all(struct list *peeks, const char *why)

@@ -51,8 +51,8 @@ class World:
                                 'ports': ['1-65535'], 'addresses': LOOPBACK},
                       'closed': {'hosts': ['private.test'], 'ports': ['1-65535']}},
             'audit': {'to': 'file', 'file': str(self.audit), 'format': 'json'},
-            'workers': 2,
-        }, **options)
+            'workers': 2, 'egress': {'profile': 'none'},
+        } | options)
 
     @property
     def proxy(self):
@@ -453,6 +453,15 @@ def test_reload_and_drain(tmp_path_factory):
         t = w.tls('listed.test', f'listed.test:{w.listed.port}', ca=w.origin_ca.ca).handshake()
         assert issuer_of(t.tls.getpeercert(True)) == 'CN=origin CA', 'no longer listed'
         assert old.get('/api/version', w.authority)[0] == 200, 'what stands goes on'
+        # Nor may it be reached any more: what stands is told so.
+        w.gw.write_config(rules={'tests': {'hosts': ['other.test']}})
+        w.gw.signal(signal.SIGHUP)
+        wait_for(lambda: w.gw.metric('config_generation') == 3, what='the reload')
+        wait_for(lambda: old.get('/api/version', w.authority)[0] == 403, what='the refusal')
+        assert w.entry(kind='relay', event='deny', rule='policy')
+        w.gw.write_config(rules={'tests': {'hosts': [HARNESS]}})
+        w.gw.signal(signal.SIGHUP)
+        wait_for(lambda: old.get('/api/version', w.authority)[0] == 200, what='the permission')
         # A bad one changes nothing.
         w.gw.write_config(intercept={'ca': w.mint_ca.ca})
         w.gw.signal(signal.SIGHUP)
@@ -464,5 +473,28 @@ def test_reload_and_drain(tmp_path_factory):
         with pytest.raises(ConnectionResetError):
             silent.recv(1)
         assert w.entries(end='drain', kind='intercept') and w.entries(end='drain', kind='tunnel')
+    finally:
+        w.close()
+
+
+def test_limits_and_leftovers(tmp_path_factory):
+    """Clients that say nothing are bounded, do not stand in each other's way, and leave nothing behind."""
+    w = World(tmp_path_factory.mktemp('limits'), limits={'connections': 16}, workers=1)
+    try:
+        w.tls().handshake().sock.close()                    # whatever is made once
+        wait_for(lambda: w.entries(kind='intercept', event='end'), what='its end')
+        before = w.gw.fds()
+        silent = [socket.create_connection(('127.0.0.1', w.sni_port), WAIT) for _ in range(16)]
+        wait_for(lambda: w.gw.fds() >= before + 16, what='16 of them')
+        with socket.create_connection(('127.0.0.1', w.sni_port), WAIT) as s:
+            assert s.recv(1) == b'', 'the 17th'
+        for s in silent:
+            s.close()
+        for i in range(10):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                w.tls(ca=w.origin_ca.ca).handshake()
+            connect(w.proxy, w.authority, w.tls().hello[:50 + i]).close()
+        wait_for(lambda: w.gw.fds() <= before + 1, what='all of them closed')
+        assert w.tls().handshake().get('/api/version', w.authority)[0] == 200
     finally:
         w.close()
