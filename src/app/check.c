@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include "app/egress.h"
 #include "app/parent.h"
+#include "app/inside.h"
 #include "net/resolve.h"
 
 enum { GOOD = 0, BAD = 1, USAGE = 2 };
@@ -86,6 +87,25 @@ static void tell_unknown(const struct config *c)
                    "says so: %s\n",
                    flows[i].name, flows[i].who, flows[i].breaks);
     }
+}
+
+/* What makes interception useless although it may be configured. */
+static int check_inside(const struct config *c, const struct policy *p, struct err *e)
+{
+    struct inside_plan plan;
+    int rc = inside_plan_init(&plan, c, e);
+    size_t i;
+
+    inside_plan_fini(&plan);
+    for (i = 0; rc == 0 && i < c->intercept_hosts.n; i++)
+        check_host(p, "intercept.hosts", c->intercept_hosts.items[i], 443);
+    for (i = 0; rc == 0 && i < c->n_listen && !c->upstream_resolvers.n; i++) {
+        if (c->listen[i].mode == CONFIG_MODE_SNI)
+            printf("warning: listen.%s: upstream.resolvers is missing: names that lead clients "
+                   "here by DNS override may lead this gateway to itself\n",
+                   c->listen[i].name);
+    }
+    return rc;
 }
 
 static int check_flows(const struct config *c, const struct policy *p, struct err *e)
@@ -283,7 +303,7 @@ static int check_loaded(const struct config *c, const struct check_opts *o)
     else if (p && o->explain)
         rc = explain(c, p, o, &e);
     else if (p && egress_is_used(c))
-        rc = check_flows(c, p, &e) == 0 ? GOOD : BAD;
+        rc = check_inside(c, p, &e) == 0 && check_flows(c, p, &e) == 0 ? GOOD : BAD;
     policy_free(&p);
     if (rc != GOOD)
         fprintf(stderr, "%s: %s\n", o->path, e.text);

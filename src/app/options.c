@@ -90,6 +90,11 @@ static bool is_port(const char *p)
     return i > 0 && p[i] == '\0' && port > 0 && port <= 65535;
 }
 
+static int check_port(const char *value, struct err *e)
+{
+    return is_port(value) ? 0 : err_set(e, ERR_INVALID, "use a port, such as 443");
+}
+
 /* Take the brackets off "[v6]". False if they do not match or hold no IPv6 address. */
 static bool unbracket(char *host)
 {
@@ -118,6 +123,18 @@ static int check_resolver(const char *value, struct err *e)
     if (!ok)
         return err_set(e, ERR_INVALID, "use an address, such as 10.0.0.53 or 10.0.0.53:53");
     return 0;
+}
+
+/* A name or "*.name", perhaps with :PORT. */
+static int check_intercepted(const char *text, struct err *e)
+{
+    const char *name = strncmp(text, "*.", 2) == 0 ? text + 2 : text;
+    struct dest d;
+
+    if (strchr(name, '*') || dest_parse(view_str(name), 443, &d, e) < 0 || d.literal)
+        return err_set(e, ERR_INVALID,
+                       "use names, such as app.harness.io, *.corp.example or x.example:8443");
+    return policy_check_host(text, e);
 }
 
 #define ROW(type, field, path, ...) CONF_ROW(type, struct config, field, path, __VA_ARGS__)
@@ -189,10 +206,9 @@ static const struct conf_row rows[] = {
         .text = "A tunnel without a byte either way for so long is ended; an hour or more, or "
                 "delegates' WebSockets suffer."),
 
-    ROW(LIST, intercept_hosts, "intercept.hosts", .reloadable = true,
-        .text =
-            "Hosts whose TLS is ended here by certificates of intercept.ca; default: the one of "
-            "harness.url."),
+    ROW(LIST, intercept_hosts, "intercept.hosts", .check = check_intercepted, .reloadable = true,
+        .text = "Hosts whose TLS is ended here by certificates of intercept.ca, each perhaps with "
+                ":PORT (else 443 and the port of harness.url); default: the one of harness.url."),
     ROW(PATH, intercept_ca, "intercept.ca", .reloadable = true,
         .text = "Certificate (PEM) of the CA that clients trust for this; without it nothing is "
                 "intercepted."),
@@ -265,6 +281,10 @@ static const struct conf_row listen_rows[] = {
                    "upload links are made with it."),
     LISTEN(STRING, to, "to", .reloadable = true,
            .text = "Where everything goes, mode forward: db.corp.example:5432; mode grpc: a URL."),
+    LISTEN(STRING, port, "port", .check = check_port, .reloadable = true,
+           .text =
+               "Mode sni: the port that its clients mean, where a mapping makes it another than "
+               "the one they come in by."),
     LISTEN(PATH, users, "users", .reloadable = true,
            .text = "Mode proxy: file of user:hash lines (crypt) to ask clients for; delegates may "
                    "not be able to answer, so there is none by default."),
@@ -368,6 +388,20 @@ static void check_to(const struct config_listen *l, struct conf_check *c, const 
         conf_complain(c, path, "a forward passes bytes untouched: no certificate");
 }
 
+static void check_sni(const struct config_listen *l, struct conf_check *c, struct str *path)
+{
+    size_t base = path->n;
+
+    str_adds(path, ".certificate");
+    if (l->certificate && l->mode == CONFIG_MODE_SNI)
+        conf_complain(c, str_c(path), "mode sni has none: they are minted, or not ours");
+    path->n = base;
+    str_adds(path, ".port");
+    if (l->port && l->mode != CONFIG_MODE_SNI)
+        conf_complain(c, str_c(path), "only for listeners of mode sni");
+    path->n = base;
+}
+
 static void check_listener(const struct config *cf, struct conf_check *c, size_t i)
 {
     const struct config_listen *l = &cf->listen[i];
@@ -377,6 +411,7 @@ static void check_listener(const struct config *cf, struct conf_check *c, size_t
     str_addf(&path, "listen.%s", l->name);
     base = path.n;
     check_pair(c, str_c(&path), l->certificate, l->key);
+    check_sni(l, c, &path);
     str_adds(&path, ".client-ca");
     if (l->client_ca && !l->certificate)
         conf_complain(c, str_c(&path), "needs TLS: give a certificate and its key");

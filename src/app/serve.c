@@ -418,13 +418,17 @@ static bool spool_ready(void *ctx, struct err *why)
     return !st.failing && !g->draining;
 }
 
-static void show_expiry(const char *name, const struct tls_ctx *ctx)
+static void show_expiry_at(const char *name, int64_t not_after_ns)
 {
     struct metric_family *f = metric_family(METRIC_GAUGE, "certificate_expiry_seconds", "name",
                                             "Until the certificate of that setting expires");
 
-    metric_set(metric_series(f, name),
-               (double)(tls_ctx_not_after_ns(ctx) - clock_wall_ns()) / NS_PER_SEC);
+    metric_set(metric_series(f, name), (double)(not_after_ns - clock_wall_ns()) / NS_PER_SEC);
+}
+
+static void show_expiry(const char *name, const struct tls_ctx *ctx)
+{
+    show_expiry_at(name, tls_ctx_not_after_ns(ctx));
 }
 
 /* On the main thread, as scrapes and reloads are. */
@@ -443,6 +447,8 @@ static void collect_expiry(void *ctx)
     }
     if (p->client_tls && p->config->upstream_certificate)
         show_expiry("upstream", p->client_tls);
+    if (p->inside.mint)
+        show_expiry_at("intercept.ca", mint_not_after_ns(p->inside.mint));
     str_fini(&name);
 }
 

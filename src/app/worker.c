@@ -108,6 +108,8 @@ struct plan *plan_new(const struct config *config, struct err *e)
         rc = plan_gate(p, e);
     if (rc == 0)
         rc = plan_grpc(p, e);
+    if (rc == 0)
+        rc = inside_plan_init(&p->inside, config, e);
     if (rc == 0 && config->n_listen > WORKER_LISTENERS)
         rc = err_set(e, ERR_LIMIT, "listen: at most %d listeners", WORKER_LISTENERS);
     for (i = 0; rc == 0 && i < config->n_listen; i++)
@@ -128,6 +130,7 @@ void plan_free(struct plan *p)
         tls_ctx_unref(&p->server_tls[i]);
     tls_ctx_unref(&p->client_tls);
     tls_ctx_unref(&p->grpc_tls);
+    inside_plan_fini(&p->inside);
     policy_free(&p->policy);
     parent_free(&p->parent);
     xfree(p->harness_host);
@@ -199,6 +202,7 @@ static void init_proxy(struct worker *w, size_t i)
         .tunnels = w->tunnels,
         .client = w->client,
         .loop = w->loop,
+        .intercept = w->intercept,
     };
 
     w->listeners[i].proxy = proxy_service_new(&o);
@@ -234,9 +238,26 @@ static void init_grpc(struct worker *w, size_t i)
     w->listeners[i].server = new_server(w, i, grpc_http(w->listeners[i].grpc));
 }
 
+static void init_intercept(struct worker *w)
+{
+    struct intercept_opts o = {
+        .loop = w->loop,
+        .gate = w->gate,
+        .tunnels = w->tunnels,
+        .relays = w->relays,
+        .harness = logs_service(w->shard),
+        .max_connections = (unsigned)w->plan->config->limit_connections,
+    };
+
+    inside_plan_opts(&w->plan->inside, &o);
+    w->intercept = intercept_new(&o);
+}
+
 static void init_listener(struct worker *w, size_t i)
 {
-    switch (w->plan->config->listen[i].mode) {
+    const struct config_listen *l = &w->plan->config->listen[i];
+
+    switch (l->mode) {
     case CONFIG_MODE_UPSTREAM:
         w->listeners[i].server = new_server(w, i, logs_service(w->shard));
         break;
@@ -248,6 +269,9 @@ static void init_listener(struct worker *w, size_t i)
         break;
     case CONFIG_MODE_GRPC:
         init_grpc(w, i);
+        break;
+    case CONFIG_MODE_SNI:
+        w->listeners[i].sni = intercept_listener_new(w->intercept, l->name, inside_port(l));
         break;
     default:
         break; /* the main thread's */
@@ -262,6 +286,7 @@ static void watch_due(void *ctx)
     for (i = 0; i < w->n_listen; i++)
         n += w->listeners[i].server ? http_server_connections(w->listeners[i].server) : 0;
     n += w->tunnels ? tunnels_count(w->tunnels) : 0;
+    n += w->intercept ? intercept_connections(w->intercept) : 0;
     atomic_store(&w->connections, n);
     ev_timer_arm(w->watch, WATCH_MS);
 }
@@ -280,6 +305,7 @@ int worker_init(struct worker *w, unsigned index, const struct plan *plan, struc
     if (init_clients(w, plan, e) < 0)
         return -1;
     w->shard = logs_add_worker(logs, w->loop, w->fetches, relay_http(w->relay));
+    init_intercept(w);
     for (i = 0; i < w->n_listen; i++)
         init_listener(w, i);
     w->watch = ev_timer_new(w->loop, watch_due, w);
@@ -301,10 +327,12 @@ static void *worker_main(void *ctx)
 static void begin_listening(struct worker *w, size_t i)
 {
     struct worker_listener *l = &w->listeners[i];
+    net_accept_fn fn = l->forward ? forward_accepted
+                       : l->sni   ? intercept_accepted
+                                  : http_server_accepted;
+    void *ctx = l->forward ? (void *)l->forward : l->sni ? (void *)l->sni : (void *)l->server;
 
-    l->listener = l->forward
-                      ? net_listener_new(w->loop, w->fds[i], forward_accepted, l->forward)
-                      : net_listener_new(w->loop, w->fds[i], http_server_accepted, l->server);
+    l->listener = net_listener_new(w->loop, w->fds[i], fn, ctx);
     w->fds[i] = -1;
 }
 
@@ -346,14 +374,18 @@ static void give_order(struct worker *w, void (*run)(struct ev_task *), const st
 static void run_apply(struct ev_task *task)
 {
     struct order *o = container_of(task, struct order, task);
+    struct intercept_opts inside = {0};
     struct relay_target target;
     size_t i;
 
     o->w->plan = o->plan;
+    inside_plan_opts(&o->plan->inside, &inside);
+    intercept_configure(o->w->intercept, &inside);
     plan_relay_target(o->plan, &target);
     relay_configure(o->w->relay, &target);
     gate_configure(o->w->gate, &o->plan->gate);
     tunnels_recheck(o->w->tunnels, o->plan->policy);
+    intercept_recheck(o->w->intercept, o->plan->policy);
     net_resolver_reload(o->w->resolver);
     for (i = 0; i < o->w->n_listen; i++) {
         struct worker_listener *l = &o->w->listeners[i];
@@ -364,6 +396,8 @@ static void run_apply(struct ev_task *task)
             forward_configure(l->forward, o->plan->config->listen[i].to);
         if (l->grpc)
             grpc_configure(l->grpc, o->plan->config->listen[i].to, o->plan->grpc_tls);
+        if (l->sni)
+            intercept_listener_configure(l->sni, inside_port(&o->plan->config->listen[i]));
     }
     xfree(o);
 }
@@ -379,6 +413,7 @@ static void run_drain(struct ev_task *task)
         if (w->listeners[i].server)
             http_server_drain(w->listeners[i].server);
     }
+    intercept_drain(w->intercept);
     /* Half the time: those who come back must find the next gateway, not one another. */
     tunnels_drain(w->tunnels, (unsigned)(w->plan->config->drain_limit_ms / 2));
     xfree(o);
@@ -395,6 +430,7 @@ static void run_quiesce(struct ev_task *task)
         http_server_free(&w->listeners[i].server);
         forward_free(&w->listeners[i].forward);
     }
+    intercept_free(&w->intercept);
     tunnels_free(&w->tunnels);
     logs_worker_quiesce(w->shard);
     sem_post(o->done);
@@ -443,6 +479,7 @@ void worker_fini(struct worker *w)
     rpc_client_free(&w->rpc);
     for (i = 0; i < w->n_listen; i++)
         grpc_service_free(&w->listeners[i].grpc);
+    intercept_free(&w->intercept);
     tunnels_free(&w->tunnels);
     relay_service_free(&w->relay);
     relays_free(&w->relays);

@@ -5,13 +5,13 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include "app/inside.h"
 #include "app/options.h"
 #include "app/parent.h"
 #include "codec/url.h"
 #include "egress/forward.h"
 #include "egress/gate.h"
 #include "egress/grpc.h"
-#include "egress/intercept.h"
 #include "egress/proxy.h"
 #include "egress/relay.h"
 #include "egress/tunnel.h"
@@ -35,6 +35,7 @@ struct plan {
     struct policy *policy;
     struct gate_settings gate;
     struct parent *parent; /* NULL: none */
+    struct inside_plan inside;
 };
 
 struct worker {
@@ -50,12 +51,14 @@ struct worker {
     struct relays *relays;
     struct relay_service *relay;
     struct shard *shard;
+    struct intercept *intercept;
     struct worker_listener {
         struct net_listener *listener;
-        struct http_server *server;  /* upstream, proxy, grpc */
-        struct proxy_service *proxy; /* proxy */
-        struct forward *forward;     /* forward */
-        struct grpc_service *grpc;   /* grpc */
+        struct http_server *server;     /* upstream, proxy, grpc */
+        struct proxy_service *proxy;    /* proxy */
+        struct forward *forward;        /* forward */
+        struct grpc_service *grpc;      /* grpc */
+        struct intercept_listener *sni; /* sni; of `intercept` */
     } listeners[WORKER_LISTENERS];
     int fds[WORKER_LISTENERS]; /* listening, until the worker starts; -1: none */
     size_t n_listen;

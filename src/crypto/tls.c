@@ -37,6 +37,7 @@ struct tls_session {
     const struct tls_transport *transport;
     void *transport_ctx;
     bool transport_ended;
+    int alert;    /* of the peer, that ended it; 0: none */
     bool broken;  /* after a failure OpenSSL allows no more calls but SSL_free */
     size_t stuck; /* bytes in the record that waits to be written */
     size_t ahead; /* bytes of such a record that the caller has yet to offer again */
@@ -395,6 +396,8 @@ static void explain_protocol(struct tls_session *s, const char *doing, struct er
     int reason = ERR_GET_REASON(code);
     const char *cause;
 
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET)
+        s->alert = reason - SSL_AD_REASON_OFFSET;
     if (ERR_GET_LIB(code) == ERR_LIB_SSL && (cause = likely_cause(reason, s->ctx->server)))
         err_set(e, ERR_INVALID, "TLS %s failed: %s", doing, cause);
     else if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET)
@@ -639,6 +642,21 @@ struct view tls_server_name(const struct tls_session *s)
 bool tls_offered(const struct tls_session *s)
 {
     return s->offered;
+}
+
+bool tls_refused_certificate(const struct tls_session *s)
+{
+    switch (s->alert) {
+    case SSL_AD_BAD_CERTIFICATE:
+    case SSL_AD_UNSUPPORTED_CERTIFICATE:
+    case SSL_AD_CERTIFICATE_REVOKED:
+    case SSL_AD_CERTIFICATE_EXPIRED:
+    case SSL_AD_CERTIFICATE_UNKNOWN:
+    case SSL_AD_UNKNOWN_CA:
+        return true;
+    default:
+        return false;
+    }
 }
 
 bool tls_resumed(const struct tls_session *s)

@@ -106,6 +106,9 @@ struct view tls_peer_subject(struct tls_session *s);      /* peer certificate's 
 struct view tls_peer_name(struct tls_session *s);
 /* The handshake began, or would have been, an abbreviated one: if it failed, a full one may not. */
 bool tls_offered(const struct tls_session *s);
+/* The peer ended it by an alert that says that it does not believe our certificate (RFC 8446 §6.2),
+ * in the handshake or right after. */
+bool tls_refused_certificate(const struct tls_session *s);
 bool tls_resumed(const struct tls_session *s); /* the handshake was an abbreviated one */
 
 #endif

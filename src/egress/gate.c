@@ -287,6 +287,18 @@ const struct dest *passage_dest(const struct passage *p)
     return p->dest;
 }
 
+void passage_asker(const struct passage *p, struct passage_opts *out)
+{
+    out->listener = p->listener;
+    out->from = &p->from;
+    out->identity = view_or_none(p->identity);
+}
+
+void passage_set_kind(struct passage *p, const char *kind)
+{
+    p->kind = kind;
+}
+
 void passage_set_request(struct passage *p, struct view method, struct view target)
 {
     size_t n = 0;

@@ -61,7 +61,11 @@ const struct dest *passage_dest(const struct passage *p);
 /* It may not pass after all, by a rule of that name; both static. */
 void passage_deny(struct passage *p, const char *rule, const char *reason);
 
+/* Who asked, and by which listener: fills listener, from and identity, all borrowed. */
+void passage_asker(const struct passage *p, struct passage_opts *out);
+
 /* For the entries. */
+void passage_set_kind(struct passage *p, const char *kind); /* static; once it is known better */
 void passage_set_request(struct passage *p, struct view method, struct view target);
 void passage_set_server_name(struct passage *p, struct view name);
 void passage_set_status(struct passage *p, int status);
@@ -98,7 +102,8 @@ bool passage_still_allowed(const struct passage *p, const struct policy *policy)
 unsigned passage_idle_ms(const struct passage *p); /* the gate's, for tunnels */
 
 /* Over: writes the last entry and frees. `why` is static: "client", "upstream", "idle", "drain",
- * "refused", "denied", "unreachable", "timeout", "error". */
+ * "refused", "denied", "unreachable", "timeout", "error", "rejected" (the client did not believe a
+ * minted certificate). */
 void passage_end(struct passage **p, const char *why);
 
 #endif

@@ -10,20 +10,21 @@
 
 struct http_request {
     struct view method;
-    struct view target;    /* as sent: "/path?query", or a URL; for CONNECT the authority */
-    struct view authority; /* Host or :authority */
+    struct view target;            /* as sent: "/path?query", or a URL; for CONNECT the authority */
+    struct view authority;         /* Host or :authority */
     const struct h1_field *fields; /* pseudo fields left out */
     size_t n_fields;
-    int64_t content_length;  /* -1: not said */
-    bool has_body;           /* false: on_end follows at once */
-    bool upgrade;            /* HTTP/1.1 Upgrade asked for */
+    int64_t content_length; /* -1: not said */
+    bool has_body;          /* false: on_end follows at once */
+    bool upgrade;           /* HTTP/1.1 Upgrade asked for */
     bool expect_continue;
-    int version;             /* 10, 11 or 20 */
+    int version; /* 10, 11 or 20 */
     bool tls;
     const struct net_addr *peer;
-    struct view identity;    /* of the client's TLS certificate; empty: it showed none */
-    const char *listener;    /* name of the listener it came by; NULL: it has none */
-    int64_t start_ns;        /* monotonic: when its first byte came */
+    struct view identity; /* of the client's TLS certificate; empty: it showed none */
+    const char *listener; /* name of the listener it came by; NULL: it has none */
+    void *tag;            /* of its connection, see struct http_conn_opts; NULL: it has none */
+    int64_t start_ns;     /* monotonic: when its first byte came */
 };
 
 /* First field of that name, or a view with .p NULL. */

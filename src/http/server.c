@@ -69,6 +69,8 @@ static void conn_close(struct http_conn *c)
     http_wait_off(&c->rd);
     http_wait_off(&c->wr);
     list_remove(&c->dirty);
+    if (c->on_closed)
+        c->on_closed(c->tag, c->s);
     net_stream_close(&c->s, c->hard);
     if (c->gauge)
         metric_shift(c->gauge, -1);
@@ -367,11 +369,11 @@ struct http_server *http_server_new(struct ev_loop *loop, const struct http_serv
 
 void http_server_accepted(void *server, int fd, const struct net_addr *peer)
 {
-    http_server_accepted_early(server, fd, peer, NULL, NULL);
+    (void)http_server_accepted_as(server, fd, peer, &(struct http_conn_opts){0});
 }
 
-void http_server_accepted_early(struct http_server *s, int fd, const struct net_addr *peer,
-                                struct tls_ctx *tls, struct buf *early)
+int http_server_accepted_as(struct http_server *s, int fd, const struct net_addr *peer,
+                            const struct http_conn_opts *o)
 {
     struct http_conn *c;
 
@@ -379,9 +381,9 @@ void http_server_accepted_early(struct http_server *s, int fd, const struct net_
         if (!s->draining)
             http_glitch(GLITCH_CONNECTION_LIMIT);
         close(fd);
-        if (early)
-            buf_fini(early);
-        return;
+        if (o->early)
+            buf_fini(o->early);
+        return -1;
     }
     c = XNEW(struct http_conn);
     OBJ_INIT(c, HTTP_CONN_MAGIC);
@@ -391,9 +393,14 @@ void http_server_accepted_early(struct http_server *s, int fd, const struct net_
     http_wait_init(&c->rd);
     http_wait_init(&c->wr);
     s->n_conns++;
-    c->s = net_stream_accepted_early(s->loop, fd, tls ? tls : s->o.tls, peer, early);
+    c->listener = o->listener ? o->listener : s->o.listener;
+    c->identity = o->identity;
+    c->tag = o->tag;
+    c->on_closed = o->on_closed;
+    c->s = net_stream_accepted_early(s->loop, fd, o->tls ? o->tls : s->o.tls, peer, o->early);
     net_stream_bind(c->s, &stream_ops, c);
     http_wait_put(&s->waits, WAIT_HEAD, &c->rd);
+    return 0;
 }
 
 void http_server_set_tls(struct http_server *s, struct tls_ctx *tls)

@@ -49,9 +49,9 @@ struct http_server_opts {
     struct tls_ctx *tls;                /* NULL: in clear; h2 then by prior knowledge */
     const struct http_service *service; /* kept by pointer */
     const char *listener;               /* its name, for requests; kept by pointer */
-    unsigned head_timeout_ms;  /* first byte to end of head (slow clients); 0: 10 s */
-    unsigned idle_timeout_ms;  /* between requests; 0: 75 s; far above the clients' 1 s (HP §9.2) */
-    unsigned body_timeout_ms;  /* without a byte of the body while we want one; 0: 30 s */
+    unsigned head_timeout_ms;           /* first byte to end of head (slow clients); 0: 10 s */
+    unsigned idle_timeout_ms; /* between requests; 0: 75 s; far above the clients' 1 s (HP §9.2) */
+    unsigned body_timeout_ms; /* without a byte of the body while we want one; 0: 30 s */
     unsigned write_timeout_ms; /* without the client taking a byte of the answer; 0: 60 s */
     unsigned max_connections;  /* 0: 10,000. Past it they are accepted and closed, and counted */
     /*
@@ -68,10 +68,25 @@ struct http_server *http_server_new(struct ev_loop *loop, const struct http_serv
 /* Give it an accepted descriptor (matches net_accept_fn with the server as ctx). */
 void http_server_accepted(void *server, int fd, const struct net_addr *peer);
 
-/* The same for a descriptor some of whose bytes were read already (emptied; may be NULL), and with
- * a TLS context for this connection only (referenced; NULL: the server's). */
-void http_server_accepted_early(struct http_server *s, int fd, const struct net_addr *peer,
-                                struct tls_ctx *tls, struct buf *early);
+/* What is special about one connection. All may be left out. */
+struct http_conn_opts {
+    struct tls_ctx *tls;  /* for this connection only (referenced); NULL: the server's */
+    struct buf *early;    /* bytes of it that were read already; emptied */
+    const char *listener; /* NULL: the server's; kept by pointer */
+    /* Who the client proved to be before, for requests, if its certificate here says nothing; kept
+     * by reference until the connection is closed. */
+    struct view identity;
+    /* http_request.tag. It means that the client was not meant to notice us: its TLS ends in place
+     * of that of the host it asked for. */
+    void *tag;
+    /* It is being closed; all its exchanges are gone. `s`: to look at; NULL if it was detached. */
+    void (*on_closed)(void *tag, const struct net_stream *s);
+};
+
+/* http_server_accepted for such a connection. 0, or -1 when it is not taken (drain, too many): the
+ * descriptor is closed, `early` emptied, and on_closed does not follow. */
+int http_server_accepted_as(struct http_server *s, int fd, const struct net_addr *peer,
+                            const struct http_conn_opts *o);
 
 void http_server_set_tls(struct http_server *s, struct tls_ctx *tls); /* for new connections */
 

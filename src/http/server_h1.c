@@ -134,7 +134,10 @@ static void request_fill(struct http_exchange *ex, const struct h1_head *head, s
     r->tls = net_is_tls(ex->conn->s);
     r->peer = net_peer(ex->conn->s);
     r->identity = net_peer_name(ex->conn->s);
-    r->listener = ex->conn->srv->o.listener;
+    if (!r->identity.n)
+        r->identity = ex->conn->identity;
+    r->listener = ex->conn->listener;
+    r->tag = ex->conn->tag;
 }
 
 /* `text`: the head; `rest`: what is behind it already. */

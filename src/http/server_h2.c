@@ -119,7 +119,10 @@ static void request_fill(struct http_exchange *ex, const struct h2_head *head)
     r->tls = net_is_tls(ex->conn->s);
     r->peer = net_peer(ex->conn->s);
     r->identity = net_peer_name(ex->conn->s);
-    r->listener = ex->conn->srv->o.listener;
+    if (!r->identity.n)
+        r->identity = ex->conn->identity;
+    r->listener = ex->conn->listener;
+    r->tag = ex->conn->tag;
     r->start_ns = ev_now_ns(ex->conn->srv->loop);
 }
 

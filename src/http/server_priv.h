@@ -19,9 +19,9 @@
 #include "rt/metric.h"
 
 enum {
-    HTTP_WINDOW = 256 * 1024,   /* of a request body under way: a sender that outruns its handler */
-    HTTP_SCRATCH = 64 * 1024,   /* one read; shared by all connections of a server */
-    HTTP_AHEAD = 64 * 1024,     /* bytes kept of requests sent ahead of answers (pipelining) */
+    HTTP_WINDOW = 256 * 1024, /* of a request body under way: a sender that outruns its handler */
+    HTTP_SCRATCH = 64 * 1024, /* one read; shared by all connections of a server */
+    HTTP_AHEAD = 64 * 1024,   /* bytes kept of requests sent ahead of answers (pipelining) */
     HTTP_OUT_HIGH = HTTP_WRITE_HIGH, /* answers queued before no further request is taken: a
                                         pipeliner that does not read */
     HTTP_DIRECT = 16 * 1024,    /* pieces of an answer this large skip the queue if it is empty */
@@ -104,18 +104,22 @@ struct http_conn {
     struct h1_side *h1; /* while there is something going on; idle connections have none */
     struct h2_side *h2;
     struct metric *gauge; /* that counts it, or NULL */
-    struct list link;     /* in server.conns */
-    struct list dirty;    /* in server.dirty */
+    const char *listener;
+    struct view identity; /* proven before it came to us */
+    void *tag;
+    void (*on_closed)(void *tag, const struct net_stream *s);
+    struct list link;  /* in server.conns */
+    struct list dirty; /* in server.dirty */
     struct http_wait rd, wr;
-    size_t dropped;   /* while it lingers */
-    bool ready;       /* handshake is done */
-    bool sniffing;    /* it may still turn out to be HTTP/2 by prior knowledge */
-    bool running;     /* we are in its callback and settle at its end */
-    bool blocked;     /* the socket takes nothing now; on_writable will follow */
-    bool over;        /* close it when we come back to the top */
-    bool hard;        /* with a reset */
-    bool lingering;   /* our side is shut down; input is dropped */
-    bool reading;     /* what net_want_read was last told */
+    size_t dropped; /* while it lingers */
+    bool ready;     /* handshake is done */
+    bool sniffing;  /* it may still turn out to be HTTP/2 by prior knowledge */
+    bool running;   /* we are in its callback and settle at its end */
+    bool blocked;   /* the socket takes nothing now; on_writable will follow */
+    bool over;      /* close it when we come back to the top */
+    bool hard;      /* with a reset */
+    bool lingering; /* our side is shut down; input is dropped */
+    bool reading;   /* what net_want_read was last told */
 };
 
 enum http_answer { ANSWER_NONE, ANSWER_STARTED, ANSWER_WHOLE };
@@ -137,14 +141,14 @@ struct http_exchange {
     bool ended;        /* the request is complete */
     bool connect;      /* method CONNECT: nothing follows the head before the switch */
     bool tunnel;
-    bool bodiless;     /* the answer has no body whatever its head says */
-    bool high;         /* http_write said more than HTTP_WRITE_HIGH: on_drain is owed */
-    bool dead;         /* broken off or over: calls do nothing, only on_gone follows */
+    bool bodiless; /* the answer has no body whatever its head says */
+    bool high;     /* http_write said more than HTTP_WRITE_HIGH: on_drain is owed */
+    bool dead;     /* broken off or over: calls do nothing, only on_gone follows */
     /* HTTP/1.1 */
-    uint64_t mark;     /* position in the output at which the answer is complete */
-    bool keep;         /* the client lets us keep the connection */
-    bool chunked;      /* the answer */
-    bool continued;    /* 100 was sent, or is not asked for */
+    uint64_t mark;  /* position in the output at which the answer is complete */
+    bool keep;      /* the client lets us keep the connection */
+    bool chunked;   /* the answer */
+    bool continued; /* 100 was sent, or is not asked for */
     /* HTTP/2 */
     int32_t id;
     uint32_t code;     /* that the stream was closed with */

@@ -326,7 +326,8 @@ static void begin_link(struct ingest *in, const struct http_request *req)
     };
     struct str link = STR_INIT, body = STR_INIT;
 
-    if (settings->public_url) {
+    /* Whose TLS is ended in place of the host's own knows that host only. */
+    if (settings->public_url && !req->tag) {
         str_adds(&link, settings->public_url);
     } else {
         str_adds(&link, req->tls ? "https://" : "http://");

@@ -654,6 +654,11 @@ bool net_tls_offered(const struct net_stream *s)
     return s->tls && tls_offered(s->tls);
 }
 
+bool net_refused_certificate(const struct net_stream *s)
+{
+    return s->tls && tls_refused_certificate(s->tls);
+}
+
 struct view net_alpn(const struct net_stream *s)
 {
     return s->tls ? tls_alpn(s->tls) : VIEW_NONE;

@@ -91,7 +91,8 @@ void net_shutdown_write(struct net_stream *s);     /* the end of our bytes: clos
 void net_stream_close(struct net_stream **s, bool hard);
 
 bool net_is_tls(const struct net_stream *s);
-bool net_tls_offered(const struct net_stream *s); /* see tls_offered */
+bool net_tls_offered(const struct net_stream *s);         /* see tls_offered */
+bool net_refused_certificate(const struct net_stream *s); /* see tls_refused_certificate */
 struct view net_alpn(const struct net_stream *s);
 struct view net_server_name(const struct net_stream *s);
 struct view net_peer_subject(const struct net_stream *s); /* verified certificate's, or empty */

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include "base/attrs.h"
 #include "base/err.h"
@@ -14,6 +15,9 @@ int fd_set_nonblock(int fd, bool on, struct err *e) TR_MUST_USE;
  * (the system's default of two hours is longer than theirs) nor a dead peer stays. 0, or -1 with
  * errno. */
 int fd_keepalive(int fd);
+/* Bytes that a TCP connection has taken in and sent (once; repetitions not counted) since it
+ * stands. -1: it is none, or the system does not tell. */
+int fd_tcp_bytes(int fd, uint64_t *in, uint64_t *out);
 void fd_close(int *fd); /* closes if >= 0 and sets it to -1; keeps errno */
 
 /* Read a whole file of at most `max` bytes into `out` (appended). A larger one is ERR_LIMIT. */
@@ -21,8 +25,8 @@ int file_read(const char *path, size_t max, struct str *out, struct err *e) TR_M
 
 /* Write a file so that after a crash it holds either the old or the new bytes: temporary file in
  * the same directory, fsync, rename, fsync of the directory. */
-int file_write_durable(const char *path, const void *p, size_t n, mode_t mode, struct err *e)
-    TR_MUST_USE;
+int file_write_durable(const char *path, const void *p, size_t n, mode_t mode,
+                       struct err *e) TR_MUST_USE;
 
 /* Make the directory and its missing parents. Existing is fine. */
 int dir_make(const char *path, mode_t mode, struct err *e) TR_MUST_USE;

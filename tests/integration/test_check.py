@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from gateway import BINARY, to_yaml
+from standin.certs import CA
 
 PROXY = {'proxy': {'address': '127.0.0.1:0'}}
 
@@ -273,3 +274,34 @@ def test_serve_takes_none_of_it(tmp_path):
     done = subprocess.run([BINARY, 'serve', '-c', os.devnull, '--explain', 'x:1'], capture_output=True, text=True,
                           timeout=30)
     assert done.returncode == 2 and 'usage: tailrace' in done.stderr
+
+
+def test_interception_is_checked(tmp_path):
+    ca = CA(tmp_path)
+    good = {'ca': ca.ca, 'key': ca.ca_key}
+    allow = {'allow': ['github.com:443']}
+    assert run(tmp_path, egress=allow, intercept=good) == (0, 'FILE: good\n', '')
+    leaf, leaf_key = ca.issue('app.harness.io')
+    status, _, err = run(tmp_path, egress=allow, intercept={'ca': leaf, 'key': leaf_key})
+    assert status == 1 and 'intercept.ca: ' in err and 'no CA certificate' in err
+    status, _, err = run(tmp_path, egress=allow, intercept={'ca': ca.ca, 'key': leaf_key})
+    assert status == 1 and 'does not belong to' in err
+    status, _, err = run(tmp_path, egress=allow, intercept=good, harness={'url': 'https://203.0.113.1'})
+    assert status == 1 and 'intercept.hosts: missing' in err
+    _, out, _ = run(tmp_path, egress=allow, intercept=dict(good, hosts=['logs.example']))
+    assert out.startswith('warning: intercept.hosts: logs.example:443 is denied by rule default')
+    for bad in ('*', '10.0.0.0/8', '10.0.0.1', 'a b', '*.*.x'):
+        status, _, err = run(tmp_path, egress=allow, intercept=dict(good, hosts=[bad]))
+        assert status == 1 and 'intercept.hosts' in err and 'use names' in err, bad
+
+
+def test_override_without_resolvers(tmp_path):
+    listen = {'sni': {'address': '127.0.0.1:0'}}
+    options = dict(listen=listen, egress={'allow': ['github.com:443']})
+    status, out, _ = run(tmp_path, **options)
+    assert status == 0 and 'warning: listen.sni: upstream.resolvers is missing' in out
+    assert run(tmp_path, upstream={'resolvers': ['10.0.0.53']}, **options) == (0, 'FILE: good\n', '')
+    for more, complaint in (({'port': '0'}, 'use a port'), ({'certificate': '/x', 'key': '/x'}, 'mode sni has none'),
+                            ({'mode': 'proxy', 'port': '443'}, 'only for listeners of mode sni')):
+        status, _, err = run(tmp_path, **dict(options, listen={'sni': dict(listen['sni'], **more)}))
+        assert status == 1 and complaint in err

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from test_picture import ROUTES, Actors, execute, payload, the_logs_arrived, the_services_talked
-from world import NOT_YET, wait_for
+from world import wait_for
 
 HARNESS_FLOWS = {'delegate-wss', 'delegate-manager', 'log-service', 'ui-gateway', 'ng-manager', 'pipeline-service',
                  'ti-service', 'dbdevops'}
@@ -87,8 +87,6 @@ def test_harness_denied(world):
 @pytest.mark.parametrize('way', ['proxy', 'dns', 'upstream'])
 def test_git_and_artifacts_denied(world, way, flow, host, lost, kept):
     """Only the admin knows where these are: check compares the rules with one another."""
-    if way == 'dns' and 'sni' in NOT_YET:
-        pytest.skip('no listeners of mode sni yet')
     with running(world, '%s-%s' % (flow, way), way, rules=deny(host)) as (gate, actors, said):
         assert said.returncode == 0
         assert 'warning: egress.allow: %s:443 is denied by rule not-this' % host in said.stdout

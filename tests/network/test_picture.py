@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from world import DATABASE, ENGINE, GATE, INSIDE, NOT_YET, PUBLIC, STEP, WIRES, inside, reaches, wait_for
+from world import DATABASE, ENGINE, GATE, INSIDE, PUBLIC, STEP, WIRES, inside, reaches, wait_for
 
 SECRET = 'planted-secret-Zq81'
 PASSWORD = 'planted-registry-password'
@@ -104,8 +104,6 @@ def gate(world):
 
 @pytest.fixture(scope='module', params=WAYS)
 def actors(world, gate, request):
-    if request.param == 'dns' and 'sni' in NOT_YET:
-        pytest.skip('no listeners of mode sni yet')
     made = Actors(world, request.param)
     yield made
     made.close()
@@ -122,8 +120,8 @@ def test_execution(world, gate, actors, route):
     the_services_talked(seen)
     the_work_was_done(world, actors, answer, key, world.repos_log()[before[1]:])
     gate.wait_delivered()
-    the_logs_arrived(world, answer, key, route, terminated=actors.way == 'upstream' or 'sni' not in NOT_YET)
-    the_gate_saw_it(world, gate, before[0])
+    the_logs_arrived(world, answer, key, route)
+    the_gate_saw_it(world, gate, before[0], actors.way)
 
 
 def the_services_talked(seen):
@@ -148,7 +146,7 @@ def the_work_was_done(world, actors, answer, key, repos):
     assert actors.step.event('execute')['peer'].startswith('ipv4:10.21.0.'), 'among the pods'
 
 
-def the_logs_arrived(world, answer, key, route, terminated):
+def the_logs_arrived(world, answer, key, route, terminated=True):
     state = world.control('GET', '/state?lines=1')
     engine, delegate = state['records']['acct/' + key], state['records']['acct/' + key + '/delegate']
     assert engine['lines'] == answer['engine']['written']
@@ -165,14 +163,15 @@ def the_logs_arrived(world, answer, key, route, terminated):
     assert bool(leaks) == (route == 'googleapis' and not terminated)
 
 
-def the_gate_saw_it(world, gate, before):
+def the_gate_saw_it(world, gate, before, way):
     """The ledger balances, and each thing that passed left its entry, with where it led."""
     assert gate.ledger()['spooled'] == 0
     entries = world.audit(gate)[before:]
     assert all(e['verdict'] == 'allow' for e in entries), [e for e in entries if e['verdict'] != 'allow']
     assert ('forward', 'forward:orders') in {(e['kind'], e['rule']) for e in entries}
-    engine = 'forward' if 'grpc' in NOT_YET else 'grpc'
-    assert (engine, engine + ':engine') in {(e['kind'], e['rule']) for e in entries}
+    opened = [e for e in entries if e['kind'] == 'intercept']
+    assert {e['server_name'] for e in opened} == ({'app.harness.io'} if way != 'upstream' else set())
+    assert ('grpc', 'grpc:engine') in {(e['kind'], e['rule']) for e in entries}
     led = {e['asked']: e['dialled'] for e in entries if e.get('dialled')}
     for name in ('git.forge.test', 'registry.forge.test'):
         assert led[name + ':443'] == PUBLIC[name] + ':443'
@@ -213,8 +212,7 @@ def test_certificates(world, gate, actors):
     """What is terminated shows a certificate of the company's, what passes through shows its own."""
     spec = actors.spec['build']
     issuer = actors.delegate.event('connected')['issuer']
-    terminated = actors.way == 'upstream' or 'sni' not in NOT_YET
-    assert ('corporate CA' if terminated else 'internet CA') in issuer
+    assert 'corporate CA' in issuer
     command = ['openssl', 's_client', '-verify_return_error', '-CAfile', world.outside.ca, '-servername', 'git.forge.test']
     if spec['other_proxy']:
         command += ['-proxy', spec['other_proxy'].removeprefix('http://')]

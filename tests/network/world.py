@@ -35,8 +35,6 @@ from gateway import BINARY, Gateway, merge, wait_for        # noqa: E402
 from standin.certs import CA                                # noqa: E402
 
 CLONE_NEWNET = 0x40000000
-# Modes of listeners that the program does not have yet; the tests do without. To be emptied, then to go.
-NOT_YET = {'sni'}
 WIRES = {'build': '10.20.0', 'pods': '10.21.0', 'data': '10.22.0'}
 INSIDE, OUTSIDE = '52.1.1.2', '52.1.1.1'        # the boundary's leg to the internet, and the far end
 PUBLIC = {'app.harness.io': '34.120.225.85', 'storage.googleapis.com': '142.250.74.59',
@@ -393,10 +391,6 @@ class World:
             'audit': {'to': 'file', 'file': str(self.directory / 'audit'), 'interval': '1s'},
             'workers': 2,
         }
-        if 'grpc' in NOT_YET:
-            options['listen']['engine'].update(mode='forward', to=ENGINE + ':20001')
-        if 'sni' in NOT_YET:
-            del options['listen']['sni'], options['intercept']
         return options
 
     def gateway(self, name='tailrace', **options):

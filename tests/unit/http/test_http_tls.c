@@ -287,7 +287,9 @@ static void give(int fd, struct tls_ctx *tls, struct view early_bytes)
 
     assert_int_equal(net_addr_literal(VIEW_LIT("192.0.2.1"), 1234, &peer), 0);
     buf_add(&early, early_bytes.p, early_bytes.n);
-    http_server_accepted_early(r.server, fd, &peer, tls, &early);
+    assert_int_equal(http_server_accepted_as(r.server, fd, &peer,
+                                             &(struct http_conn_opts){.tls = tls, .early = &early}),
+                     0);
     assert_null(early.base);
 }
 
