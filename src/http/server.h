@@ -49,9 +49,9 @@ struct http_server_opts {
     struct tls_ctx *tls;                /* NULL: in clear; h2 then by prior knowledge */
     const struct http_service *service; /* kept by pointer */
     const char *listener;               /* its name, for requests; kept by pointer */
-    unsigned head_timeout_ms;  /* first byte to end of head (slow clients); 0: 10 s */
-    unsigned idle_timeout_ms;  /* between requests; 0: 75 s; far above the clients' 1 s (HP §9.2) */
-    unsigned body_timeout_ms;  /* without a byte of the body while we want one; 0: 30 s */
+    unsigned head_timeout_ms;           /* first byte to end of head (slow clients); 0: 10 s */
+    unsigned idle_timeout_ms; /* between requests; 0: 75 s; far above the clients' 1 s (HP §9.2) */
+    unsigned body_timeout_ms; /* without a byte of the body while we want one; 0: 30 s */
     unsigned write_timeout_ms; /* without the client taking a byte of the answer; 0: 60 s */
     unsigned max_connections;  /* 0: 10,000. Past it they are accepted and closed, and counted */
     /*
@@ -93,6 +93,9 @@ void http_server_free(struct http_server **s);
  */
 
 void http_bind(struct http_exchange *ex, const struct http_handler *handler, void *ctx);
+/* From now on another handler, for who took the exchange only to see whether it may go on. Pieces
+ * of the body and its end that came meanwhile are the old one's to hand over. */
+void http_rebind(struct http_exchange *ex, const struct http_handler *handler, void *ctx);
 struct ev_loop *http_loop(const struct http_exchange *ex);
 
 /* The request head is kept (copied) while the exchange lives. */
