@@ -456,6 +456,7 @@ static void run_quiesce(struct ev_task *task)
         http_server_free(&w->listeners[i].server);
         forward_free(&w->listeners[i].forward);
     }
+    ev_timer_disarm(w->watch); /* it counts what is no more */
     tunnels_free(&w->tunnels);
     logs_worker_quiesce(w->shard);
     sem_post(o->done);

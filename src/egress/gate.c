@@ -392,6 +392,8 @@ void passage_deny(struct passage *p, const char *rule, const char *reason)
 
 bool passage_still_allowed(const struct passage *p, const struct policy *policy)
 {
+    struct net_addr dialled;
+    struct policy_verdict v;
     struct dest d;
     struct err e;
     const struct policy_query q = {
@@ -400,8 +402,15 @@ bool passage_still_allowed(const struct passage *p, const struct policy *policy)
         .identity = view_or_none(p->identity),
     };
 
-    return p->fixed ||
-           (dest_parse(view_str(p->asked), 0, &d, &e) == 0 && policy_decide(policy, &q).allow);
+    if (p->fixed)
+        return true;
+    if (dest_parse(view_str(p->asked), 0, &d, &e) < 0)
+        return false;
+    v = policy_decide(policy, &q);
+    /* The parent looked the name up; its address is nobody's business. */
+    if (!v.allow || p->via || !p->dialled || net_addr_parse(view_str(p->dialled), &dialled, &e) < 0)
+        return v.allow;
+    return policy_check_address(policy, &q, &v, (const struct sockaddr *)&dialled.ss).allow;
 }
 
 unsigned passage_idle_ms(const struct passage *p)
