@@ -110,7 +110,7 @@ static bool bounded(const char *hash)
 
         return p[0] == 'j' && p[1] >= '.' && p[1] <= 'C';
     }
-    return strncmp(hash, "$5$", 3) == 0 || strncmp(hash, "$6$", 3) == 0;
+    return strncmp(hash, "$6$", 3) == 0;
 }
 
 static const char *bad_line(struct view user, const char *hash)
