@@ -47,11 +47,10 @@ struct net_stream {
     /* The end, or an error, that came behind bytes which were to be delivered first. */
     bool held_end;
     struct err *held_error;
-    struct buf early; /* in clear: the peer's first bytes, read by somebody before us */
+    struct buf *early; /* in clear: the peer's first bytes, read by somebody before us; or NULL */
     /* A call-back that waits for no descriptor: the first one, and bytes that are in already. */
-    struct ev_task kick;
+    struct ev_task kick; /* and what frees the memory at the end */
     bool kicked;
-    struct ev_task last; /* frees the memory at the end of the turn */
 };
 
 static void update_io(struct net_stream *s)
@@ -82,7 +81,7 @@ static void kick(struct net_stream *s)
 /* Something to read is here already, and the descriptor may have nothing more to say. */
 static bool read_at_once(const struct net_stream *s)
 {
-    return s->held_end || s->held_error || buf_len(&s->early) ||
+    return s->held_end || s->held_error || s->early ||
            (s->tls && !s->read_ended && tls_pending(s->tls));
 }
 
@@ -169,11 +168,18 @@ static void on_io(void *ctx, unsigned can)
         update_io(s);
 }
 
+static void drop_early(struct net_stream *s)
+{
+    if (s->early)
+        buf_fini(s->early);
+    XFREE(s->early);
+}
+
 static void stream_free(struct net_stream *s)
 {
     tls_free(&s->tls);
     xfree(s->held_error);
-    buf_fini(&s->early);
+    drop_early(s);
     OBJ_FINI(s);
     xfree(s);
 }
@@ -197,11 +203,6 @@ static void on_kick(struct ev_task *task)
         tell_readable(s);
 }
 
-static void on_last(struct ev_task *task)
-{
-    stream_free(container_of(task, struct net_stream, last));
-}
-
 static struct net_stream *stream_new(struct ev_loop *loop, int fd, const struct net_addr *peer)
 {
     struct net_stream *s = XNEW(struct net_stream);
@@ -212,7 +213,6 @@ static struct net_stream *stream_new(struct ev_loop *loop, int fd, const struct 
     s->io = ev_io_new(loop, fd, on_io, s);
     s->peer = *peer;
     s->kick.run = on_kick;
-    s->last.run = on_last;
     kick(s);
     return s;
 }
@@ -231,8 +231,9 @@ struct net_stream *net_stream_accepted_early(struct ev_loop *loop, int fd, struc
     if (tls) {
         s->tls = tls_accept_early(tls, fd, early ? buf_view(early) : VIEW_NONE);
         s->state = STREAM_HANDSHAKE;
-    } else if (early) {
-        s->early = *early;
+    } else if (early && buf_len(early)) {
+        s->early = XNEW(struct buf);
+        *s->early = *early;
         *early = BUF_INIT;
     }
     if (early)
@@ -279,10 +280,11 @@ static bool usable(struct net_stream *s, struct err *e)
 
 static ssize_t read_early(struct net_stream *s, void *p, size_t n)
 {
-    n = TR_MIN(n, buf_len(&s->early));
-    memcpy(p, buf_data(&s->early), n);
-    buf_consume(&s->early, n);
-    buf_release_if_empty(&s->early);
+    n = TR_MIN(n, buf_len(s->early));
+    memcpy(p, buf_data(s->early), n);
+    buf_consume(s->early, n);
+    if (!buf_len(s->early))
+        drop_early(s);
     return (ssize_t)n;
 }
 
@@ -290,7 +292,7 @@ static ssize_t read_clear(struct net_stream *s, void *p, size_t n, struct err *e
 {
     ssize_t got;
 
-    if (buf_len(&s->early))
+    if (s->early)
         return read_early(s, p, n);
     do
         got = recv(s->fd, p, n, 0);
@@ -516,7 +518,7 @@ static void retire(struct net_stream *s)
     s->state = STREAM_CLOSED;
     ev_io_free(&s->io);
     if (!s->kicked) /* else the kick, which cannot be called back, frees */
-        ev_defer(s->loop, &s->last);
+        ev_defer(s->loop, &s->kick);
 }
 
 int net_stream_release(struct net_stream **sp)
@@ -527,7 +529,7 @@ int net_stream_release(struct net_stream **sp)
     *sp = NULL;
     OBJ_CHECK(s, STREAM_MAGIC);
     ASSERT(!s->tls && (s->state == STREAM_NEW || s->state == STREAM_OPEN));
-    ASSERT(buf_len(&s->early) == 0);
+    ASSERT(!s->early);
     fd = s->fd;
     s->fd = -1;
     retire(s);
