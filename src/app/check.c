@@ -2,8 +2,9 @@
 
 #include <stdio.h>
 #include "app/egress.h"
-#include "app/parent.h"
 #include "app/inside.h"
+#include "app/parent.h"
+#include "egress/basic.h"
 #include "net/resolve.h"
 
 enum { GOOD = 0, BAD = 1, USAGE = 2 };
@@ -290,6 +291,23 @@ static int check_parent(const struct config *c, struct err *e)
     return rc;
 }
 
+/* The files that a proxy's clients are looked up in. */
+static int check_users(const struct config *c, struct err *e)
+{
+    struct basic_users *users;
+    size_t i;
+
+    for (i = 0; i < c->n_listen; i++) {
+        if (!c->listen[i].users)
+            continue;
+        users = basic_users_load(c->listen[i].users, e);
+        if (!users)
+            return err_prefix(e, "listen.%s.users", c->listen[i].name);
+        basic_users_free(&users);
+    }
+    return 0;
+}
+
 static int check_loaded(const struct config *c, const struct check_opts *o)
 {
     struct err e = {0};
@@ -302,6 +320,8 @@ static int check_loaded(const struct config *c, const struct check_opts *o)
         config_dump(c, stdout);
     else if (p && o->explain)
         rc = explain(c, p, o, &e);
+    else if (p && check_users(c, &e) < 0)
+        rc = BAD;
     else if (p && egress_is_used(c))
         rc = check_inside(c, p, &e) == 0 && check_flows(c, p, &e) == 0 ? GOOD : BAD;
     policy_free(&p);

@@ -288,7 +288,7 @@ static const struct conf_row listen_rows[] = {
     LISTEN(PATH, users, "users", .reloadable = true,
            .text = "Mode proxy: file of user:hash lines (crypt) to ask clients for; delegates may "
                    "not be able to answer, so there is none by default."),
-    LISTEN(LIST, proxy_protocol, "proxy-protocol", .reloadable = true,
+    LISTEN(LIST, proxy_protocol, "proxy-protocol", .check = policy_check_range, .reloadable = true,
            .text =
                "Ranges of load balancers that tell the client's address by the PROXY protocol."),
 };
@@ -420,6 +420,14 @@ static void check_listener(const struct config *cf, struct conf_check *c, size_t
     if (l->public_url && l->mode != CONFIG_MODE_UPSTREAM)
         conf_complain(c, str_c(&path), "only a listener of mode upstream makes upload links");
     check_origin(c, str_c(&path), l->public_url);
+    path.n = base;
+    str_adds(&path, ".users");
+    if (l->users && l->mode != CONFIG_MODE_PROXY)
+        conf_complain(c, str_c(&path), "only for listeners of mode proxy");
+    path.n = base;
+    str_adds(&path, ".proxy-protocol");
+    if (l->proxy_protocol.n && l->mode == CONFIG_MODE_ADMIN)
+        conf_complain(c, str_c(&path), "not for listeners of mode admin");
     path.n = base;
     str_adds(&path, ".to");
     check_to(l, c, str_c(&path));

@@ -196,6 +196,7 @@ static void make_workers(struct gateway *g)
     g->n_workers = TR_MIN(g->n_workers, 64u);
     g->workers = xcalloc(g->n_workers, sizeof(*g->workers));
     for (i = 0; i < g->n_workers; i++) {
+        g->workers[i].pool = g->pool;
         for (k = 0; k < WORKER_LISTENERS; k++)
             g->workers[i].fds[k] = -1;
     }

@@ -78,6 +78,36 @@ static int plan_server(struct plan *p, size_t i, struct err *e)
     return p->server_tls[i] ? 0 : err_prefix(e, "listen.%s", l->name);
 }
 
+static int plan_senders(struct plan *p, size_t i, struct err *e)
+{
+    const struct conf_list *list = &p->config->listen[i].proxy_protocol;
+    struct plan_senders *s = &p->senders[i];
+
+    s->ranges = xcalloc(list->n + 1, sizeof(*s->ranges));
+    for (; s->n < list->n; s->n++) {
+        if (addr_range_parse(view_str(list->items[s->n]), &s->ranges[s->n], e) < 0)
+            return err_prefix(e, "listen.%s.proxy-protocol", p->config->listen[i].name);
+    }
+    return 0;
+}
+
+static int plan_users(struct plan *p, size_t i, struct err *e)
+{
+    const struct config_listen *l = &p->config->listen[i];
+
+    if (!l->users)
+        return 0;
+    p->users[i] = basic_users_load(l->users, e);
+    return p->users[i] ? 0 : err_prefix(e, "listen.%s.users", l->name);
+}
+
+static int plan_listener(struct plan *p, size_t i, struct err *e)
+{
+    if (plan_server(p, i, e) < 0 || plan_senders(p, i, e) < 0)
+        return -1;
+    return plan_users(p, i, e);
+}
+
 static int plan_gate(struct plan *p, struct err *e)
 {
     const struct config *c = p->config;
@@ -113,7 +143,7 @@ struct plan *plan_new(const struct config *config, struct err *e)
     if (rc == 0 && config->n_listen > WORKER_LISTENERS)
         rc = err_set(e, ERR_LIMIT, "listen: at most %d listeners", WORKER_LISTENERS);
     for (i = 0; rc == 0 && i < config->n_listen; i++)
-        rc = plan_server(p, i, e);
+        rc = plan_listener(p, i, e);
     if (rc == 0)
         return p;
     plan_free(p);
@@ -126,8 +156,11 @@ void plan_free(struct plan *p)
 
     if (!p)
         return;
-    for (i = 0; i < WORKER_LISTENERS; i++)
+    for (i = 0; i < WORKER_LISTENERS; i++) {
         tls_ctx_unref(&p->server_tls[i]);
+        basic_users_free(&p->users[i]);
+        xfree(p->senders[i].ranges);
+    }
     tls_ctx_unref(&p->client_tls);
     tls_ctx_unref(&p->grpc_tls);
     inside_plan_fini(&p->inside);
@@ -203,6 +236,8 @@ static void init_proxy(struct worker *w, size_t i)
         .client = w->client,
         .loop = w->loop,
         .intercept = w->intercept,
+        .pool = w->pool,
+        .users = w->plan->users[i],
     };
 
     w->listeners[i].proxy = proxy_service_new(&o);
@@ -324,15 +359,43 @@ static void *worker_main(void *ctx)
     return NULL;
 }
 
+static bool is_trusted(void *ctx, const struct net_addr *sender)
+{
+    const struct plan_senders *s = ctx;
+    size_t i;
+
+    for (i = 0; i < s->n; i++) {
+        if (addr_range_has(&s->ranges[i], (const struct sockaddr *)&sender->ss))
+            return true;
+    }
+    return false;
+}
+
+static void trust(struct worker *w, size_t i)
+{
+    struct net_proxied *p = w->listeners[i].proxied;
+
+    if (p)
+        net_proxied_configure(p, is_trusted, (void *)&w->plan->senders[i]);
+}
+
 static void begin_listening(struct worker *w, size_t i)
 {
     struct worker_listener *l = &w->listeners[i];
-    net_accept_fn fn = l->forward ? forward_accepted
-                       : l->sni   ? intercept_accepted
-                                  : http_server_accepted;
-    void *ctx = l->forward ? (void *)l->forward : l->sni ? (void *)l->sni : (void *)l->server;
+    const struct net_proxied_opts o = {
+        .loop = w->loop,
+        .trusted = is_trusted,
+        .trusted_ctx = (void *)&w->plan->senders[i],
+        .fn = l->forward ? forward_accepted
+              : l->sni   ? intercept_accepted
+                         : http_server_accepted,
+        .ctx = l->forward ? (void *)l->forward
+               : l->sni   ? (void *)l->sni
+                          : (void *)l->server,
+    };
 
-    l->listener = net_listener_new(w->loop, w->fds[i], fn, ctx);
+    l->proxied = net_proxied_new(&o);
+    l->listener = net_listener_new(w->loop, w->fds[i], net_proxied_accepted, l->proxied);
     w->fds[i] = -1;
 }
 
@@ -392,6 +455,9 @@ static void run_apply(struct ev_task *task)
 
         if (l->server && o->plan->server_tls[i])
             http_server_set_tls(l->server, o->plan->server_tls[i]);
+        trust(o->w, i);
+        if (l->proxy)
+            proxy_service_set_users(l->proxy, o->plan->users[i]);
         if (l->forward)
             forward_configure(l->forward, o->plan->config->listen[i].to);
         if (l->grpc)
@@ -427,9 +493,11 @@ static void run_quiesce(struct ev_task *task)
 
     for (i = 0; i < w->n_listen; i++) {
         net_listener_free(&w->listeners[i].listener);
+        net_proxied_free(&w->listeners[i].proxied);
         http_server_free(&w->listeners[i].server);
         forward_free(&w->listeners[i].forward);
     }
+    ev_timer_disarm(w->watch); /* it counts what is no more */
     intercept_free(&w->intercept);
     tunnels_free(&w->tunnels);
     logs_worker_quiesce(w->shard);
@@ -472,6 +540,7 @@ void worker_fini(struct worker *w)
     for (i = 0; i < w->n_listen; i++) {
         fd_close(&w->fds[i]);
         net_listener_free(&w->listeners[i].listener);
+        net_proxied_free(&w->listeners[i].proxied);
         http_server_free(&w->listeners[i].server);
         forward_free(&w->listeners[i].forward);
         proxy_service_free(&w->listeners[i].proxy);

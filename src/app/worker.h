@@ -19,6 +19,7 @@
 #include "http/server.h"
 #include "logs/logs.h"
 #include "net/listen.h"
+#include "net/proxied.h"
 #include "net/resolve.h"
 
 enum { WORKER_LISTENERS = 32 };
@@ -32,6 +33,12 @@ struct plan {
     struct tls_ctx *client_tls;                   /* towards harness.url; NULL: http */
     struct tls_ctx *grpc_tls;                     /* towards https of grpc listeners, or NULL */
     struct tls_ctx *server_tls[WORKER_LISTENERS]; /* by listener; NULL: in clear */
+    /* By listener: senders whose PROXY header is believed, and Basic credentials (or NULL). */
+    struct plan_senders {
+        struct addr_range *ranges;
+        size_t n;
+    } senders[WORKER_LISTENERS];
+    struct basic_users *users[WORKER_LISTENERS];
     struct policy *policy;
     struct gate_settings gate;
     struct parent *parent; /* NULL: none */
@@ -40,6 +47,7 @@ struct plan {
 
 struct worker {
     unsigned index;
+    struct ev_pool *pool; /* the program's; set before worker_init */
     pthread_t thread;
     struct ev_loop *loop;
     struct net_resolver *resolver;
@@ -59,6 +67,7 @@ struct worker {
         struct forward *forward;        /* forward */
         struct grpc_service *grpc;      /* grpc */
         struct intercept_listener *sni; /* sni; of `intercept` */
+        struct net_proxied *proxied;    /* all of them: between the listener and the above */
     } listeners[WORKER_LISTENERS];
     int fds[WORKER_LISTENERS]; /* listening, until the worker starts; -1: none */
     size_t n_listen;

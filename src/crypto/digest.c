@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include "base/bug.h"
 
 static pthread_once_t fetch_once = PTHREAD_ONCE_INIT;
@@ -20,6 +21,15 @@ void sha256(const void *p, size_t n, uint8_t out[32])
     pthread_once(&fetch_once, fetch);
     if (EVP_Digest(p, n, out, NULL, md_sha256, NULL) != 1)
         BUG("SHA-256 failed");
+}
+
+void hmac_sha256(const void *key, size_t key_n, const void *p, size_t n, uint8_t out[32])
+{
+    unsigned len = 32;
+
+    pthread_once(&fetch_once, fetch);
+    if (!HMAC(md_sha256, key, (int)key_n, p, n, out, &len))
+        BUG("HMAC failed");
 }
 
 int md5(const void *p, size_t n, uint8_t out[16])

@@ -17,6 +17,9 @@ uint32_t crc32c_portable(uint32_t crc, const void *p, size_t n);
 
 void sha256(const void *p, size_t n, uint8_t out[32]);
 
+/* HMAC-SHA-256 (RFC 2104). */
+void hmac_sha256(const void *key, size_t key_n, const void *p, size_t n, uint8_t out[32]);
+
 /* MD5 (RFC 1321), only because object stores name it in x-goog-hash: a check against accidents, not
  * against attackers. -1: this OpenSSL has none (FIPS); `out` is untouched. */
 int md5(const void *p, size_t n, uint8_t out[16]) TR_MUST_USE;

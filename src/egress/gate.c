@@ -29,17 +29,27 @@ struct gate {
     struct metric *connect_seconds;
 };
 
+/* What is needed until it has started. */
+struct asking {
+    struct dest dest;
+    bool understood;
+    struct policy_verdict
+        refused; /* of the last address that may not be dialled; rule NULL: none */
+    struct net_connect *connect;
+    net_connected_fn fn;
+    void *ctx;
+    int64_t dial_mono;
+};
+
 struct passage {
     struct list link;
     struct gate *g;
     const char *kind, *listener;
     struct net_addr from;
     struct policy_verdict verdict;
-    struct policy_verdict
-        refused;       /* of the last address that may not be dialled; rule NULL: none */
-    struct dest *dest; /* NULL: not understood, or not needed any more */
-    char *asked;       /* as normalised, or as much as was understood */
-    char *identity;    /* or NULL */
+    struct asking *asking; /* NULL: it has started */
+    char *asked;           /* as normalised, or as much as was understood */
+    char *identity;        /* or NULL */
     char *server_name, *method, *path;
     struct str resolved;
     char *dialled;
@@ -50,10 +60,6 @@ struct passage {
     uint64_t id, up, down;
     uint64_t counted_up, counted_down; /* in the metrics already */
     int64_t start_wall, start_mono, entry_mono;
-    struct net_connect *connect;
-    net_connected_fn fn;
-    void *ctx;
-    int64_t dial_mono;
 };
 
 /* --- entries ------------------------------------------------------------------------------ */
@@ -213,7 +219,7 @@ static char *odd_authority(struct view v)
 static void decide(struct passage *p, const struct passage_opts *o)
 {
     struct policy_query q = {
-        .dest = p->dest,
+        .dest = passage_dest(p),
         .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
         .identity = view_or_none(p->identity),
     };
@@ -221,7 +227,7 @@ static void decide(struct passage *p, const struct passage_opts *o)
     if (o->refused_by)
         p->verdict = (struct policy_verdict){
             .rule = o->refused_by, .reason = "not on this listener", .index = -1};
-    else if (!p->dest)
+    else if (!passage_dest(p))
         p->verdict = (struct policy_verdict){
             .rule = "bad-authority", .reason = "destination not understood", .index = -1};
     else if (o->fixed_rule)
@@ -260,10 +266,10 @@ struct passage *passage_open(struct gate *g, const struct passage_opts *o)
     p->id = atomic_fetch_add(&last_id, 1) + 1;
     p->start_wall = clock_wall_ns();
     p->start_mono = p->entry_mono = clock_mono_ns();
-    p->dest = XNEW(struct dest);
-    if (dest_parse(o->authority, o->port, p->dest, &e) < 0)
-        XFREE(p->dest);
-    p->asked = p->dest ? xstrdup(dest_text(p->dest, text)) : odd_authority(o->authority);
+    p->asking = XNEW(struct asking);
+    p->asking->understood = dest_parse(o->authority, o->port, &p->asking->dest, &e) == 0;
+    p->asked = p->asking->understood ? xstrdup(dest_text(&p->asking->dest, text))
+                                     : odd_authority(o->authority);
     list_append(&g->passages, &p->link);
     g->n_passages++;
     metric_add(metric_series(g->total, p->kind), 1);
@@ -284,7 +290,7 @@ const char *passage_asked(const struct passage *p)
 
 const struct dest *passage_dest(const struct passage *p)
 {
-    return p->dest;
+    return p->asking && p->asking->understood ? &p->asking->dest : NULL;
 }
 
 void passage_asker(const struct passage *p, struct passage_opts *out)
@@ -338,7 +344,8 @@ void passage_reached(struct passage *p, const struct net_addr *peer, const char 
 
 void passage_started(struct passage *p)
 {
-    XFREE(p->dest);
+    ASSERT(!p->asking || !p->asking->connect);
+    XFREE(p->asking);
     write_entry(p, AUDIT_START, NULL);
 }
 
@@ -366,14 +373,14 @@ bool passage_allow(void *ctx, const struct net_addr *addr)
 {
     struct passage *p = ctx;
     const struct policy_query q = {
-        .dest = p->dest,
+        .dest = passage_dest(p),
         .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
         .identity = view_or_none(p->identity),
     };
     struct policy_verdict v;
 
     remember_address(p, addr);
-    if (p->fixed || p->dest->literal)
+    if (p->fixed || q.dest->literal)
         return true; /* decided when it was asked for */
     v = policy_check_address(p->g->settings.policy, &q, &p->verdict,
                              (const struct sockaddr *)&addr->ss);
@@ -381,16 +388,16 @@ bool passage_allow(void *ctx, const struct net_addr *addr)
         p->verdict = v;
         count_verdict(p);
     } else if (!v.allow) {
-        p->refused = v; /* another address may do */
+        p->asking->refused = v; /* another address may do */
     }
     return v.allow;
 }
 
 bool passage_denied(struct passage *p, const struct err *e)
 {
-    if (e->code != ERR_DENIED || !p->refused.rule || !p->verdict.allow)
+    if (e->code != ERR_DENIED || !p->asking || !p->asking->refused.rule || !p->verdict.allow)
         return !p->verdict.allow;
-    p->verdict = p->refused;
+    p->verdict = p->asking->refused;
     count_verdict(p);
     return true;
 }
@@ -406,6 +413,8 @@ void passage_deny(struct passage *p, const char *rule, const char *reason)
 
 bool passage_still_allowed(const struct passage *p, const struct policy *policy)
 {
+    struct net_addr dialled;
+    struct policy_verdict v;
     struct dest d;
     struct err e;
     const struct policy_query q = {
@@ -414,8 +423,15 @@ bool passage_still_allowed(const struct passage *p, const struct policy *policy)
         .identity = view_or_none(p->identity),
     };
 
-    return p->fixed ||
-           (dest_parse(view_str(p->asked), 0, &d, &e) == 0 && policy_decide(policy, &q).allow);
+    if (p->fixed)
+        return true;
+    if (dest_parse(view_str(p->asked), 0, &d, &e) < 0)
+        return false;
+    v = policy_decide(policy, &q);
+    /* The parent looked the name up; its address is nobody's business. */
+    if (!v.allow || p->via || !p->dialled || net_addr_parse(view_str(p->dialled), &dialled, &e) < 0)
+        return v.allow;
+    return policy_check_address(policy, &q, &v, (const struct sockaddr *)&dialled.ss).allow;
 }
 
 unsigned passage_idle_ms(const struct passage *p)
@@ -426,25 +442,26 @@ unsigned passage_idle_ms(const struct passage *p)
 static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
 {
     struct passage *p = ctx;
+    struct asking *a = p->asking;
     char text[NET_ADDR_TEXT];
 
-    p->connect = NULL;
+    a->connect = NULL;
     if (s) {
         metric_observe(p->g->connect_seconds,
-                       (double)(clock_mono_ns() - p->dial_mono) / NS_PER_SEC);
+                       (double)(clock_mono_ns() - a->dial_mono) / NS_PER_SEC);
         p->dialled = xstrdup(net_addr_text(net_peer(s), text));
     }
     if (!s && !passage_denied(p, e))
         passage_failed(p, e);
-    p->fn(p->ctx, s, e);
+    a->fn(a->ctx, s, e);
 }
 
 const struct net_parent *passage_parent(struct passage *p)
 {
     const struct net_parent *parent = p->g->settings.parent;
 
-    if (p->dest)
-        parent = net_parent_for(parent, p->dest->host, p->dest->port);
+    if (passage_dest(p))
+        parent = net_parent_for(parent, passage_dest(p)->host, passage_dest(p)->port);
 
     p->via = parent ? parent->host : NULL;
     return parent;
@@ -460,9 +477,10 @@ void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_
                   void *ctx)
 {
     const struct gate_settings *s = &p->g->settings;
+    struct asking *a = p->asking;
     struct net_connect_opts o = {
-        .host = p->dest->host,
-        .port = p->dest->port,
+        .host = a->dest.host,
+        .port = a->dest.port,
         .tls = tls,
         .alpn = alpn,
         .timeout_ms = s->connect_ms,
@@ -471,11 +489,11 @@ void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_
         .parent = passage_parent(p),
     };
 
-    ASSERT(p->verdict.allow && !p->connect);
-    p->fn = fn;
-    p->ctx = ctx;
-    p->dial_mono = clock_mono_ns();
-    p->connect = net_connect_start(p->g->resolver, p->g->loop, &o, on_connected, p);
+    ASSERT(p->verdict.allow && !a->connect);
+    a->fn = fn;
+    a->ctx = ctx;
+    a->dial_mono = clock_mono_ns();
+    a->connect = net_connect_start(p->g->resolver, p->g->loop, &o, on_connected, p);
 }
 
 void passage_end(struct passage **pp, const char *why)
@@ -485,12 +503,13 @@ void passage_end(struct passage **pp, const char *why)
     *pp = NULL;
     if (!p)
         return;
-    net_connect_cancel(&p->connect);
+    if (p->asking)
+        net_connect_cancel(&p->asking->connect);
     write_entry(p, p->verdict.allow ? AUDIT_END : AUDIT_DENY, why);
     list_remove(&p->link);
     p->g->n_passages--;
     str_fini(&p->resolved);
-    xfree(p->dest);
+    xfree(p->asking);
     xfree(p->asked);
     xfree(p->identity);
     xfree(p->server_name);

@@ -96,7 +96,8 @@ void passage_failed(struct passage *p, const struct err *e);
 void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_connected_fn fn,
                   void *ctx);
 
-/* Would that policy still let it pass? (After a reload; the address is not resolved again.) */
+/* Would that policy still let it pass, to the address that was dialled? (After a reload; the name
+ * is not resolved again.) */
 bool passage_still_allowed(const struct passage *p, const struct policy *policy);
 
 unsigned passage_idle_ms(const struct passage *p); /* the gate's, for tunnels */

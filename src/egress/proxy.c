@@ -2,6 +2,7 @@
 
 #include <string.h>
 #include "base/bug.h"
+#include "base/list.h"
 #include "base/xmem.h"
 #include "codec/url.h"
 #include "egress/relay.h"
@@ -11,6 +12,8 @@ struct proxy_service {
     struct http_service service;
     struct proxy_opts o;
     struct relays *relays;
+    struct basic *basic; /* NULL: nobody is asked */
+    struct list waiting; /* struct admission */
 };
 
 /* A CONNECT whose destination is being dialled. */
@@ -18,6 +21,24 @@ struct asked {
     struct proxy_service *ps;
     struct http_exchange *ex; /* NULL: gone */
     struct passage *passage;
+};
+
+/* A request whose credential is being checked. */
+struct admission {
+    struct list link;
+    struct proxy_service *ps;
+    struct http_exchange *ex;
+    struct basic_ask *ask;
+    struct buf body; /* what came meanwhile */
+    bool ended;
+};
+
+/* A request by whoever it turned out to be by. */
+struct request {
+    struct http_exchange *ex;
+    const struct http_request *req;
+    struct view identity;
+    struct admission *waited; /* NULL: it did not have to wait for its credential to be checked */
 };
 
 /* --- answers ------------------------------------------------------------------------------ */
@@ -135,16 +156,25 @@ static bool host_agrees(const struct http_request *req, const struct dest *d)
     return strcmp(other.host, d->host) == 0 && other.port == d->port;
 }
 
-static void take_connect(struct proxy_service *ps, struct http_exchange *ex,
-                         const struct http_request *req, struct passage *p)
+/* The exchange is that handler's now. */
+static void hand_over(const struct request *r, const struct http_handler *handler, void *ctx)
 {
+    if (r->waited)
+        http_rebind(r->ex, handler, ctx);
+    else
+        http_bind(r->ex, handler, ctx);
+}
+
+static void take_connect(struct proxy_service *ps, const struct request *r, struct passage *p)
+{
+    struct http_exchange *ex = r->ex;
     struct asked *a;
 
     if (!passage_dest(p)) {
         refuse(ex, 400, p, "denied");
         return;
     }
-    if (!host_agrees(req, passage_dest(p))) {
+    if (!host_agrees(r->req, passage_dest(p))) {
         passage_deny(p, "bad-host", "Host and target disagree");
         refuse(ex, 400, p, "denied");
         return;
@@ -157,7 +187,7 @@ static void take_connect(struct proxy_service *ps, struct http_exchange *ex,
     a->ps = ps;
     a->ex = ex;
     a->passage = p;
-    http_bind(ex, &asked_handler, a);
+    hand_over(r, &asked_handler, a);
     if (ps->o.intercept && intercept_wants(ps->o.intercept, passage_dest(p)))
         hand_to_intercept(a);
     else
@@ -166,8 +196,8 @@ static void take_connect(struct proxy_service *ps, struct http_exchange *ex,
 
 /* --- absolute URLs ------------------------------------------------------------------------ */
 
-static void take_absolute(struct proxy_service *ps, struct http_exchange *ex,
-                          const struct http_request *req, const struct url *url, struct passage *p)
+static void take_absolute(struct proxy_service *ps, const struct request *r, const struct url *url,
+                          struct passage *p)
 {
     struct relay_to to = {
         .host = passage_dest(p) ? passage_dest(p)->host : NULL,
@@ -176,50 +206,178 @@ static void take_absolute(struct proxy_service *ps, struct http_exchange *ex,
         .target = url->path,
     };
 
-    passage_set_request(p, req->method, url->path);
+    if (r->waited) {
+        to.bound = true;
+        to.early = buf_view(&r->waited->body);
+        to.ended = r->waited->ended;
+    }
     if (!to.host)
-        refuse(ex, 400, p, "denied");
+        refuse(r->ex, 400, p, "denied");
     else if (!passage_verdict(p)->allow)
-        refuse(ex, 403, p, "denied");
+        refuse(r->ex, 403, p, "denied");
     else
-        relay_exchange(ps->relays, ex, req, &to, p);
+        relay_exchange(ps->relays, r->ex, r->req, &to, p);
 }
 
 /* --- the service -------------------------------------------------------------------------- */
 
-static struct passage *open_passage(struct proxy_service *ps, const struct http_request *req,
+static struct passage *open_passage(struct proxy_service *ps, const struct request *r,
                                     const char *kind, struct view authority, uint16_t port,
                                     const char *refused_by)
 {
     return passage_open(ps->o.gate, &(struct passage_opts){.kind = kind,
                                                            .listener = ps->o.listener,
-                                                           .from = req->peer,
-                                                           .identity = req->identity,
+                                                           .from = r->req->peer,
+                                                           .identity = r->identity,
                                                            .authority = authority,
                                                            .port = port,
                                                            .refused_by = refused_by});
 }
 
+/* What it wants. Of which passage the refusal must be told, too: `refused_by`, or NULL. */
+static struct passage *passage_for(struct proxy_service *ps, const struct request *r,
+                                   const char *refused_by, struct url *url)
+{
+    const struct http_request *req = r->req;
+    struct passage *p;
+    struct err e;
+
+    *url = (struct url){.https = false};
+    if (view_is(req->method, "CONNECT"))
+        return open_passage(ps, r, "tunnel", req->target, 0, refused_by);
+    if (url_parse(req->target, url, &e) == 0 && !url->https) {
+        p = open_passage(ps, r, "relay", url->authority, 80, refused_by);
+        passage_set_request(p, req->method, url->path);
+        return p;
+    }
+    /* A path: this is no server; https: no client asks a proxy so, the request would be in clear.
+     */
+    url->authority = VIEW_NONE;
+    p = open_passage(ps, r, "relay", req->authority, 80, refused_by ? refused_by : "proxy-only");
+    passage_set_request(p, req->method, VIEW_NONE);
+    return p;
+}
+
+static void go(struct proxy_service *ps, const struct request *r)
+{
+    struct url url;
+    struct passage *p = passage_for(ps, r, NULL, &url);
+
+    if (view_is(r->req->method, "CONNECT"))
+        take_connect(ps, r, p);
+    else if (url.authority.n)
+        take_absolute(ps, r, &url, p);
+    else
+        refuse(r->ex, 400, p, "denied");
+}
+
+/* --- credentials -------------------------------------------------------------------------- */
+
+static void refuse_stranger(struct proxy_service *ps, const struct request *r,
+                            enum basic_result result)
+{
+    static const struct h1_field ask = {VIEW_LIT("Proxy-Authenticate"),
+                                        VIEW_LIT("Basic realm=\"tailrace\", charset=\"UTF-8\"")};
+    static const struct h1_field later = {VIEW_LIT("Retry-After"), VIEW_LIT("10")};
+    bool busy = result == BASIC_BUSY;
+    int status = busy ? 429 : 407;
+    struct url url;
+    struct passage *p = passage_for(ps, r, "credentials", &url);
+
+    passage_deny(p, "credentials",
+                 busy                      ? "too many attempts"
+                 : result == BASIC_MISSING ? "no credential"
+                                           : "wrong credential");
+    passage_set_status(p, status);
+    passage_end(&p, "denied");
+    http_reply(r->ex, status, busy ? &later : &ask, 1, VIEW_NONE);
+}
+
+static void waiting_body(void *ctx, struct view piece)
+{
+    struct admission *a = ctx;
+
+    buf_add(&a->body, piece.p, piece.n); /* no more than the server's window */
+}
+
+static void waiting_end(void *ctx)
+{
+    struct admission *a = ctx;
+
+    a->ended = true;
+}
+
+static void admission_free(struct admission *a)
+{
+    basic_cancel(&a->ask);
+    list_remove(&a->link);
+    buf_fini(&a->body);
+    xfree(a);
+}
+
+static void waiting_gone(void *ctx, bool complete)
+{
+    (void)complete;
+    admission_free(ctx);
+}
+
+static const struct http_handler waiting_handler = {
+    .on_body = waiting_body, .on_end = waiting_end, .on_gone = waiting_gone};
+
+static const struct http_handler refused_handler = {0};
+
+static void on_checked(void *ctx, enum basic_result result, struct view user)
+{
+    struct admission *a = ctx;
+    const struct request r = {
+        .ex = a->ex,
+        .req = http_request_of(a->ex),
+        .identity = result == BASIC_GOOD ? user : VIEW_NONE,
+        .waited = a,
+    };
+
+    a->ask = NULL;
+    http_rebind(a->ex, &refused_handler, NULL);
+    if (result == BASIC_GOOD)
+        go(a->ps, &r);
+    else
+        refuse_stranger(a->ps, &r, result);
+    admission_free(a);
+}
+
+static void ask_who(struct proxy_service *ps, struct request *r)
+{
+    struct view field = http_field(r->req->fields, r->req->n_fields, "proxy-authorization");
+    struct admission *a = XNEW(struct admission);
+    enum basic_result result;
+
+    a->ps = ps;
+    a->ex = r->ex;
+    list_init(&a->link);
+    result = basic_check(ps->basic, field, r->req->peer, &r->identity, &a->ask, a);
+    if (result == BASIC_ASKED) {
+        list_append(&ps->waiting, &a->link);
+        http_bind(r->ex, &waiting_handler, a);
+        return;
+    }
+    admission_free(a);
+    if (result == BASIC_GOOD)
+        go(ps, r);
+    else
+        refuse_stranger(ps, r, result);
+}
+
+/* --- the service -------------------------------------------------------------------------- */
+
 static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
 {
     struct proxy_service *ps = ctx;
-    struct passage *p;
-    struct url url;
-    struct err e;
+    struct request r = {.ex = ex, .req = req, .identity = req->identity};
 
-    if (view_is(req->method, "CONNECT")) {
-        p = open_passage(ps, req, "tunnel", req->target, 0, NULL);
-        take_connect(ps, ex, req, p);
-    } else if (url_parse(req->target, &url, &e) == 0 && !url.https) {
-        p = open_passage(ps, req, "relay", url.authority, 80, NULL);
-        take_absolute(ps, ex, req, &url, p);
-    } else {
-        /* A path: this is no server; https: no client asks a proxy so, the request would be in
-         * clear. */
-        p = open_passage(ps, req, "relay", req->authority, 80, "proxy-only");
-        passage_set_request(p, req->method, VIEW_NONE);
-        refuse(ex, 400, p, "denied");
-    }
+    if (ps->basic)
+        ask_who(ps, &r);
+    else
+        go(ps, &r);
 }
 
 struct proxy_service *proxy_service_new(const struct proxy_opts *o)
@@ -229,7 +387,33 @@ struct proxy_service *proxy_service_new(const struct proxy_opts *o)
     ps->service = (struct http_service){take, ps};
     ps->o = *o;
     ps->relays = relays_new(o->gate, o->client);
+    list_init(&ps->waiting);
+    proxy_service_set_users(ps, o->users);
     return ps;
+}
+
+/* Those that wait for an answer of a checker that is no more are told to come again. */
+static void drop_checker(struct proxy_service *ps)
+{
+    struct list *it, *tmp;
+
+    basic_free(&ps->basic);
+    list_each (it, tmp, &ps->waiting) {
+        struct admission *a = list_entry(it, struct admission, link);
+
+        a->ask = NULL;
+        http_abort(a->ex);
+    }
+}
+
+void proxy_service_set_users(struct proxy_service *ps, const struct basic_users *users)
+{
+    if (!users)
+        drop_checker(ps);
+    else if (ps->basic)
+        basic_configure(ps->basic, users);
+    else
+        ps->basic = basic_new(ps->o.loop, ps->o.pool, users, on_checked);
 }
 
 const struct http_service *proxy_http(struct proxy_service *s)
@@ -244,6 +428,7 @@ void proxy_service_free(struct proxy_service **sp)
     *sp = NULL;
     if (!s)
         return;
+    basic_free(&s->basic);
     relays_free(&s->relays);
     xfree(s);
 }

@@ -9,6 +9,7 @@
 #ifndef TR_EGRESS_PROXY_H
 #define TR_EGRESS_PROXY_H
 
+#include "egress/basic.h"
 #include "egress/gate.h"
 #include "egress/intercept.h"
 #include "egress/tunnel.h"
@@ -24,9 +25,11 @@ struct proxy_opts {
     struct http_client *client;
     struct intercept *intercept; /* NULL: nothing is looked into */
     struct ev_loop *loop;
-    const struct basic_users *users; /* NULL: no credentials are asked for; see basic.h */
+    struct ev_pool *pool;            /* where credentials are checked */
+    const struct basic_users *users; /* NULL: no credentials are asked for; kept by the caller */
 };
 struct proxy_service *proxy_service_new(const struct proxy_opts *o);
+void proxy_service_set_users(struct proxy_service *s, const struct basic_users *users);
 const struct http_service *proxy_http(struct proxy_service *s);
 void proxy_service_free(struct proxy_service **s);
 

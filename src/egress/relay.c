@@ -356,8 +356,15 @@ void relay_exchange(struct relays *all, struct http_exchange *ex, const struct h
     r->ex = ex;
     r->passage = passage;
     passage_set_request(passage, req->method, to->target);
-    http_bind(ex, &client_handler, r);
+    if (to->bound)
+        http_rebind(ex, &client_handler, r);
+    else
+        http_bind(ex, &client_handler, r);
     r->call = start_call(r, req, to);
+    if (to->early.n)
+        client_body(r, to->early);
+    if (to->ended)
+        client_end(r);
 }
 
 void relay_refuse(struct http_exchange *ex, int status, const char *text, struct passage *passage,

@@ -23,9 +23,15 @@ struct relay_to {
     struct view authority; /* for Host */
     struct view base;      /* path in front of the target, without a trailing slash; may be empty */
     struct view target;    /* path and query */
+    /* The exchange has a handler already (http_rebind), which got this much of the body, and
+     * maybe its end. */
+    bool bound;
+    struct view early;
+    bool ended;
 };
 
-/* Relay the exchange, which nobody has bound. The passage, which may pass, is taken over. */
+/* Relay the exchange, which nobody has bound (but see `bound`). The passage, which may pass, is
+ * taken over. */
 void relay_exchange(struct relays *r, struct http_exchange *ex, const struct http_request *req,
                     const struct relay_to *to, struct passage *passage);
 

@@ -20,8 +20,7 @@ enum {
 
 /* One direction. */
 struct flow {
-    struct net_stream **from, **to;
-    struct buf left; /* read and not yet written; empty but when `to` is slow */
+    struct buf *left; /* read and not yet written; NULL but when `to` is slow */
     struct pipe_pair *pipe;
     size_t in_pipe;
     uint64_t bytes;
@@ -53,6 +52,23 @@ struct tunnels {
     unsigned char scratch[SCRATCH];
 };
 
+static struct net_stream *from_of(const struct tunnel *t, const struct flow *f)
+{
+    return f == &t->up ? t->client : t->upstream;
+}
+
+static struct net_stream *to_of(const struct tunnel *t, const struct flow *f)
+{
+    return f == &t->up ? t->upstream : t->client;
+}
+
+static void drop_left(struct flow *f)
+{
+    if (f->left)
+        buf_fini(f->left);
+    XFREE(f->left);
+}
+
 static void drop_pipe(struct tunnel *t, struct flow *f)
 {
     if (f->pipe)
@@ -68,8 +84,8 @@ static void tunnel_end(struct tunnel *t, const char *why, bool hard)
     passage_end(&t->passage, why);
     drop_pipe(t, &t->up);
     drop_pipe(t, &t->down);
-    buf_fini(&t->up.left);
-    buf_fini(&t->down.left);
+    drop_left(&t->up);
+    drop_left(&t->down);
     net_stream_close(&t->client, hard);
     net_stream_close(&t->upstream, hard);
     list_remove(&t->link);
@@ -98,26 +114,26 @@ static void moved(struct tunnel *t, struct flow *f, size_t n)
 }
 
 /* Bytes that `to` did not take at once. */
-static enum step flush_left(struct flow *f)
+static enum step flush_left(const struct tunnel *t, struct flow *f)
 {
-    while (buf_len(&f->left)) {
-        struct view v = buf_view(&f->left);
-        ssize_t rc = net_write(*f->to, v.p, v.n, NULL);
+    while (f->left && buf_len(f->left)) {
+        struct view v = buf_view(f->left);
+        ssize_t rc = net_write(to_of(t, f), v.p, v.n, NULL);
 
         if (rc == NET_ERROR)
             return STEP_NO_WRITE;
         if (rc == NET_AGAIN)
             return STEP_WAIT;
-        buf_consume(&f->left, (size_t)rc);
+        buf_consume(f->left, (size_t)rc);
     }
-    buf_fini(&f->left);
+    drop_left(f);
     return STEP_ON;
 }
 
-static enum step flush_pipe(struct flow *f)
+static enum step flush_pipe(const struct tunnel *t, struct flow *f)
 {
     while (f->in_pipe) {
-        ssize_t rc = net_splice_out(*f->to, f->pipe->out, f->in_pipe, NULL);
+        ssize_t rc = net_splice_out(to_of(t, f), f->pipe->out, f->in_pipe, NULL);
 
         if (rc == NET_ERROR || rc == 0)
             return STEP_NO_WRITE;
@@ -130,7 +146,7 @@ static enum step flush_pipe(struct flow *f)
 
 static enum step pass_spliced(struct tunnel *t, struct flow *f)
 {
-    ssize_t rc = net_splice_in(*f->from, f->pipe->in, PIPE_BYTES, NULL);
+    ssize_t rc = net_splice_in(from_of(t, f), f->pipe->in, PIPE_BYTES, NULL);
 
     if (rc == NET_ERROR)
         return STEP_NO_READ;
@@ -146,7 +162,7 @@ static enum step pass_spliced(struct tunnel *t, struct flow *f)
 
 static enum step pass_copied(struct tunnel *t, struct flow *f)
 {
-    ssize_t got = net_read(*f->from, t->all->scratch, SCRATCH, NULL), put;
+    ssize_t got = net_read(from_of(t, f), t->all->scratch, SCRATCH, NULL), put;
 
     if (got == NET_ERROR)
         return STEP_NO_READ;
@@ -157,21 +173,22 @@ static enum step pass_copied(struct tunnel *t, struct flow *f)
         return STEP_ON;
     }
     moved(t, f, (size_t)got);
-    put = net_write(*f->to, t->all->scratch, (size_t)got, NULL);
+    put = net_write(to_of(t, f), t->all->scratch, (size_t)got, NULL);
     if (put == NET_ERROR)
         return STEP_NO_WRITE;
     if (put < got) {
         put = TR_MAX(put, 0);
-        buf_add(&f->left, t->all->scratch + put, (size_t)(got - put));
+        f->left = XNEW(struct buf);
+        buf_add(f->left, t->all->scratch + put, (size_t)(got - put));
     }
     f->full_reads = got == SCRATCH ? f->full_reads + 1 : 0;
     /* Less than there was room for: nothing more is waiting, and asking would cost a call. */
-    return got < SCRATCH && !net_is_tls(*f->from) && !buf_len(&f->left) ? STEP_WAIT : STEP_ON;
+    return got < SCRATCH && !net_is_tls(from_of(t, f)) && !f->left ? STEP_WAIT : STEP_ON;
 }
 
 static void choose_way(struct tunnel *t, struct flow *f)
 {
-    if (f->pipe || f->full_reads < BULK_AFTER || buf_len(&f->left) || net_is_tls(t->client) ||
+    if (f->pipe || f->full_reads < BULK_AFTER || f->left || net_is_tls(t->client) ||
         net_is_tls(t->upstream))
         return;
     f->pipe = pipes_take(&t->all->pipes);
@@ -181,10 +198,10 @@ static void choose_way(struct tunnel *t, struct flow *f)
 /* What was read before goes first; `until` bytes have been read in all: the others' turn. */
 static enum step pump_step(struct tunnel *t, struct flow *f, uint64_t until)
 {
-    enum step s = flush_left(f);
+    enum step s = flush_left(t, f);
 
     if (s == STEP_ON)
-        s = flush_pipe(f);
+        s = flush_pipe(t, f);
     if (s != STEP_ON || f->ended)
         return s;
     if (f->bytes >= until)
@@ -195,7 +212,7 @@ static enum step pump_step(struct tunnel *t, struct flow *f, uint64_t until)
 
 static bool holds(const struct flow *f)
 {
-    return buf_len(&f->left) || f->in_pipe;
+    return f->left || f->in_pipe;
 }
 
 /* Move what can be moved of one direction. The tunnel may be gone afterwards. */
@@ -214,13 +231,13 @@ static void pump(struct tunnel *t, struct flow *f)
         tunnel_end(t, side_of(t, s == STEP_NO_READ ? f : other_flow(t, f)), true);
         return;
     }
-    net_want_read(*f->from, !f->ended && !holds(f));
+    net_want_read(from_of(t, f), !f->ended && !holds(f));
     if (!f->ended || holds(f))
         return;
     f->done = true;
     if (!t->first_end)
         t->first_end = side_of(t, f);
-    net_shutdown_write(*f->to);
+    net_shutdown_write(to_of(t, f));
     if (t->up.done && t->down.done)
         tunnel_end(t, t->first_end, false);
 }
@@ -340,9 +357,13 @@ void tunnels_free(struct tunnels **tp)
     xfree(all);
 }
 
-static void take_bytes(struct buf *to, struct buf *from)
+static void take_bytes(struct flow *f, struct buf *from)
 {
-    *to = *from;
+    if (!from || !buf_len(from))
+        return;
+    f->bytes = buf_len(from);
+    f->left = XNEW(struct buf);
+    *f->left = *from;
     *from = BUF_INIT;
 }
 
@@ -354,14 +375,8 @@ void tunnel_start(struct tunnels *all, const struct tunnel_opts *o)
     t->passage = o->passage;
     t->client = o->client;
     t->upstream = o->upstream;
-    t->up.from = t->down.to = &t->client;
-    t->up.to = t->down.from = &t->upstream;
-    if (o->to_upstream)
-        take_bytes(&t->up.left, o->to_upstream);
-    if (o->to_client)
-        take_bytes(&t->down.left, o->to_client);
-    t->up.bytes = buf_len(&t->up.left);
-    t->down.bytes = buf_len(&t->down.left);
+    take_bytes(&t->up, o->to_upstream);
+    take_bytes(&t->down, o->to_client);
     t->active = t->end_at = clock_mono_ns();
     list_append(&all->list, &t->link);
     atomic_fetch_add(&all->n, 1);
@@ -372,10 +387,10 @@ void tunnel_start(struct tunnels *all, const struct tunnel_opts *o)
     passage_started(t->passage);
     net_want_read(t->client, true);
     net_want_read(t->upstream, true);
-    if (buf_len(&t->up.left) && flush_left(&t->up) == STEP_NO_WRITE) {
+    if (t->up.left && flush_left(t, &t->up) == STEP_NO_WRITE) {
         tunnel_end(t, "upstream", true);
         return;
     }
-    if (buf_len(&t->down.left))
-        (void)flush_left(&t->down); /* a failure is told by the next read */
+    if (t->down.left)
+        (void)flush_left(t, &t->down); /* a failure is told by the next read */
 }

@@ -182,6 +182,14 @@ void http_bind(struct http_exchange *ex, const struct http_handler *handler, voi
     ex->ctx = ctx;
 }
 
+void http_rebind(struct http_exchange *ex, const struct http_handler *handler, void *ctx)
+{
+    OBJ_CHECK(ex, HTTP_EXCHANGE_MAGIC);
+    ASSERT(ex->handler && handler);
+    ex->handler = handler;
+    ex->ctx = ctx;
+}
+
 struct ev_loop *http_loop(const struct http_exchange *ex)
 {
     OBJ_CHECK(ex, HTTP_EXCHANGE_MAGIC);

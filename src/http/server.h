@@ -108,6 +108,9 @@ void http_server_free(struct http_server **s);
  */
 
 void http_bind(struct http_exchange *ex, const struct http_handler *handler, void *ctx);
+/* From now on another handler, for who took the exchange only to see whether it may go on. Pieces
+ * of the body and its end that came meanwhile are the old one's to hand over. */
+void http_rebind(struct http_exchange *ex, const struct http_handler *handler, void *ctx);
 struct ev_loop *http_loop(const struct http_exchange *ex);
 
 /* The request head is kept (copied) while the exchange lives. */

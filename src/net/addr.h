@@ -2,14 +2,22 @@
 #ifndef TR_NET_ADDR_H
 #define TR_NET_ADDR_H
 
+#include <netinet/in.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include "base/attrs.h"
 #include "base/err.h"
 #include "base/view.h"
 
+/* An address of IPv4 or IPv6; of another family, of which a sockaddr_storage would hold more, only
+ * what fits. There are three in each tunnel. */
 struct net_addr {
-    struct sockaddr_storage ss;
+    union {
+        sa_family_t ss_family;
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } ss;
     socklen_t len;
 };
 

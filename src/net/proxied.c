@@ -1,6 +1,7 @@
 #include "net/proxied.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 #include "base/bug.h"
 #include "base/buf.h"
@@ -89,7 +90,8 @@ static void hand_on(struct waiter *w, const struct proxy_header *h)
     int fd;
 
     if (!h->local) {
-        client.ss = h->source;
+        ASSERT(h->source_len <= sizeof(client.ss));
+        memcpy(&client.ss, &h->source, h->source_len);
         client.len = h->source_len;
     }
     report(p, h->local ? RESULT_LOCAL : RESULT_OK, &w->sender);

@@ -48,11 +48,10 @@ struct net_stream {
     /* The end, or an error, that came behind bytes which were to be delivered first. */
     bool held_end;
     struct err *held_error;
-    struct buf early; /* the peer's first bytes, read by somebody before us */
+    struct buf *early; /* the peer's first bytes, read by somebody before us; or NULL */
     /* A call-back that waits for no descriptor: the first one, and bytes that are in already. */
-    struct ev_task kick;
+    struct ev_task kick; /* and what frees the memory at the end */
     bool kicked;
-    struct ev_task last; /* frees the memory at the end of the turn */
 };
 
 static void want_under(struct net_stream *s, unsigned what);
@@ -99,7 +98,7 @@ static void kick(struct net_stream *s)
 /* Something to read is here already, and the descriptor may have nothing more to say. */
 static bool read_at_once(const struct net_stream *s)
 {
-    return s->held_end || s->held_error || buf_len(&s->early) ||
+    return s->held_end || s->held_error || s->early ||
            (s->tls && !s->read_ended && tls_pending(s->tls));
 }
 
@@ -189,11 +188,27 @@ static void on_io(void *ctx, unsigned can)
         update_io(s);
 }
 
+static void take_early(struct net_stream *s, struct buf *early)
+{
+    if (!buf_len(early))
+        return;
+    s->early = XNEW(struct buf);
+    *s->early = *early;
+    *early = BUF_INIT;
+}
+
+static void drop_early(struct net_stream *s)
+{
+    if (s->early)
+        buf_fini(s->early);
+    XFREE(s->early);
+}
+
 static void stream_free(struct net_stream *s)
 {
     tls_free(&s->tls);
     xfree(s->held_error);
-    buf_fini(&s->early);
+    drop_early(s);
     OBJ_FINI(s);
     xfree(s);
 }
@@ -217,11 +232,6 @@ static void on_kick(struct ev_task *task)
         tell_readable(s);
 }
 
-static void on_last(struct ev_task *task)
-{
-    stream_free(container_of(task, struct net_stream, last));
-}
-
 static struct net_stream *stream_new(struct ev_loop *loop, int fd, const struct net_addr *peer)
 {
     struct net_stream *s = XNEW(struct net_stream);
@@ -232,7 +242,6 @@ static struct net_stream *stream_new(struct ev_loop *loop, int fd, const struct 
     s->io = fd < 0 ? NULL : ev_io_new(loop, fd, on_io, s);
     s->peer = *peer;
     s->kick.run = on_kick;
-    s->last.run = on_last;
     kick(s);
     return s;
 }
@@ -252,8 +261,7 @@ struct net_stream *net_stream_accepted_early(struct ev_loop *loop, int fd, struc
         s->tls = tls_accept_early(tls, fd, early ? buf_view(early) : VIEW_NONE);
         s->state = STREAM_HANDSHAKE;
     } else if (early) {
-        s->early = *early;
-        *early = BUF_INIT;
+        take_early(s, early);
     }
     if (early)
         buf_fini(early);
@@ -331,11 +339,10 @@ void net_unread(struct net_stream *s, struct buf *early)
 {
     OBJ_CHECK(s, STREAM_MAGIC);
     ASSERT(s->state == STREAM_OPEN);
-    buf_add(early, buf_data(&s->early), buf_len(&s->early));
-    buf_fini(&s->early);
-    s->early = *early;
-    *early = BUF_INIT;
-    buf_release_if_empty(&s->early);
+    if (s->early)
+        buf_add(early, buf_data(s->early), buf_len(s->early));
+    drop_early(s);
+    take_early(s, early);
     if (s->want_read && read_at_once(s))
         kick(s);
 }
@@ -366,10 +373,11 @@ static bool usable(struct net_stream *s, struct err *e)
 
 static ssize_t read_early(struct net_stream *s, void *p, size_t n)
 {
-    n = TR_MIN(n, buf_len(&s->early));
-    memcpy(p, buf_data(&s->early), n);
-    buf_consume(&s->early, n);
-    buf_release_if_empty(&s->early);
+    n = TR_MIN(n, buf_len(s->early));
+    memcpy(p, buf_data(s->early), n);
+    buf_consume(s->early, n);
+    if (!buf_len(s->early))
+        drop_early(s);
     return (ssize_t)n;
 }
 
@@ -455,7 +463,7 @@ ssize_t net_read(struct net_stream *s, void *p, size_t n, struct err *e)
         return NET_AGAIN;
     if (s->read_ended)
         return 0;
-    if (buf_len(&s->early))
+    if (s->early)
         return read_early(s, p, n);
     if (s->held_end || s->held_error)
         rc = read_held(s, e);
@@ -607,7 +615,7 @@ static void retire(struct net_stream *s)
     if (s->io)
         ev_io_free(&s->io);
     if (!s->kicked) /* else the kick, which cannot be called back, frees */
-        ev_defer(s->loop, &s->last);
+        ev_defer(s->loop, &s->kick);
 }
 
 int net_stream_release(struct net_stream **sp)
@@ -618,7 +626,7 @@ int net_stream_release(struct net_stream **sp)
     *sp = NULL;
     OBJ_CHECK(s, STREAM_MAGIC);
     ASSERT(!s->tls && (s->state == STREAM_NEW || s->state == STREAM_OPEN));
-    ASSERT(buf_len(&s->early) == 0);
+    ASSERT(!s->early);
     fd = s->fd;
     s->fd = -1;
     retire(s);

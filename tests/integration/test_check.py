@@ -1,13 +1,12 @@
 """`tailrace check`: the flows a policy would break, and --explain."""
 import os
 import socket
-import struct
 import subprocess
-import threading
 
 import pytest
 
 from gateway import BINARY, to_yaml
+from names import Names
 from standin.certs import CA
 
 PROXY = {'proxy': {'address': '127.0.0.1:0'}}
@@ -20,42 +19,6 @@ def run(directory, *args, **options):
     path.write_text(to_yaml(config))
     done = subprocess.run([BINARY, 'check', '-c', str(path), *args], capture_output=True, text=True, timeout=30)
     return done.returncode, done.stdout.replace(str(path), 'FILE'), done.stderr.replace(str(path), 'FILE')
-
-
-class Names:
-    """A name server: a table of name -> addresses; all else does not exist. `asked` are the names asked for."""
-
-    def __init__(self, table):
-        self.table = {name.lower(): addresses for name, addresses in table.items()}
-        self.asked = []
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(('127.0.0.1', 0))
-        self.address = '127.0.0.1:%d' % self.socket.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                query, peer = self.socket.recvfrom(512)
-            except OSError:
-                return
-            at, labels = 12, []
-            while query[at]:
-                labels.append(query[at + 1:at + 1 + query[at]].decode())
-                at += 1 + query[at]
-            kind, = struct.unpack('>H', query[at + 1:at + 3])
-            name = '.'.join(labels).lower()
-            self.asked.append(name)
-            family = {1: socket.AF_INET, 28: socket.AF_INET6}.get(kind)
-            found = [a for a in self.table.get(name, []) if family and (':' in a) == (kind == 28)]
-            answers = b''.join(b'\xc0\x0c' + struct.pack('>HHIH', kind, 1, 60, 4 if kind == 1 else 16) +
-                               socket.inet_pton(family, a) for a in found)
-            code = 0x8180 if name in self.table else 0x8183
-            self.socket.sendto(query[:2] + struct.pack('>HHHHH', code, 1, len(found), 0, 0) +
-                               query[12:at + 5] + answers, peer)
-
-    def close(self):
-        self.socket.close()
 
 
 @pytest.fixture
