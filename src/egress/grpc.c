@@ -269,6 +269,7 @@ static void upstream_error(void *ctx, const struct err *e, enum rpc_failure how,
     bool late = how == RPC_UNREACHED && e->code == ERR_TIMEOUT;
 
     r->end = how != RPC_UNREACHED ? "upstream" : late ? "timeout" : "unreachable";
+    passage_failed(r->passage, e);
     rpc_call_free(&r->call, H2_CANCEL);
     if (how == RPC_RESET || code == H2_REFUSED_STREAM) {
         http_reset(r->ex, code);
@@ -303,7 +304,7 @@ static void start(struct relayed *r, const struct http_request *req)
         .host = r->s->host,
         .port = r->s->port,
         .tls = r->s->tls,
-        .parent = gate_settings_of(r->s->o.gate)->parent,
+        .parent = passage_parent(r->passage),
         .method = req->method,
         .target = req->target,
         .authority = view_str(r->s->authority),

@@ -345,6 +345,23 @@ def test_odd_answers_of_a_parent(world, name):
         assert parent.heads[0] == ('CONNECT somewhere.test:443 HTTP/1.1\r\nHost: somewhere.test:443\r\n\r\n')
 
 
+@pytest.mark.parametrize('mode', ['forward', 'grpc'])
+def test_forwards_and_grpc_go_by_the_parent_too(world, mode):
+    """Each asks it by CONNECT, and says what it made of that."""
+    def behave(parent, connection, head):
+        connection.sendall(b'HTTP/1.1 503 No\r\n\r\n')
+    with OddParent(behave) as parent:
+        to = 'db.test:5432' if mode == 'forward' else 'http://engine.test:20001'
+        gw = world('https://app.harness.io', parent.url,
+                   listen={'there': {'mode': mode, 'address': '127.0.0.1:0', 'to': to}})
+        curl('--http2-prior-knowledge', '-d', 'x', '-H', 'Content-Type: application/grpc',
+             f'http://127.0.0.1:{gw.ports["there"]}/a.B/C')
+        end, = wait_for(lambda: gw.audit('end'))
+        assert parent.heads[0].startswith(f'CONNECT {to.removeprefix("http://")} HTTP/1.1\r\n')
+        assert 'answered CONNECT with status 503' in end['error'] and end['via'] == '127.0.0.1', end
+        assert end['end'] == 'unreachable'
+
+
 @pytest.mark.parametrize('pieces', [1, 3])
 def test_what_follows_the_answer_is_not_lost(world, pieces):
     """A server that speaks first, whose words come with the parent's answer, an interim one before it."""
