@@ -148,6 +148,7 @@ struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
     g->resolver = resolver;
     list_init(&g->passages);
     g->denied = metric_family(METRIC_COUNTER, "denied", "rule", "Passages refused, by rule");
+    (void)metric_series(g->denied, "default"); /* there from the start, for those who alert on it */
     g->would_deny = metric_family(METRIC_COUNTER, "would_deny", "rule",
                                   "Passages let through in report mode only, by rule");
     g->total = metric_family(METRIC_COUNTER, "passages", "kind", "Passages begun");

@@ -498,3 +498,21 @@ def test_limits_and_leftovers(tmp_path_factory):
         assert w.tls().handshake().get('/api/version', w.authority)[0] == 200
     finally:
         w.close()
+
+
+def test_behind_a_load_balancer(tmp_path_factory):
+    """Who the client is says the PROXY header, in front of the hello."""
+    w = World(tmp_path_factory.mktemp('balanced'), workers=1)
+    try:
+        w.gw.write_config(listen={'sni': {'proxy-protocol': ['127.0.0.1']}})
+        w.gw.signal(signal.SIGHUP)
+        wait_for(lambda: w.gw.metric('config_generation') == 2, what='the reload')
+        for name in (HARNESS, 'spliced.test'):
+            t = w.sni(name, ca=w.mint_ca.ca if name == HARNESS else w.origin_ca.ca)
+            t.sock.sendall(b'PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\r\n' + t.hello)
+            t.handshake(send_hello=False)
+            assert t.get('/api/version', w.authority if name == HARNESS else name)[0] == 200
+            t.sock.close()
+            w.entry(event='end', server_name=name, client='192.0.2.7:4711')
+    finally:
+        w.close()
