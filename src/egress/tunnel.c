@@ -6,7 +6,6 @@
 #include "base/xmem.h"
 #include "egress/pipes.h"
 #include "rt/clock.h"
-#include "rt/fdx.h"
 #include "rt/metric.h"
 #include "rt/rng.h"
 
@@ -383,7 +382,6 @@ void tunnel_start(struct tunnels *all, const struct tunnel_opts *o)
     metric_shift(all->gauge, 1);
     net_stream_bind(t->client, &client_ops, t);
     net_stream_bind(t->upstream, &upstream_ops, t);
-    (void)fd_keepalive(net_fd(t->client));
     passage_started(t->passage);
     net_want_read(t->client, true);
     net_want_read(t->upstream, true);

@@ -13,7 +13,8 @@
 
 struct net_listener;
 
-/* `fd` is non-blocking, close-on-exec, TCP_NODELAY, and the callee's. */
+/* `fd` is non-blocking, close-on-exec, TCP_NODELAY, with TCP keep-alive (fd_keepalive), and the
+ * callee's. */
 typedef void (*net_accept_fn)(void *ctx, int fd, const struct net_addr *peer);
 
 /* Open a listening descriptor (not yet watched), so that start-up and reload can fail before

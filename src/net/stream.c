@@ -343,6 +343,7 @@ void net_unread(struct net_stream *s, struct buf *early)
         buf_add(early, buf_data(s->early), buf_len(s->early));
     drop_early(s);
     take_early(s, early);
+    buf_fini(early);
     if (s->want_read && read_at_once(s))
         kick(s);
 }
