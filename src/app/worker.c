@@ -238,6 +238,7 @@ static void init_proxy(struct worker *w, size_t i)
         .intercept = w->intercept,
         .pool = w->pool,
         .users = w->plan->users[i],
+        .max_connections = (unsigned)w->plan->config->limit_connections,
     };
 
     w->listeners[i].proxy = proxy_service_new(&o);
@@ -447,6 +448,7 @@ static void run_apply(struct ev_task *task)
     plan_relay_target(o->plan, &target);
     relay_configure(o->w->relay, &target);
     gate_configure(o->w->gate, &o->plan->gate);
+    gate_recheck(o->w->gate);
     tunnels_recheck(o->w->tunnels, o->plan->policy);
     intercept_recheck(o->w->intercept, o->plan->policy);
     net_resolver_reload(o->w->resolver);
