@@ -465,6 +465,18 @@ static void register_metrics(struct gateway *g)
     metric_set(g->generation_metric, (double)++g->generation);
 }
 
+/* Each tunnel and each relay has two. Without any left nothing at all goes on. */
+static void provide_descriptors(const struct gateway *g)
+{
+    const size_t have = fd_limit_raise(), want = 2 * (size_t)g->config->limit_connections;
+
+    if (have < want)
+        log_event(LOG_WARN, "app",
+                  "limits.connections is more than there are file descriptors for; raise the limit "
+                  "of open files, or lower it",
+                  LF_UINT("descriptors", have), LF_UINT("wanted", want));
+}
+
 static int start(struct gateway *g, struct err *e)
 {
     static const int signals[] = {SIGHUP, SIGTERM, SIGINT, SIGPIPE};
@@ -472,6 +484,7 @@ static int start(struct gateway *g, struct err *e)
 
     if (configure_log(g->config, e) < 0)
         return -1;
+    provide_descriptors(g);
     g->plan = plan_new(g->config, e);
     if (!g->plan)
         return -1;

@@ -3,6 +3,7 @@ import re
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from frames import END_HEADERS, END_STREAM, H2, HEADERS, frame
@@ -153,6 +154,15 @@ def test_tunnels_have_a_limit(far_at, gateway_at):
     finally:
         for s in tunnels:
             s.close()
+
+
+def test_as_many_descriptors_as_there_are_to_have(gateway_at, monkeypatch):
+    """Traditionally 1,024 are given and many more may be had: 500 tunnels would do."""
+    monkeypatch.setenv('TAILRACE_WRAPPER', 'prlimit --nofile=200:3000')
+    gw = proxy_at(gateway_at)
+    limits = Path(f'/proc/{gw.process.pid}/limits').read_text()
+    assert re.search(r'(?m)^Max open files +3000 +3000 ', limits), limits
+    assert re.search(r'limits.connections is more than there are.* descriptors=3000', gw.log())
 
 
 # --- what a reload takes back -------------------------------------------------------------------
