@@ -321,6 +321,8 @@ static void watch_due(void *ctx)
 
     for (i = 0; i < w->n_listen; i++)
         n += w->listeners[i].server ? http_server_connections(w->listeners[i].server) : 0;
+    for (i = 0; i < w->n_listen; i++)
+        n += w->listeners[i].forward ? forward_waiting(w->listeners[i].forward) : 0;
     n += w->tunnels ? tunnels_count(w->tunnels) : 0;
     n += w->intercept ? intercept_connections(w->intercept) : 0;
     atomic_store(&w->connections, n);

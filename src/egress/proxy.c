@@ -156,21 +156,6 @@ static bool host_agrees(const struct http_request *req, const struct dest *d)
     return strcmp(other.host, d->host) == 0 && other.port == d->port;
 }
 
-/* Tunnels have left the server, which counts its connections; each holds two descriptors, and
- * without any left the logs would stand still, too. */
-static bool is_full(const struct proxy_service *ps)
-{
-    static struct log_rate rate;
-    uint64_t left_out;
-
-    if (tunnels_count(ps->o.tunnels) < ps->o.max_connections)
-        return false;
-    if (log_rate_ok(&rate, 10, &left_out))
-        log_event(LOG_WARN, "proxy", "too many tunnels; see limits.connections",
-                  LF_STR("listener", ps->o.listener), LF_UINT("suppressed", left_out));
-    return true;
-}
-
 /* The exchange is that handler's now. */
 static void hand_over(const struct request *r, const struct http_handler *handler, void *ctx)
 {
@@ -198,7 +183,8 @@ static void take_connect(struct proxy_service *ps, const struct request *r, stru
         refuse(ex, 403, p, "denied");
         return;
     }
-    if (is_full(ps)) {
+    /* They have left the server, which counts its connections. */
+    if (tunnels_full(ps->o.tunnels, 0, ps->o.max_connections, ps->o.listener)) {
         refuse(ex, 503, p, "refused");
         return;
     }

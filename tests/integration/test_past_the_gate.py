@@ -144,6 +144,7 @@ def test_tunnels_have_a_limit(far_at, gateway_at):
             assert status_of(tunnels[-1]) == 200
         with connect(gw, far.port) as s:
             assert status_of(s) == 503
+        assert gw.metric('tunnels_refused_total') == 1
         assert gw.get('/readyz')[0] == 200
         tunnels.pop().close()
 
@@ -208,3 +209,31 @@ def test_a_reload_ends_requests_that_it_denies(far_at, gateway_at):
         reload(gw, rules={'local': {'ports': ['1']}})
         assert status_of(s) == 403
     wait_for(lambda: far.socks[0].fileno() < 0, what='the end upstream')
+
+
+# --- the trail ----------------------------------------------------------------------------------
+
+def test_the_trail_does_not_depend_on_the_level_of_the_log(gateway_at):
+    gw = proxy_at(gateway_at)
+    reload(gw, log={'level': 'error'})
+    with connect(gw, 1) as s:
+        assert status_of(s) in (403, 502)
+    wait_for(lambda: 'component=audit' in gw.log(), what='an entry in the log')
+
+
+def test_forwards_past_the_limit_are_counted(far_at, gateway_at):
+    far = far_at()
+    gw = gateway_at('http://127.0.0.1:9', workers=1, limits={'connections': LIMIT}, listen={
+        'db': {'mode': 'forward', 'address': '127.0.0.1:0', 'to': f'127.0.0.1:{far.port}'}})
+    socks = []
+    try:
+        for _ in range(LIMIT):
+            socks.append(send(gw.ports['db'], 'x'))
+        wait_for(lambda: gw.metric('tunnels') == LIMIT, what='all of them')
+        with send(gw.ports['db'], 'x') as s:
+            assert ended(s)
+        assert gw.metric('tunnels_refused_total') == 1
+        assert 'too many tunnels' in gw.log()
+    finally:
+        for s in socks:
+            s.close()
