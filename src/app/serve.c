@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "admin/admin.h"
+#include "app/egress.h"
 #include "app/settings.h"
 #include "app/worker.h"
 #include "base/xmem.h"
@@ -23,7 +24,13 @@
 #include "config.h"
 #endif
 
-enum { BACKLOG = 1024, DRAIN_TICK_MS = 50, POOL_THREADS = 2, POOL_QUEUE = 256 };
+enum {
+    BACKLOG = 1024,
+    DRAIN_TICK_MS = 50,
+    ADDRESSES_MS = 10 * 1000,
+    POOL_THREADS = 2,
+    POOL_QUEUE = 256
+};
 
 struct gateway {
     const char *config_path;
@@ -42,6 +49,7 @@ struct gateway {
     struct http_server *admin[WORKER_LISTENERS];
     struct net_listener *admin_listeners[WORKER_LISTENERS];
     struct ev_timer *drain_timer;
+    struct ev_timer *addresses; /* our own: they come and go */
     int64_t drain_until;
     bool draining;
     uint64_t generation;
@@ -397,6 +405,7 @@ static void tear_down(struct gateway *g)
     for (i = 0; i < ARRAY_LEN(g->signals); i++)
         ev_signal_free(&g->signals[i]);
     ev_timer_free(&g->drain_timer);
+    ev_timer_free(&g->addresses);
     ev_loop_free(&g->loop);
     for (i = 0; i < g->n_old; i++) {
         plan_free(g->old_plans[i]);
@@ -465,6 +474,27 @@ static void register_metrics(struct gateway *g)
     metric_set(g->generation_metric, (double)++g->generation);
 }
 
+/* Each tunnel and each relay has two. Without any left nothing at all goes on. */
+static void provide_descriptors(const struct gateway *g)
+{
+    const size_t have = fd_limit_raise(), want = 2 * (size_t)g->config->limit_connections;
+
+    if (have < want)
+        log_event(LOG_WARN, "app",
+                  "limits.connections is more than there are file descriptors for; raise the limit "
+                  "of open files, or lower it",
+                  LF_UINT("descriptors", have), LF_UINT("wanted", want));
+}
+
+/* An address that moves here, as those of a pair of gateways do, is ours from now on. */
+static void addresses_due(void *ctx)
+{
+    struct gateway *g = ctx;
+
+    egress_own_addresses();
+    ev_timer_arm(g->addresses, ADDRESSES_MS);
+}
+
 static int start(struct gateway *g, struct err *e)
 {
     static const int signals[] = {SIGHUP, SIGTERM, SIGINT, SIGPIPE};
@@ -472,6 +502,7 @@ static int start(struct gateway *g, struct err *e)
 
     if (configure_log(g->config, e) < 0)
         return -1;
+    provide_descriptors(g);
     g->plan = plan_new(g->config, e);
     if (!g->plan)
         return -1;
@@ -479,6 +510,8 @@ static int start(struct gateway *g, struct err *e)
     for (i = 0; i < ARRAY_LEN(signals); i++)
         g->signals[i] = ev_signal_new(g->loop, signals[i], on_signal, g);
     g->drain_timer = ev_timer_new(g->loop, drain_due, g);
+    g->addresses = ev_timer_new(g->loop, addresses_due, g);
+    ev_timer_arm(g->addresses, ADDRESSES_MS);
     g->pool = ev_pool_new(POOL_THREADS, POOL_QUEUE);
     make_workers(g);
     register_metrics(g);

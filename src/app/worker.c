@@ -238,6 +238,7 @@ static void init_proxy(struct worker *w, size_t i)
         .intercept = w->intercept,
         .pool = w->pool,
         .users = w->plan->users[i],
+        .max_connections = (unsigned)w->plan->config->limit_connections,
     };
 
     w->listeners[i].proxy = proxy_service_new(&o);
@@ -320,6 +321,8 @@ static void watch_due(void *ctx)
 
     for (i = 0; i < w->n_listen; i++)
         n += w->listeners[i].server ? http_server_connections(w->listeners[i].server) : 0;
+    for (i = 0; i < w->n_listen; i++)
+        n += w->listeners[i].forward ? forward_waiting(w->listeners[i].forward) : 0;
     n += w->tunnels ? tunnels_count(w->tunnels) : 0;
     n += w->intercept ? intercept_connections(w->intercept) : 0;
     atomic_store(&w->connections, n);
@@ -447,6 +450,7 @@ static void run_apply(struct ev_task *task)
     plan_relay_target(o->plan, &target);
     relay_configure(o->w->relay, &target);
     gate_configure(o->w->gate, &o->plan->gate);
+    gate_recheck(o->w->gate);
     tunnels_recheck(o->w->tunnels, o->plan->policy);
     intercept_recheck(o->w->intercept, o->plan->policy);
     net_resolver_reload(o->w->resolver);

@@ -65,7 +65,7 @@ void forward_accepted(void *forward, int fd, const struct net_addr *peer)
     struct forward *f = forward;
     struct forwarded *w;
 
-    if (f->n_waiting + tunnels_count(f->o.tunnels) >= f->o.max_connections) {
+    if (tunnels_full(f->o.tunnels, f->n_waiting, f->o.max_connections, f->o.listener)) {
         close(fd);
         return;
     }
@@ -101,6 +101,11 @@ void forward_configure(struct forward *f, const char *to)
 {
     xfree(f->to);
     f->to = xstrdup(to);
+}
+
+size_t forward_waiting(const struct forward *f)
+{
+    return f->n_waiting;
 }
 
 void forward_free(struct forward **fp)

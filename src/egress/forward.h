@@ -19,6 +19,7 @@ struct forward_opts {
 struct forward *forward_new(const struct forward_opts *o);
 void forward_accepted(void *forward, int fd, const struct net_addr *peer); /* net_accept_fn */
 void forward_configure(struct forward *f, const char *to);
+size_t forward_waiting(const struct forward *f); /* clients whose destination is being dialled */
 void forward_free(struct forward **f);
 
 #endif

@@ -33,6 +33,7 @@ struct gate {
 struct asking {
     struct dest dest;
     bool understood;
+    const struct policy *policy; /* whose verdict it is, and whose rules its index counts */
     struct policy_verdict
         refused; /* of the last address that may not be dialled; rule NULL: none */
     struct net_connect *connect;
@@ -60,6 +61,8 @@ struct passage {
     uint64_t id, up, down;
     uint64_t counted_up, counted_down; /* in the metrics already */
     int64_t start_wall, start_mono, entry_mono;
+    void (*on_revoked)(void *ctx);
+    void *revoked_ctx;
 };
 
 /* --- entries ------------------------------------------------------------------------------ */
@@ -217,14 +220,20 @@ static char *odd_authority(struct view v)
     return v.n && v.n <= DEST_HOST_MAX ? xmemdup0(v.p, v.n) : xstrdup("-");
 }
 
-static void decide(struct passage *p, const struct passage_opts *o)
+static struct policy_query query_of(const struct passage *p, const struct dest *d)
 {
-    struct policy_query q = {
-        .dest = passage_dest(p),
+    return (struct policy_query){
+        .dest = d,
         .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
         .identity = view_or_none(p->identity),
     };
+}
 
+static void decide(struct passage *p, const struct passage_opts *o)
+{
+    struct policy_query q = query_of(p, passage_dest(p));
+
+    p->asking->policy = p->g->settings.policy;
     if (o->refused_by)
         p->verdict = (struct policy_verdict){
             .rule = o->refused_by, .reason = "not on this listener", .index = -1};
@@ -237,7 +246,7 @@ static void decide(struct passage *p, const struct passage_opts *o)
                                              .reason = "fixed by the configuration",
                                              .index = -1};
     else
-        p->verdict = policy_decide(p->g->settings.policy, &q);
+        p->verdict = policy_decide(p->asking->policy, &q);
 }
 
 static void count_verdict(struct passage *p)
@@ -370,20 +379,40 @@ static void remember_address(struct passage *p, const struct net_addr *addr)
         str_addf(&p->resolved, "%s%s", p->resolved.n ? "," : "", net_addr_ip(addr, ip));
 }
 
+/* There may have been a reload since it was asked for: then the new policy decides, and with a
+ * verdict of its own on the name. False: not any more. */
+static bool renew(struct passage *p, const struct policy_query *q)
+{
+    struct asking *a = p->asking;
+    struct policy_verdict v;
+
+    if (a->policy == p->g->settings.policy)
+        return true;
+    v = policy_decide(p->g->settings.policy, q);
+    if (!v.allow) {
+        a->refused = v;
+        return false;
+    }
+    a->policy = p->g->settings.policy;
+    p->verdict = v;
+    count_verdict(p);
+    return true;
+}
+
 bool passage_allow(void *ctx, const struct net_addr *addr)
 {
     struct passage *p = ctx;
-    const struct policy_query q = {
-        .dest = passage_dest(p),
-        .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
-        .identity = view_or_none(p->identity),
-    };
+    const struct policy_query q = query_of(p, passage_dest(p));
     struct policy_verdict v;
 
     remember_address(p, addr);
-    if (p->fixed || q.dest->literal)
+    if (p->fixed)
         return true; /* decided when it was asked for */
-    v = policy_check_address(p->g->settings.policy, &q, &p->verdict,
+    if (!renew(p, &q))
+        return false;
+    if (q.dest->literal)
+        return true;
+    v = policy_check_address(p->asking->policy, &q, &p->verdict,
                              (const struct sockaddr *)&addr->ss);
     if (v.would_deny && !p->verdict.would_deny) {
         p->verdict = v;
@@ -412,27 +441,45 @@ void passage_deny(struct passage *p, const char *rule, const char *reason)
         count_verdict(p);
 }
 
-bool passage_still_allowed(const struct passage *p, const struct policy *policy)
+/* What that policy says of where it has come to. */
+static struct policy_verdict judge_again(const struct passage *p, const struct policy *policy)
 {
+    struct policy_verdict v = p->verdict;
     struct net_addr dialled;
-    struct policy_verdict v;
     struct dest d;
     struct err e;
-    const struct policy_query q = {
-        .dest = &d,
-        .from = p->from.len ? (const struct sockaddr *)&p->from.ss : NULL,
-        .identity = view_or_none(p->identity),
-    };
+    struct policy_query q = query_of(p, &d);
 
-    if (p->fixed)
-        return true;
-    if (dest_parse(view_str(p->asked), 0, &d, &e) < 0)
-        return false;
+    if (p->fixed || !v.allow || dest_parse(view_str(p->asked), 0, &d, &e) < 0)
+        return v;
     v = policy_decide(policy, &q);
     /* The parent looked the name up; its address is nobody's business. */
     if (!v.allow || p->via || !p->dialled || net_addr_parse(view_str(p->dialled), &dialled, &e) < 0)
-        return v.allow;
-    return policy_check_address(policy, &q, &v, (const struct sockaddr *)&dialled.ss).allow;
+        return v;
+    return policy_check_address(policy, &q, &v, (const struct sockaddr *)&dialled.ss);
+}
+
+bool passage_still_allowed(const struct passage *p, const struct policy *policy)
+{
+    return judge_again(p, policy).allow;
+}
+
+void passage_on_revoked(struct passage *p, void (*fn)(void *ctx), void *ctx)
+{
+    p->on_revoked = fn;
+    p->revoked_ctx = ctx;
+}
+
+void gate_recheck(struct gate *g)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &g->passages) {
+        struct passage *p = list_entry(it, struct passage, link);
+
+        if (p->on_revoked && !passage_still_allowed(p, g->settings.policy))
+            p->on_revoked(p->revoked_ctx);
+    }
 }
 
 unsigned passage_idle_ms(const struct passage *p)
@@ -440,11 +487,28 @@ unsigned passage_idle_ms(const struct passage *p)
     return p->g->settings.idle_ms;
 }
 
+/* The policy was changed while it was being dialled, and what stands now may not. */
+static bool is_outdated(struct passage *p, struct err *e)
+{
+    struct policy_verdict v;
+
+    if (p->asking->policy == p->g->settings.policy)
+        return false;
+    v = judge_again(p, p->g->settings.policy);
+    if (v.allow)
+        return false;
+    p->verdict = v;
+    count_verdict(p);
+    err_set(e, ERR_DENIED, "the policy does not allow it any more");
+    return true;
+}
+
 static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
 {
     struct passage *p = ctx;
     struct asking *a = p->asking;
     char text[NET_ADDR_TEXT];
+    struct err outdated;
 
     a->connect = NULL;
     if (s) {
@@ -452,8 +516,12 @@ static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
                        (double)(clock_mono_ns() - a->dial_mono) / NS_PER_SEC);
         p->dialled = xstrdup(net_addr_text(net_peer(s), text));
     }
-    if (!s && !passage_denied(p, e))
+    if (s && is_outdated(p, &outdated)) {
+        net_stream_close(&s, true);
+        e = &outdated;
+    } else if (!s && !passage_denied(p, e)) {
         passage_failed(p, e);
+    }
     a->fn(a->ctx, s, e);
 }
 

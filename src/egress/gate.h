@@ -26,8 +26,10 @@ struct gate_settings {
 
 struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
                       const struct gate_settings *s);
-void gate_configure(struct gate *g, const struct gate_settings *s); /* for new passages */
-void gate_free(struct gate **g); /* after all passages have ended */
+/* For new passages, and for dials under way: a policy that is another by now decides again. */
+void gate_configure(struct gate *g, const struct gate_settings *s);
+void gate_recheck(struct gate *g); /* see passage_on_revoked */
+void gate_free(struct gate **g);   /* after all passages have ended */
 const struct gate_settings *gate_settings_of(const struct gate *g);
 struct ev_loop *gate_loop(const struct gate *g);
 size_t gate_passages(const struct gate *g);
@@ -99,6 +101,10 @@ void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_
 /* Would that policy still let it pass, to the address that was dialled? (After a reload; the name
  * is not resolved again.) */
 bool passage_still_allowed(const struct passage *p, const struct policy *policy);
+
+/* `fn` is called by gate_recheck when the gate's policy would not let it pass any more; it may end
+ * this passage, and no other. */
+void passage_on_revoked(struct passage *p, void (*fn)(void *ctx), void *ctx);
 
 unsigned passage_idle_ms(const struct passage *p); /* the gate's, for tunnels */
 

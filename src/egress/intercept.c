@@ -614,10 +614,10 @@ void intercept_accepted(void *listener, int fd, const struct net_addr *peer)
 {
     struct intercept_listener *l = listener;
     struct intercept *i = l->i;
-    size_t n = intercept_connections(i) + tunnels_count(i->o.tunnels);
     struct peek *pk;
 
-    if (i->draining || n >= i->o.max_connections) {
+    if (i->draining ||
+        tunnels_full(i->o.tunnels, intercept_connections(i), i->o.max_connections, l->name)) {
         close(fd);
         return;
     }

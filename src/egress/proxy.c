@@ -183,6 +183,11 @@ static void take_connect(struct proxy_service *ps, const struct request *r, stru
         refuse(ex, 403, p, "denied");
         return;
     }
+    /* They have left the server, which counts its connections. */
+    if (tunnels_full(ps->o.tunnels, 0, ps->o.max_connections, ps->o.listener)) {
+        refuse(ex, 503, p, "refused");
+        return;
+    }
     a = XNEW(struct asked);
     a->ps = ps;
     a->ex = ex;

@@ -4,7 +4,8 @@
  * has a file of them (HP §4.5: delegates may not answer 407, so there is none by default).
  *
  * Answers: 200 to a CONNECT that stands; 403 denied; 400 not understood; 405 another method or
- * form; 407; 502 cannot be reached; 504 in time; all without body but for one plain line.
+ * form; 407; 502 cannot be reached; 503 too many tunnels; 504 in time; all without body but for one
+ * plain line.
  */
 #ifndef TR_EGRESS_PROXY_H
 #define TR_EGRESS_PROXY_H
@@ -25,7 +26,8 @@ struct proxy_opts {
     struct http_client *client;
     struct intercept *intercept; /* NULL: nothing is looked into */
     struct ev_loop *loop;
-    struct ev_pool *pool;            /* where credentials are checked */
+    unsigned max_connections; /* tunnels of the worker past which a CONNECT is answered 503 */
+    struct ev_pool *pool;     /* where credentials are checked */
     const struct basic_users *users; /* NULL: no credentials are asked for; kept by the caller */
 };
 struct proxy_service *proxy_service_new(const struct proxy_opts *o);

@@ -305,6 +305,22 @@ static void upstream_error(void *ctx, const struct err *e, bool sent)
     release(r);
 }
 
+/* By a reload: a WebSocket may last for days, and a request waits for its answer for minutes. */
+static void on_revoked(void *ctx)
+{
+    struct relay *r = ctx;
+
+    r->end = "policy";
+    end_call(r);
+    if (r->ex && r->answered) {
+        http_abort(r->ex);
+    } else if (r->ex) {
+        count(r, 403);
+        reply(r->ex, 403, "this destination is not allowed");
+    }
+    release(r);
+}
+
 static const struct http_call_ops upstream_ops = {
     .on_head = upstream_head,
     .on_body = upstream_body,
@@ -314,6 +330,14 @@ static const struct http_call_ops upstream_ops = {
 };
 
 /* --- one exchange ------------------------------------------------------------------------- */
+
+/* The only protocol that is passed on. Another one would be bytes that nobody looks at: with h2c
+ * whole requests, past what is taken out of them here. */
+static bool is_websocket(const struct http_request *req)
+{
+    return req->upgrade &&
+           view_ieq(http_field(req->fields, req->n_fields, "upgrade"), VIEW_LIT("websocket"));
+}
 
 static struct http_call *start_call(struct relay *r, const struct http_request *req,
                                     const struct relay_to *to)
@@ -330,15 +354,14 @@ static struct http_call *start_call(struct relay *r, const struct http_request *
         .method = req->method,
         .authority = to->authority,
         .fields = kept,
-        .upgrade = req->upgrade,
+        .upgrade = is_websocket(req),
         .length = req->has_body ? req->content_length : 0,
     };
     struct http_call *call;
 
     o.n_fields = pass_fields(req->fields, req->n_fields, true, kept);
-    if (req->upgrade)
-        kept[o.n_fields++] = (struct h1_field){VIEW_LIT("Upgrade"),
-                                               http_field(req->fields, req->n_fields, "upgrade")};
+    if (o.upgrade)
+        kept[o.n_fields++] = (struct h1_field){VIEW_LIT("Upgrade"), VIEW_LIT("websocket")};
     str_addv(&target, to->base);
     str_addv(&target, to->target);
     o.target = str_view(&target);
@@ -350,12 +373,19 @@ static struct http_call *start_call(struct relay *r, const struct http_request *
 void relay_exchange(struct relays *all, struct http_exchange *ex, const struct http_request *req,
                     const struct relay_to *to, struct passage *passage)
 {
-    struct relay *r = XNEW(struct relay);
+    struct relay *r;
 
+    /* With HTTP/1.1 the field may be ignored (RFC 9110 §7.8); here it is all that is wanted. */
+    if (req->upgrade && req->version == 20 && !is_websocket(req)) {
+        relay_refuse(ex, 501, "only the protocol websocket is known here", passage, "refused");
+        return;
+    }
+    r = XNEW(struct relay);
     r->all = all;
     r->ex = ex;
     r->passage = passage;
     passage_set_request(passage, req->method, to->target);
+    passage_on_revoked(passage, on_revoked, r);
     if (to->bound)
         http_rebind(ex, &client_handler, r);
     else

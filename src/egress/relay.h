@@ -1,7 +1,7 @@
 /*
  * Relays: an HTTP exchange passed on to one upstream, bodies streamed both ways with back-pressure,
- * an Upgrade as a tunnel. Paths and queries go on byte for byte, Host and SNI are the real
- * upstream's (HP §4.7), nothing is repeated (HP §7 item 41).
+ * an Upgrade to websocket, and to nothing else, as a tunnel. Paths and queries go on byte for byte,
+ * Host and SNI are the real upstream's (HP §4.7), nothing is repeated (HP §7 item 41).
  */
 #ifndef TR_EGRESS_RELAY_H
 #define TR_EGRESS_RELAY_H

@@ -6,6 +6,7 @@
 #include "base/xmem.h"
 #include "egress/pipes.h"
 #include "rt/clock.h"
+#include "rt/log.h"
 #include "rt/metric.h"
 #include "rt/rng.h"
 
@@ -327,6 +328,23 @@ void tunnels_drain(struct tunnels *all, unsigned window_ms)
 size_t tunnels_count(const struct tunnels *all)
 {
     return atomic_load(&all->n);
+}
+
+/* Each holds two descriptors, and without any left the logs would stand still, too. */
+bool tunnels_full(const struct tunnels *all, size_t more, size_t max, const char *listener)
+{
+    static struct log_rate rate;
+    uint64_t left_out;
+
+    if (tunnels_count(all) + more < max)
+        return false;
+    metric_add(metric_series(metric_family(METRIC_COUNTER, "tunnels_refused", "",
+                                           "Tunnels past limits.connections")),
+               1);
+    if (log_rate_ok(&rate, 10, &left_out))
+        log_event(LOG_WARN, "tunnel", "too many tunnels; see limits.connections",
+                  LF_STR("listener", listener), LF_UINT("suppressed", left_out));
+    return true;
 }
 
 void tunnels_recheck(struct tunnels *all, const struct policy *p)

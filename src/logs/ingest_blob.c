@@ -10,7 +10,7 @@
 #include "rt/clock.h"
 
 enum {
-    BLOB_PIECE = 256 * 1024,
+    BLOB_PIECE = 128 * 1024,
     BLOB_SHORT_PIECE = 16 * 1024, /* while memory for bodies is short */
     BLOB_AHEAD = 2,
 };

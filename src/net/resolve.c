@@ -238,8 +238,11 @@ static bool are_servers(struct view list)
 static struct channel *channel_new(struct net_resolver *r, const char *servers, struct err *e)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    struct ares_options o = {.timeout = TRY_MS, .tries = TRIES};
-    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
+    /* A name with a dot is asked for as it is before any search domain is tried, whatever the file
+     * says (Kubernetes: ndots:5): it was judged as it is, and who can make names in a search domain
+     * must not answer for it. */
+    struct ares_options o = {.timeout = TRY_MS, .tries = TRIES, .ndots = 1};
+    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_NDOTS;
     struct channel *ch = XNEW(struct channel);
     int rc;
 

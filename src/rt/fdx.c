@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,6 +20,21 @@ int fd_set_nonblock(int fd, bool on, struct err *e)
     if (flags < 0 || fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) < 0)
         return err_errno(e, ERR_IO, errno, "cannot change descriptor %d", fd);
     return 0;
+}
+
+size_t fd_limit_raise(void)
+{
+    struct rlimit have;
+
+    if (getrlimit(RLIMIT_NOFILE, &have) < 0)
+        return 0;
+    if (have.rlim_cur < have.rlim_max) {
+        struct rlimit more = {.rlim_cur = have.rlim_max, .rlim_max = have.rlim_max};
+
+        if (setrlimit(RLIMIT_NOFILE, &more) == 0)
+            have = more;
+    }
+    return (size_t)have.rlim_cur;
 }
 
 void fd_close(int *fd)

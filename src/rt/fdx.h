@@ -18,6 +18,9 @@ int fd_keepalive(int fd);
 /* Bytes that a TCP connection has taken in and sent (once; repetitions not counted) since it
  * stands. -1: it is none, or the system does not tell. */
 int fd_tcp_bytes(int fd, uint64_t *in, uint64_t *out);
+/* Allow this process as many descriptors as the system lets it have (the soft limit is 1,024 by
+ * tradition, for programs that use select(2)). The number. */
+size_t fd_limit_raise(void);
 void fd_close(int *fd); /* closes if >= 0 and sets it to -1; keeps errno */
 
 /* Read a whole file of at most `max` bytes into `out` (appended). A larger one is ERR_LIMIT. */

@@ -24,7 +24,10 @@ static struct dns_row rows[] = {
      .addrs = "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 192.0.2.6 192.0.2.7 192.0.2.8 "
               "192.0.2.9 192.0.2.10 192.0.2.11 192.0.2.12 192.0.2.13 192.0.2.14 192.0.2.15 "
               "192.0.2.16 192.0.2.17 192.0.2.18 192.0.2.19 192.0.2.20"},
+    {.name = "one.example.trap.example", .addrs = "203.0.113.66", .ttl = 60},
 };
+
+static const struct dns_row *const trap = &rows[ARRAY_LEN(rows) - 1];
 
 static int setup(void **state)
 {
@@ -444,6 +447,24 @@ static struct answer_seen must_find(const char *name, const char *addr)
     return a;
 }
 
+/* Kubernetes writes ndots:5: then every name would be looked for under the search domains first. */
+static void a_name_with_a_dot_is_no_beginning_of_another(void **state)
+{
+    struct err e;
+    FILE *f;
+
+    (void)state;
+    net_resolver_free(&resolver);
+    f = fopen(conf_path, "w");
+    assert_non_null(f);
+    assert_true(fputs("nameserver 127.0.0.1\nsearch trap.example\noptions ndots:5\n", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    resolver = net_resolver_new_file(loop, conf_path, dns.port, &e);
+    assert_non_null(resolver);
+    must_find("one.example", "192.0.2.1:1");
+    assert_int_equal(trap->asked, 0);
+}
+
 static void a_changed_file_is_read_again(void **state)
 {
     (void)state;
@@ -559,6 +580,7 @@ int main(void)
         T(hosts_files_count),
         T(bad_server_lists_are_refused),
         T(the_systems_servers_are_the_default),
+        C(a_name_with_a_dot_is_no_beginning_of_another),
         C(a_changed_file_is_read_again),
         C(an_unchanged_file_changes_nothing),
         C(a_reload_looks_at_once),
