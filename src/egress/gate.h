@@ -109,8 +109,8 @@ void passage_on_revoked(struct passage *p, void (*fn)(void *ctx), void *ctx);
 unsigned passage_idle_ms(const struct passage *p); /* the gate's, for tunnels */
 
 /* Over: writes the last entry and frees. `why` is static: "client", "upstream", "idle", "drain",
- * "refused", "denied", "unreachable", "timeout", "error", "rejected" (the client did not believe a
- * minted certificate). */
+ * "refused", "denied", "unreachable", "timeout", "error", "policy" (a reload denies it), "rejected"
+ * (the client did not believe a minted certificate). */
 void passage_end(struct passage **p, const char *why);
 
 #endif
