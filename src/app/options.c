@@ -247,7 +247,8 @@ static const struct conf_row rows[] = {
         .text = "Memory for records that wait for delivery, the rest is read from the spool; and "
                 "as much for bodies that are being received."),
     ROW(INT, limit_connections, "limits.connections", .deflt = "10000", .min = 16, .max = 1000000,
-        .text = "Client connections at a time, over all listeners."),
+        .text = "Client connections at a time, of each listener and worker; and tunnels of each "
+                "worker."),
     ROW(SIZE, limit_body, "limits.body", .deflt = "64MiB", .min = 32 * MIB, .max = 1024 * MIB,
         .reloadable = true, .text = "The largest body of lines in one call."),
     ROW(SIZE, limit_blob, "limits.blob", .deflt = "1GiB", .min = 1 * MIB, .max = 1 * TIB,

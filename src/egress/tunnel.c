@@ -15,6 +15,7 @@ enum {
     BULK_AFTER = 2,             /* so many full reads in a row, and splicing begins to pay */
     TURN_MAX = 2 * 1024 * 1024, /* bytes of one direction before others have their turn */
     LOOK_MS = 1000,
+    HALF_OPEN_MS = 10 * 60 * 1000,
     DRAIN_LOOK_MS = 50,
 };
 
@@ -281,6 +282,16 @@ static bool is_due(const struct tunnel *t, int64_t now)
     return t->all->draining && t->end_at <= now;
 }
 
+/* How long it may be silent. With one direction ended the other one finishes what it was asked for,
+ * or its peer is gone and nobody will ever tell. */
+static int64_t patience(const struct tunnel *t)
+{
+    unsigned ms = passage_idle_ms(t->passage);
+
+    return (int64_t)(t->up.done || t->down.done ? TR_MIN(ms, (unsigned)HALF_OPEN_MS) : ms) *
+           NS_PER_MS;
+}
+
 static void on_look(void *ctx)
 {
     struct tunnels *all = ctx;
@@ -294,7 +305,7 @@ static void on_look(void *ctx)
         t->up.bytes = t->down.bytes = 0;
         if (is_due(t, now))
             tunnel_end(t, "drain", false);
-        else if (now - t->active > (int64_t)passage_idle_ms(t->passage) * NS_PER_MS)
+        else if (now - t->active > patience(t))
             tunnel_end(t, "idle", false);
     }
     ev_timer_arm(all->look, all->draining ? DRAIN_LOOK_MS : LOOK_MS);

@@ -455,7 +455,7 @@ def test_log_file_is_reopened_by_sighup(far, gateway_at, tmp_path):
 
 def test_log_level_changes_by_reload(far, gw):
     assert gw.metric('config_generation') == 1
-    gw.write_config(log={'level': 'error'})
+    gw.write_config(log={'level': 'error'}, audit={'to': 'none'})
     gw.signal(signal.SIGHUP)
     wait_for(lambda: gw.metric('config_generation') == 2)
     size = len(gw.log())

@@ -47,8 +47,8 @@ def test_the_admin_named_it_so_the_policy_is_not_asked(gateway_at):
 
 def test_a_destination_that_is_away(gateway_at):
     gw = forward_at(gateway_at, f'127.0.0.1:{free_port()}')
-    with dial(gw, 'orders') as s:
-        with pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError):       # perhaps before connect() has returned
+        with dial(gw, 'orders') as s:
             s.recv(1)
     assert gw.trail.last(event='end')['end'] == 'unreachable'
     assert 'cannot be reached' in gw.log()
