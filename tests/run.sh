@@ -125,9 +125,10 @@ pytest_totals() { # pytest_totals LOGFILE STATUS -> "PASSED FAILED"
 
 run_pytest() { # run_pytest NAME LIMIT BINARY ARGUMENTS...
     local name=$1 limit=$2 binary=$3 status totals
+    local at_once=$((JOBS + JOBS / 2)) # they wait more than they work
     shift 3
     say "$name ..."
-    TAILRACE=$binary quietly "$name" "$limit" "$PYTHON" -m pytest -q -o cache_dir="$BUILD/cache-$name" -n "$JOBS" "$@"
+    TAILRACE=$binary quietly "$name" "$limit" "$PYTHON" -m pytest -q -o cache_dir="$BUILD/cache-$name" -n "$at_once" "$@"
     status=$?
     totals=$(pytest_totals "$LOG/$name.log" $status)
     if [ $status = 1 ]; then
