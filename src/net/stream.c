@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +17,9 @@
 /* Bytes read or written in one call at most over TLS, record by record: a fast peer on a fast
  * link must not keep the loop's other streams waiting. */
 enum { TLS_CALL_MAX = 256 * 1024 };
+
+/* More bytes than these make more than one record. */
+enum { CORK_FROM = 16 * 1024 };
 
 enum stream_state {
     STREAM_NEW,       /* in clear and ready, but the owner does not know yet */
@@ -496,19 +501,32 @@ static ssize_t write_clear(struct net_stream *s, const void *p, size_t n, struct
     return NET_ERROR;
 }
 
+/* Records leave one by one, which for many at once wakes the peer, and runs the whole of TCP, for
+ * each; corked they leave in segments as large as there are. */
+static void cork(struct net_stream *s, int on)
+{
+    if (s->fd >= 0)
+        setsockopt(s->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+}
+
 static ssize_t write_tls(struct net_stream *s, const void *p, size_t n, struct err *e)
 {
     size_t put = 0;
     ssize_t rc = 0;
+    bool many = n > CORK_FROM;
 
     s->write_needs = TLS_WANT_WRITE;
     n = TR_MIN(n, (size_t)TLS_CALL_MAX);
+    if (many)
+        cork(s, 1);
     while (put < n) {
         rc = tls_write(s->tls, (const char *)p + put, n - put, &s->write_needs, e);
         if (rc < 0)
             break;
         put += (size_t)rc;
     }
+    if (many)
+        cork(s, 0);
     if (rc == TLS_ERROR)
         return NET_ERROR;
     return put ? (ssize_t)put : NET_AGAIN;
