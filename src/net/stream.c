@@ -18,8 +18,8 @@
  * link must not keep the loop's other streams waiting. */
 enum { TLS_CALL_MAX = 256 * 1024 };
 
-/* More bytes than these make more than one record. */
-enum { CORK_FROM = 16 * 1024 };
+/* What a record holds at most (RFC 8446 §5.1). */
+enum { FULL_RECORD = 16 * 1024 };
 
 enum stream_state {
     STREAM_NEW,       /* in clear and ready, but the owner does not know yet */
@@ -420,7 +420,9 @@ static ssize_t read_record(struct net_stream *s, void *p, size_t n, struct err *
     return NET_ERROR;
 }
 
-/* Read records until the room is full or none is left inside. What comes behind bytes is held. */
+/* Read records until the room is full or none is left inside; behind one that was full there are
+ * more, most likely, and another turn of the loop for them costs more than the call. What comes
+ * behind bytes is held. */
 static ssize_t read_tls(struct net_stream *s, void *p, size_t n, struct err *e)
 {
     struct err later = {ERR_NONE, ""};
@@ -433,7 +435,7 @@ static ssize_t read_tls(struct net_stream *s, void *p, size_t n, struct err *e)
         rc = read_record(s, (char *)p + got, n - got, &later);
         if (rc > 0)
             got += (size_t)rc;
-    } while (rc > 0 && got < n && tls_pending(s->tls));
+    } while (rc > 0 && got < n && (rc == FULL_RECORD || tls_pending(s->tls)));
     if (got == 0 && rc == NET_ERROR && e)
         *e = later;
     if (got == 0)
@@ -513,7 +515,7 @@ static ssize_t write_tls(struct net_stream *s, const void *p, size_t n, struct e
 {
     size_t put = 0;
     ssize_t rc = 0;
-    bool many = n > CORK_FROM;
+    bool many = n > FULL_RECORD;
 
     s->write_needs = TLS_WANT_WRITE;
     n = TR_MIN(n, (size_t)TLS_CALL_MAX);

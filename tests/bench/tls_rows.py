@@ -14,7 +14,7 @@ import peers
 
 TALK = str(Path(os.environ.get('BUILD', '.')) / 'tests/bench/talk')
 OTHERS = ('nginx', 'haproxy')
-REPS = 3
+REPS = 5
 SETTLE = 0.25                   # after the last byte: ends of connections
 
 
@@ -68,7 +68,7 @@ def proxies(bench):
 def once(kind, port, pid, total, connections, *more):
     """CPU seconds of the proxy for the whole."""
     with Talk(f'--{kind}', port, '--connections', connections, '--total', total, *more) as near:
-        time.sleep(SETTLE)      # ends of what was before, and of the preparations
+        time.sleep(SETTLE / 2)  # ends of what was before, and of the preparations
         before = peers.cpu(pid)
         near.go()
         if kind == 'handshakes':
@@ -89,14 +89,14 @@ def compare(all_, name, scale, unit, *work):
 
 def e6(bench):
     """An echo of 200 bytes in a WebSocket, which are two messages that pass: 32 connections, one under way in each."""
-    total = 40000
+    total = 24000
     with proxies(bench) as all_:
         yield from compare(all_, 'E6-wss-echo', 1e6 / total, 'us', 'wss', total, 32)
 
 
 def e7(bench):
     """A connection that shakes hands, waits for its ticket, and ends."""
-    total = 1200
+    total = 600
     with proxies(bench) as all_:
         for name, more in (('E7-handshake-full', ()), ('E7-handshake-resumed', ('--resume',))):
             yield from compare(all_, name, 1e6 / total, 'us', 'handshakes', total, 4, *more)
@@ -104,7 +104,7 @@ def e7(bench):
 
 def e8(bench):
     """Bodies, four at once, each way."""
-    total = 600_000_000
+    total = 240_000_000
     with proxies(bench) as all_:
         for name, more in (('E8-bulk-down', ()), ('E8-bulk-up', ('--up',))):
             yield from compare(all_, name, 1e9 / total, 's/GB', 'bulk', total, 4, *more)

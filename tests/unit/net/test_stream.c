@@ -336,6 +336,23 @@ static void records_of_one_write_leave_together(void **state)
     assert_int_equal(segments_of(&a) - before, 1);
 }
 
+/* OpenSSL has read no further than the end of the second: the third is the socket's still. */
+static void full_records_are_read_at_once(void **state)
+{
+    static uint8_t in[4 * 16384];
+
+    (void)state;
+    open_pair(true);
+    nt_run_until(both_ready, NULL);
+    net_want_read(b.s, false);
+    a.piece = 3 * 16384;
+    give(&a, big[0], 3 * 16384);
+    assert_int_equal(a.out_at, 3 * 16384);
+    assert_int_equal(net_read(b.s, in, sizeof(in), NULL), 3 * 16384);
+    assert_memory_equal(in, big[0], 3 * 16384);
+    assert_int_equal(net_read(b.s, in, sizeof(in), NULL), NET_AGAIN);
+}
+
 /* Bytes, then a bare FIN: first the bytes, then an error. */
 static void a_cut_is_not_an_end_of_tls(void **state)
 {
@@ -621,6 +638,7 @@ int main(void)
         T(the_end_of_clear_text_is_an_end),
         T(a_tls_end_behind_bytes),
         T(records_of_one_write_leave_together),
+        T(full_records_are_read_at_once),
         T(a_cut_is_not_an_end_of_tls),
         T(a_hard_close_is_a_reset),
         T(writing_to_a_reset_is_an_error),
