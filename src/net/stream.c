@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +17,9 @@
 /* Bytes read or written in one call at most over TLS, record by record: a fast peer on a fast
  * link must not keep the loop's other streams waiting. */
 enum { TLS_CALL_MAX = 256 * 1024 };
+
+/* What a record holds at most (RFC 8446 §5.1). */
+enum { FULL_RECORD = 16 * 1024 };
 
 enum stream_state {
     STREAM_NEW,       /* in clear and ready, but the owner does not know yet */
@@ -415,7 +420,9 @@ static ssize_t read_record(struct net_stream *s, void *p, size_t n, struct err *
     return NET_ERROR;
 }
 
-/* Read records until the room is full or none is left inside. What comes behind bytes is held. */
+/* Read records until the room is full or none is left inside; behind one that was full there are
+ * more, most likely, and another turn of the loop for them costs more than the call. What comes
+ * behind bytes is held. */
 static ssize_t read_tls(struct net_stream *s, void *p, size_t n, struct err *e)
 {
     struct err later = {ERR_NONE, ""};
@@ -428,7 +435,7 @@ static ssize_t read_tls(struct net_stream *s, void *p, size_t n, struct err *e)
         rc = read_record(s, (char *)p + got, n - got, &later);
         if (rc > 0)
             got += (size_t)rc;
-    } while (rc > 0 && got < n && tls_pending(s->tls));
+    } while (rc > 0 && got < n && (rc == FULL_RECORD || tls_pending(s->tls)));
     if (got == 0 && rc == NET_ERROR && e)
         *e = later;
     if (got == 0)
@@ -496,19 +503,32 @@ static ssize_t write_clear(struct net_stream *s, const void *p, size_t n, struct
     return NET_ERROR;
 }
 
+/* Records leave one by one, which for many at once wakes the peer, and runs the whole of TCP, for
+ * each; corked they leave in segments as large as there are. */
+static void cork(struct net_stream *s, int on)
+{
+    if (s->fd >= 0)
+        setsockopt(s->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+}
+
 static ssize_t write_tls(struct net_stream *s, const void *p, size_t n, struct err *e)
 {
     size_t put = 0;
     ssize_t rc = 0;
+    bool many = n > FULL_RECORD;
 
     s->write_needs = TLS_WANT_WRITE;
     n = TR_MIN(n, (size_t)TLS_CALL_MAX);
+    if (many)
+        cork(s, 1);
     while (put < n) {
         rc = tls_write(s->tls, (const char *)p + put, n - put, &s->write_needs, e);
         if (rc < 0)
             break;
         put += (size_t)rc;
     }
+    if (many)
+        cork(s, 0);
     if (rc == TLS_ERROR)
         return NET_ERROR;
     return put ? (ssize_t)put : NET_AGAIN;

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The log path beside what users would run in its place, in one run: docs/bench.md says what each row means.
+"""The log path, and TLS relays, beside what users would run in their place: docs/bench.md says what each row means.
 
     TAILRACE=…/tailrace LOAD=…/tests/tools/load BUILD=<build directory> bench.py [--only L2,L9]
 
@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / 'integration'), str(HERE)]
 
 import peers                                        # noqa: E402
+import tls_rows                                     # noqa: E402
 from gateway import Gateway, key, wait_for          # noqa: E402
 from standin.certs import CA                        # noqa: E402
 from standin.harness import Harness                 # noqa: E402
@@ -518,7 +519,18 @@ def l13(bench):
 # --- all --------------------------------------------------------------------------------------
 
 WORKLOADS = {'L1': l1, 'L2': l2, 'L3': shipping, 'L4': shipping, 'L5': shipping, 'L6': l6, 'L7': l7, 'L8': l8,
-             'L9': l9, 'L10': l10, 'L11': l11, 'L12': l12, 'L13': l13}
+             'L9': l9, 'L10': l10, 'L11': l11, 'L12': l12, 'L13': l13, **tls_rows.WORKLOADS}
+
+
+def run_one(name, bench, only):
+    run = WORKLOADS[name]
+    if run is shipping:
+        run(bench, only)
+    elif name in tls_rows.WORKLOADS:
+        for made in run(bench):
+            row(*made)
+    else:
+        run(bench)
 
 
 def main():
@@ -534,7 +546,7 @@ def main():
                 continue
             done.add(run)
             try:
-                run(bench, only) if run is shipping else run(bench)
+                run_one(name, bench, only)
             except Exception as e:              # the others are worth having
                 bad += 1
                 print(f'bench: {name}: {type(e).__name__}: {e}', flush=True)

@@ -112,17 +112,23 @@ class Relays:
         d, a, b = self.place('nginx'), free_port(), free_port()
         user = 'user root;' if os.geteuid() == 0 else ''
         to = ('location / { proxy_pass %s; proxy_http_version 1.1; proxy_set_header Connection "";'
-              ' proxy_set_header Host $host; }')
+              ' proxy_set_header Host $host; }'
+              ' location /stream/ { proxy_pass %s; proxy_http_version 1.1; proxy_set_header Connection upgrade;'
+              ' proxy_set_header Upgrade $http_upgrade; proxy_read_timeout 300s; }'
+              ' location /bulk { proxy_pass %s; proxy_http_version 1.1; proxy_set_header Connection "";'
+              ' client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;'
+              ' proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; }')
         temp = ' '.join(f'{w}_temp_path {d}/{w};' for w in ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'))
         conf = self.write('nginx.conf', f'''daemon off; {user} worker_processes 1; pid {d}/pid; error_log {d}/error.log;
 worker_rlimit_nofile {min(FILES, 65536)};
 events {{ worker_connections 8192; }}
 http {{ access_log off; {temp} keepalive_requests 100000000; client_body_buffer_size 64k;
+ssl_protocols TLSv1.2 TLSv1.3; proxy_ssl_protocols TLSv1.2 TLSv1.3;
 upstream clear {{ server 127.0.0.1:{self.clear}; keepalive 64; keepalive_requests 100000000; }}
 upstream tls {{ server 127.0.0.1:{self.tls}; keepalive 64; keepalive_requests 100000000; }}
-server {{ listen 127.0.0.1:{a} backlog=4096; {to % 'http://clear'} }}
+server {{ listen 127.0.0.1:{a} backlog=4096; {to % (('http://clear',) * 3)} }}
 server {{ listen 127.0.0.1:{b} ssl backlog=4096; ssl_certificate {self.cert}; ssl_certificate_key {self.key};
- {to % 'https://tls'} }} }}''')
+ {to % (('https://tls',) * 3)} }} }}''')
         return Peer('nginx', [find('nginx'), '-p', str(d), '-c', conf], a, b, directory=self.dir)
 
     def haproxy(self):
@@ -136,6 +142,7 @@ defaults
  timeout client 60s
  timeout server 60s
  timeout connect 5s
+ timeout tunnel 300s
 listen clear
  bind 127.0.0.1:{a} backlog 4096
  server s 127.0.0.1:{self.clear}

@@ -1,5 +1,6 @@
 #include "net/stream.h"
 
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -299,6 +300,59 @@ static void a_tls_end_behind_bytes(void **state)
     assert_false(b.read_failed);
 }
 
+static unsigned segments_of(const struct nt_end *x)
+{
+    struct tcp_info info = {0};
+    socklen_t n = sizeof(info);
+
+    assert_int_equal(getsockopt(net_fd(x->s), IPPROTO_TCP, TCP_INFO, &info, &n), 0);
+    return info.tcpi_data_segs_out;
+}
+
+static bool b_has_two_records(void *ctx)
+{
+    (void)ctx;
+    return b.in.n == 20000;
+}
+
+/* Loopback has segments of 64 KiB. */
+static void records_of_one_write_leave_together(void **state)
+{
+    unsigned before;
+    int corked = -1;
+    socklen_t n = sizeof(corked);
+
+    (void)state;
+    open_pair(true);
+    nt_run_until(both_ready, NULL);
+    before = segments_of(&a);
+    a.piece = 20000;
+    give(&a, big[0], 20000);
+    assert_int_equal(a.out_at, 20000);
+    assert_int_equal(getsockopt(net_fd(a.s), IPPROTO_TCP, TCP_CORK, &corked, &n), 0);
+    assert_int_equal(corked, 0);
+    nt_run_until(b_has_two_records, NULL);
+    assert_got(&b, big[0], 20000);
+    assert_int_equal(segments_of(&a) - before, 1);
+}
+
+/* OpenSSL has read no further than the end of the second: the third is the socket's still. */
+static void full_records_are_read_at_once(void **state)
+{
+    static uint8_t in[4 * 16384];
+
+    (void)state;
+    open_pair(true);
+    nt_run_until(both_ready, NULL);
+    net_want_read(b.s, false);
+    a.piece = 3 * 16384;
+    give(&a, big[0], 3 * 16384);
+    assert_int_equal(a.out_at, 3 * 16384);
+    assert_int_equal(net_read(b.s, in, sizeof(in), NULL), 3 * 16384);
+    assert_memory_equal(in, big[0], 3 * 16384);
+    assert_int_equal(net_read(b.s, in, sizeof(in), NULL), NET_AGAIN);
+}
+
 /* Bytes, then a bare FIN: first the bytes, then an error. */
 static void a_cut_is_not_an_end_of_tls(void **state)
 {
@@ -583,6 +637,8 @@ int main(void)
         T(an_end_waits_for_the_handshake),
         T(the_end_of_clear_text_is_an_end),
         T(a_tls_end_behind_bytes),
+        T(records_of_one_write_leave_together),
+        T(full_records_are_read_at_once),
         T(a_cut_is_not_an_end_of_tls),
         T(a_hard_close_is_a_reset),
         T(writing_to_a_reset_is_an_error),
