@@ -214,11 +214,6 @@ struct basic_users *basic_users_load(const char *path, struct err *e)
     return u;
 }
 
-size_t basic_users_count(const struct basic_users *u)
-{
-    return u->n;
-}
-
 void basic_users_free(struct basic_users **up)
 {
     struct basic_users *u = *up;

@@ -23,7 +23,6 @@ struct basic_users;
  * shows nothing of it: others may read or change the file, a hash is of no known format or costs
  * too much, a user stands twice. */
 struct basic_users *basic_users_load(const char *path, struct err *e) TR_MUST_USE;
-size_t basic_users_count(const struct basic_users *u);
 void basic_users_free(struct basic_users **u);
 
 /* Who checks for one listener of one worker; for its loop's thread. */

@@ -698,11 +698,6 @@ struct view net_server_name(const struct net_stream *s)
     return s->tls ? tls_server_name(s->tls) : VIEW_NONE;
 }
 
-struct view net_peer_subject(const struct net_stream *s)
-{
-    return s->tls ? tls_peer_subject(s->tls) : VIEW_NONE;
-}
-
 struct view net_peer_name(const struct net_stream *s)
 {
     return s->tls ? tls_peer_name(s->tls) : VIEW_NONE;

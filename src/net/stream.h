@@ -95,8 +95,8 @@ bool net_tls_offered(const struct net_stream *s);         /* see tls_offered */
 bool net_refused_certificate(const struct net_stream *s); /* see tls_refused_certificate */
 struct view net_alpn(const struct net_stream *s);
 struct view net_server_name(const struct net_stream *s);
-struct view net_peer_subject(const struct net_stream *s); /* verified certificate's, or empty */
-struct view net_peer_name(const struct net_stream *s);    /* ... its name, see tls_peer_name */
+struct view
+net_peer_name(const struct net_stream *s); /* verified certificate's, see tls_peer_name */
 const struct net_addr *net_peer(const struct net_stream *s);
 int net_fd(const struct net_stream *s);
 struct ev_loop *net_loop(const struct net_stream *s);
