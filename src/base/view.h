@@ -52,10 +52,10 @@ static inline bool view_ends(struct view a, struct view suffix)
            (suffix.n == 0 || memcmp(a.p + a.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 
-/* From offset `from` (at most a.n) to the end. */
+/* From offset `from` (at most a.n) to the end. (C allows no arithmetic with NULL, not even + 0.) */
 static inline struct view view_from(struct view a, size_t from)
 {
-    return (struct view){a.p + from, a.n - from};
+    return (struct view){from ? a.p + from : a.p, a.n - from};
 }
 
 #endif
