@@ -16,7 +16,12 @@ int reader_open(struct spool *s, struct err *e)
         sql_prepare(s->rdb, "SELECT body FROM dead WHERE id=?1", &s->r_dead, e) < 0 ||
         sql_prepare(s->rdb,
                     "SELECT " SPOOL_RECORD_COLUMNS " FROM record WHERE id=?1 AND id NOT IN gone",
-                    &s->r_row, e) < 0)
+                    &s->r_row, e) < 0 ||
+        sql_prepare(s->rdb,
+                    "SELECT " SPOOL_DEAD_COLUMNS " FROM dead WHERE id>=?1 ORDER BY id LIMIT ?2",
+                    &s->r_letters, e) < 0 ||
+        sql_prepare(s->rdb, "SELECT value FROM value WHERE space='" DEAD_NOTES "' AND name=?1",
+                    &s->r_note, e) < 0)
         return -1;
     return sql_prepare(s->rdb, "SELECT data FROM piece WHERE id=?1", &s->r_piece, e);
 }
@@ -27,6 +32,8 @@ void reader_close(struct spool *s)
     sqlite3_finalize(s->r_dead);
     sqlite3_finalize(s->r_piece);
     sqlite3_finalize(s->r_row);
+    sqlite3_finalize(s->r_letters);
+    sqlite3_finalize(s->r_note);
     sqlite3_close(s->rdb);
     s->rdb = NULL;
 }
@@ -69,10 +76,40 @@ static void serve_rows(struct spool *s, struct spool_read *r)
     }
 }
 
+static void serve_letter(struct spool *s, struct spool_read *r)
+{
+    struct spool_dead_row row = recover_dead_row(s->r_letters);
+    uint8_t name[8];
+
+    dead_note_name(row.record.id, name);
+    sqlite3_bind_blob(s->r_note, 1, name, sizeof(name), SQLITE_STATIC);
+    if (sqlite3_step(s->r_note) == SQLITE_ROW)
+        row.note = sql_view(s->r_note, 0);
+    r->dead(r, &row);
+    sqlite3_reset(s->r_note);
+}
+
+static void serve_letters(struct spool *s, struct spool_read *r)
+{
+    int rc;
+
+    sqlite3_bind_int64(s->r_letters, 1, r->dead_from);
+    sqlite3_bind_int64(s->r_letters, 2, (int64_t)r->dead_max);
+    while ((rc = sqlite3_step(s->r_letters)) == SQLITE_ROW)
+        serve_letter(s, r);
+    if (rc != SQLITE_DONE)
+        sql_error(s->rdb, sqlite3_extended_errcode(s->rdb), "cannot read", &r->err);
+    sqlite3_reset(s->r_letters);
+}
+
 static void serve(struct spool *s, struct spool_read *r)
 {
     r->err = (struct err){0};
     str_clear(&r->data);
+    if (r->dead) {
+        serve_letters(s, r);
+        return;
+    }
     if (r->ids) {
         serve_rows(s, r);
         return;
@@ -96,7 +133,7 @@ static struct spool_read *serve_batch(struct spool *s, struct spool_read *r)
     sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
     for (n = 0; r && n < READ_BATCH && bytes < READ_BATCH_BYTES; n++, r = r->next) {
         serve(s, r);
-        bytes += r->data.n + r->n_ids * READ_ROW_BYTES;
+        bytes += r->data.n + (r->n_ids + r->dead_max) * READ_ROW_BYTES;
     }
     rest = r;
     sqlite3_exec(s->rdb, "COMMIT", NULL, NULL, NULL);

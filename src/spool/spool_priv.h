@@ -78,6 +78,8 @@ void spool_vfs_fini(struct spool_vfs *v);
 
 /* --- statements -------------------------------------------------------------------------- */
 
+#define DEAD_NOTES "dead" /* the space of values with notes on dead letters, by id */
+
 #define SPOOL_STATEMENTS(X)                                                                        \
     X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
     X(COMMIT, "COMMIT")                                                                            \
@@ -93,6 +95,7 @@ void spool_vfs_fini(struct spool_vfs *v);
     X(SWEPT, "DELETE FROM gone")                                                                   \
     X(DEAD_WHAT, "SELECT blob FROM dead WHERE id=?1")                                              \
     X(DEAD_DELETE, "DELETE FROM dead WHERE id=?1")                                                 \
+    X(NOTE_DELETE, "DELETE FROM value WHERE space='" DEAD_NOTES "' AND name=?1")                   \
     X(DEAD_ADD, "INSERT INTO dead SELECT r.id,r.stream,r.number,r.kind,r.lines,r.at,r.size,"       \
                 "r.blob,?2,?3,s.account,s.key,r.meta,r.body "                                      \
                 "FROM record r LEFT JOIN stream s ON s.id=r.stream WHERE r.id=?1 AND r.id NOT IN " \
@@ -193,8 +196,9 @@ struct spool {
     int64_t ledger_id[LEDGER_N];
     struct recent *recent;
     struct pending gone, undo_gone;
-    struct list leaving;   /* streams of those; never too few after a group was taken back */
-    bool sweep_now, swept; /* in this group */
+    int64_t dead, undo_dead; /* dead letters */
+    struct list leaving;     /* streams of those; never too few after a group was taken back */
+    bool sweep_now, swept;   /* in this group */
     uint32_t wal_frames, checkpointed_at;
     bool locked_out; /* the last BEGIN met somebody else's lock */
     bool stats_due;
@@ -210,7 +214,7 @@ struct spool {
 
     /* the reader's */
     sqlite3 *rdb;
-    sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row;
+    sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row, *r_letters, *r_note;
     pthread_t reader;
     pthread_mutex_t r_lock;
     pthread_cond_t r_wake;
@@ -269,6 +273,11 @@ int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
 /* The columns of struct spool_record_row, and one from a row of a query for them. */
 #define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
 struct spool_record_row recover_row(sqlite3_stmt *q);
+/* The same for struct spool_dead_row, without the note. */
+#define SPOOL_DEAD_COLUMNS SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key"
+struct spool_dead_row recover_dead_row(sqlite3_stmt *q);
+/* The name of a dead letter's note. */
+void dead_note_name(int64_t record_id, uint8_t out[8]);
 
 /* --- writer.c, exec.c -------------------------------------------------------------------- */
 void *writer_main(void *arg);
