@@ -2,11 +2,13 @@
 #ifndef TR_LOGS_LOGS_PRIV_H
 #define TR_LOGS_LOGS_PRIV_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include "logs/cred.h"
 #include "logs/logs.h"
 #include "logs/shapes.h"
 #include "logs/shard.h"
+#include "rt/command.h"
 #include "rt/metric.h"
 
 enum { LOGS_MAX_WORKERS = 64, DRAIN_ROUNDS = 2 };
@@ -20,6 +22,17 @@ struct logs_metrics {
     struct metric *note[NOTE_N];
     struct metric *memory;
     struct metric *direct; /* direct_calls */
+};
+
+enum { DEAD_COMMANDS = 5 };
+
+/* The commands about dead letters (dead.c). */
+struct logs_dead {
+    struct command commands[DEAD_COMMANDS];
+    bool added;
+    pthread_mutex_t lock;
+    int64_t *claims; /* letters that a call replays or drops */
+    size_t n_claims;
 };
 
 struct logs {
@@ -46,6 +59,7 @@ struct logs {
     uint64_t last_written, last_commits, last_transactions;
     int64_t last_used_at;
     int64_t last_resent;
+    struct logs_dead dead;
     bool asked_round; /* logs_drained: a round was begun */
     unsigned idle_rounds;
 };

@@ -4,10 +4,12 @@
 #include "base/hash.h"
 #include "base/xmem.h"
 #include "logs/barrier.h"
+#include "logs/dead.h"
 #include "logs/deliver.h"
 #include "logs/intake.h"
 #include "logs/logs_priv.h"
 #include "logs/readback.h"
+#include "logs/replay.h"
 #include "logs/store.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
@@ -183,15 +185,33 @@ static void fill_records(struct spool_txn *t, struct commit *c)
     }
 }
 
-static void fill_page(struct spool_txn *t, const struct page *p, const char *dead)
+/* Make it a dead letter, with what will be needed to send it again. */
+static void fill_dead(struct spool_txn *t, const struct commit *c, int64_t id)
+{
+    const struct stream *s = c->stream;
+    const struct dead_note note = {
+        .status = c->dead_status,
+        .said = view_str(c->dead_said ? c->dead_said : ""),
+        .prefix = str_view(&s->prefix),
+        .query = str_view(&s->query),
+    };
+    struct str text = STR_INIT;
+
+    spool_txn_bury(t, id, c->dead);
+    dead_note_encode(&note, &text);
+    spool_txn_dead_note(t, id, str_view(&text));
+    str_fini(&text);
+}
+
+static void fill_page(struct spool_txn *t, const struct page *p, const struct commit *c)
 {
     int64_t *ids = xmalloc(p->n * sizeof(*ids));
     uint32_t i;
 
     page_ids(p, ids);
     for (i = 0; i < p->n; i++) {
-        if (dead)
-            spool_txn_bury(t, ids[i], dead);
+        if (c->dead)
+            fill_dead(t, c, ids[i]);
         else
             spool_txn_delete(t, ids[i]);
     }
@@ -205,12 +225,12 @@ static void fill_gone(struct spool_txn *t, struct commit *c)
 
     for (i = 0; i < c->n_gone; i++) {
         if (c->dead)
-            spool_txn_bury(t, c->gone[i]->row.id, c->dead);
+            fill_dead(t, c, c->gone[i]->row.id);
         else
             spool_txn_delete(t, c->gone[i]->row.id);
     }
     list_each (it, tmp, &c->pages)
-        fill_page(t, list_entry(it, struct page, link), c->dead);
+        fill_page(t, list_entry(it, struct page, link), c);
 }
 
 static bool brings_cred(const struct commit *c)
@@ -477,7 +497,7 @@ static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_
     while (!list_empty(&sh->ready[lane])) {
         struct list *it = sh->ready[lane].next;
         struct stream *s = container_of(it, struct stream, place.ready[lane]);
-        int64_t at = stream_ready(s, lane, now);
+        int64_t at = replay_holds(sh, s) ? INT64_MAX : stream_ready(s, lane, now);
         int64_t host;
 
         if (at == 0) {
@@ -624,7 +644,10 @@ static const struct {
                         "closed by snapshot with more lines than the log service keeps; the "
                         "stored log lacks the oldest",
                         LOG_WARN},
-    [NOTE_DEAD] = {"dead", "refused by the log service for good; kept as a dead letter", LOG_ERROR},
+    [NOTE_DEAD] = {"dead",
+                   "refused by the log service for good; kept as a dead letter, see tailracectl "
+                   "dead list",
+                   LOG_ERROR},
     [NOTE_REOPENED] = {"reopened",
                        "an open whose outcome was unknown had not taken effect and is sent now",
                        LOG_NOTICE},
@@ -678,6 +701,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     list_init(&sh->barriers);
     list_init(&sh->unsaved);
     list_init(&sh->readbacks);
+    list_init(&sh->replays);
     limiter_init(&sh->harness);
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);

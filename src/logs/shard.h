@@ -43,6 +43,7 @@ struct shard {
     bool barrier_due;
     size_t deliveries;            /* under way */
     struct list unsaved;          /* struct shard_commit: to be repeated */
+    struct list replays;          /* of dead letters, being sent (replay.c) */
     struct list readbacks;        /* of records, under way (readback.c) */
     size_t n_readbacks;           /* ... that will come back */
     int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */

@@ -1,5 +1,6 @@
 #include "spool/spool_priv.h"
 
+#include "spool/dead_priv.h"
 #include "spool/txn_priv.h"
 #include "base/bug.h"
 #include "base/xmem.h"
@@ -357,8 +358,9 @@ static int note_delete(struct spool *s, int64_t id, struct err *e)
     uint8_t name[8];
 
     dead_note_name(id, name);
-    bind_view(s->st[ST_NOTE_DELETE], 1, view_of(name, sizeof(name)));
-    return exec_step(s, ST_NOTE_DELETE, e);
+    sqlite3_bind_text(s->st[ST_VALUE_DELETE], 1, DEAD_NOTES, -1, SQLITE_STATIC);
+    bind_view(s->st[ST_VALUE_DELETE], 2, view_of(name, sizeof(name)));
+    return exec_step(s, ST_VALUE_DELETE, e);
 }
 
 static int dead_delete(struct spool *s, int64_t id, struct err *e)

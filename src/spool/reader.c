@@ -1,6 +1,7 @@
 #include "spool/spool_priv.h"
 
 #include "base/bug.h"
+#include "spool/dead_priv.h"
 
 /*
  * Reads have a connection and a thread of their own, so that a slow disk read holds up no commit.

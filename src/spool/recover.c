@@ -2,6 +2,7 @@
 
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "spool/dead_priv.h"
 
 static const char *const ledger_names[] = {
 #define X(e, name, family, state, help) [LEDGER_##e] = name,

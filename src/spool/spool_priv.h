@@ -78,8 +78,6 @@ void spool_vfs_fini(struct spool_vfs *v);
 
 /* --- statements -------------------------------------------------------------------------- */
 
-#define DEAD_NOTES "dead" /* the space of values with notes on dead letters, by id */
-
 #define SPOOL_STATEMENTS(X)                                                                        \
     X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
     X(COMMIT, "COMMIT")                                                                            \
@@ -95,7 +93,6 @@ void spool_vfs_fini(struct spool_vfs *v);
     X(SWEPT, "DELETE FROM gone")                                                                   \
     X(DEAD_WHAT, "SELECT blob FROM dead WHERE id=?1")                                              \
     X(DEAD_DELETE, "DELETE FROM dead WHERE id=?1")                                                 \
-    X(NOTE_DELETE, "DELETE FROM value WHERE space='" DEAD_NOTES "' AND name=?1")                   \
     X(DEAD_ADD, "INSERT INTO dead SELECT r.id,r.stream,r.number,r.kind,r.lines,r.at,r.size,"       \
                 "r.blob,?2,?3,s.account,s.key,r.meta,r.body "                                      \
                 "FROM record r LEFT JOIN stream s ON s.id=r.stream WHERE r.id=?1 AND r.id NOT IN " \
@@ -222,7 +219,6 @@ struct spool {
     bool r_stopping;
 
     _Atomic int64_t next_blob;
-
     /* what others may see */
     pthread_mutex_t pub_lock;
     int64_t pub_ledger[LEDGER_N];
@@ -273,11 +269,6 @@ int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
 /* The columns of struct spool_record_row, and one from a row of a query for them. */
 #define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
 struct spool_record_row recover_row(sqlite3_stmt *q);
-/* The same for struct spool_dead_row, without the note. */
-#define SPOOL_DEAD_COLUMNS SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key"
-struct spool_dead_row recover_dead_row(sqlite3_stmt *q);
-/* The name of a dead letter's note. */
-void dead_note_name(int64_t record_id, uint8_t out[8]);
 
 /* --- writer.c, exec.c -------------------------------------------------------------------- */
 void *writer_main(void *arg);

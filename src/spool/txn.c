@@ -2,7 +2,7 @@
 
 #include "base/bug.h"
 #include "base/xmem.h"
-#include "spool/spool_priv.h"
+#include "spool/dead_priv.h"
 
 enum { TXN_MAGIC = 0x74786e31, CHUNK_MIN = 4096, ALIGN = 16 };
 
