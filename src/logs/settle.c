@@ -274,6 +274,8 @@ static void give_up(struct settle *st, const struct fetch_result *r)
                (out.outcome == OUT_REJECTED && st->d->s->lanes[LANE_LINES].credential_good)) {
         out.outcome = OUT_BUSY; /* not an answer to lines: they are not at fault */
     }
+    if (r->outcome != FETCH_ANSWERED)
+        out.said = "upstream cannot be reached";
     finish(st, &out);
 }
 
