@@ -29,6 +29,7 @@ void dead_note_encode(const struct dead_note *n, struct str *out)
     wire_put_view(out, n->said);
     wire_put_view(out, n->prefix);
     wire_put_view(out, n->query);
+    wire_put_u8(out, n->proven);
     wire_put_u32(out, n->replays);
     wire_put_u64(out, (uint64_t)n->replayed_ns);
     wire_put_u32(out, (uint32_t)n->replay_status);
@@ -46,6 +47,7 @@ int dead_note_decode(struct view text, struct dead_note *n)
     n->said = wire_view(&w);
     n->prefix = wire_view(&w);
     n->query = wire_view(&w);
+    n->proven = wire_u8(&w) != 0;
     n->replays = wire_u32(&w);
     n->replayed_ns = (int64_t)wire_u64(&w);
     n->replay_status = (int)wire_u32(&w);

@@ -23,8 +23,11 @@ struct dead_note {
     int status;                /* that upstream answered; 0: none */
     struct view said;          /* what that meant, as far as it is known; may be empty */
     struct view prefix, query; /* of its stream, to send it by; empty: not known */
-    uint32_t replays;          /* so often it was sent again, and when and how that ended last */
-    int64_t replayed_ns;       /* wall time */
+    /* Upstream had taken its sender's credential: another of the account may stand in for it. One
+     * who had none that is good must not borrow one by being refused. */
+    bool proven;
+    uint32_t replays;    /* so often it was sent again, and when and how that ended last */
+    int64_t replayed_ns; /* wall time */
     int replay_status;
     struct view replay_said;
 };

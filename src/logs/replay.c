@@ -195,7 +195,9 @@ static void send_letter(struct replay *rp)
         str_adds(&rp->s->query, "&key=");
         url_encode(str_view(&rp->key), &rp->s->query);
     }
-    rp->s->cred = cred_for(rp->logs->creds, rp->r->cred, str_view(&rp->account));
+    rp->s->cred = rp->r->cred;
+    if (rp->note.proven)
+        rp->s->cred = cred_for(rp->logs->creds, rp->r->cred, str_view(&rp->account));
     op.life = rp->r->life;
     op.lines = rp->r->row.lines;
     if (rp->r->kind == RECORD_BLOB)

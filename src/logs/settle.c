@@ -7,6 +7,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "codec/lines.h"
+#include "logs/dead.h"
 #include "logs/logs_priv.h"
 #include "logs/upload.h"
 #include "rt/clock.h"
@@ -285,6 +286,8 @@ static void blob_came(void *ctx, const struct fetch_result *r)
     bool there = r->outcome == FETCH_ANSWERED && r->status == 200 && r->content_encoding.n == 0;
 
     delivery_answered(st->d, "get_blob", r);
+    if (st->d->status >= 300) /* its body came in pieces */
+        st->d->said = dead_meaning(r->status, str_view(&st->blob));
     if (says_no_blob(st, r)) {
         str_clear(&st->blob);
         there = true;

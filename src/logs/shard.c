@@ -186,14 +186,16 @@ static void fill_records(struct spool_txn *t, struct commit *c)
 }
 
 /* Make it a dead letter, with what will be needed to send it again. */
-static void fill_dead(struct spool_txn *t, const struct commit *c, int64_t id)
+static void fill_dead(struct spool_txn *t, const struct commit *c, int64_t id, uint32_t cred)
 {
     const struct stream *s = c->stream;
+    const struct shard *sh = s->place.owner;
     const struct dead_note note = {
         .status = c->dead_status,
         .said = view_str(c->dead_said ? c->dead_said : ""),
         .prefix = str_view(&s->prefix),
         .query = str_view(&s->query),
+        .proven = cred_known_good(sh->logs->creds, cred),
     };
     struct str text = STR_INIT;
 
@@ -211,7 +213,7 @@ static void fill_page(struct spool_txn *t, const struct page *p, const struct co
     page_ids(p, ids);
     for (i = 0; i < p->n; i++) {
         if (c->dead)
-            fill_dead(t, c, ids[i]);
+            fill_dead(t, c, ids[i], c->stream->cred);
         else
             spool_txn_delete(t, ids[i]);
     }
@@ -225,7 +227,7 @@ static void fill_gone(struct spool_txn *t, struct commit *c)
 
     for (i = 0; i < c->n_gone; i++) {
         if (c->dead)
-            fill_dead(t, c, c->gone[i]->row.id);
+            fill_dead(t, c, c->gone[i]->row.id, c->gone[i]->cred);
         else
             spool_txn_delete(t, c->gone[i]->row.id);
     }

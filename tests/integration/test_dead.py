@@ -361,6 +361,70 @@ def test_ledger_balances_at_every_sample(far, gw, api):
     balanced(gw, dead=0, settled=8)
 
 
+def test_nothing_of_the_stream_is_sent_during_a_replay(far, gateway_at):
+    """Both would write the same object: what a client brings meanwhile waits, and comes after it."""
+    gw = gateway_at(far.url, stream={'hold': '0s'})
+    api = Api(gw.log_url)
+    letter = stream_with_poison(far, gw, api)
+    opens = far.counts()['started']['open']
+    hold = far.fault('hold', 'get-blob')
+    done = []
+    asker = threading.Thread(target=lambda: done.append(replay(gw, letter)))
+    asker.start()
+    wait_for(lambda: far.counts()['started'].get('get-blob'), what='the replay')
+    again = json.dumps(row('another run\n')).encode() + b'\n'
+    assert api.open(key())[0] == 204
+    assert api.put(key(), 'another run\n')[0] == 204
+    assert api.blob(key(), again)[0] == 204
+    # Another stream goes its way, and by then this one would have, too.
+    assert api.open(key('b'))[0] == 204 and api.put(key('b'), 'x\n')[0] == 204
+    wait_for(lambda: far.lines('acct', key('b')), what='another stream')
+    assert far.counts()['started']['open'] == opens + 1 and not far.counts()['started'].get('blob')
+    far.clear_faults(hold)
+    asker.join(30)
+    assert done[0]['result'] == 'settled'
+    wait_for(lambda: far.blob('acct', key()) == again, what='the other run')
+    wait_for(lambda: gw.ledger('blobs')['spooled'] == 0)
+    balanced(gw, settled=2, dead=0)
+    api.close()
+
+
+def test_replay_uses_a_newer_credential_of_the_account(far, gw, api):
+    letter = stream_with_poison(far, gw, api)
+    far.tokens(bad=[TOKEN])
+    assert replay(gw, letter, code=1)['status'] == 400
+    assert 'brought a credential' in ctl(gw, 'dead', 'explain', letter)[0]
+    # The gateway learns of the refusal from live calls, and of the new token.
+    assert api.put(key('c'), 'x\n')[0] == 204
+    wait_for(lambda: gw.metric('credentials_refused') == 1, what='the refusal')
+    newer = Api(gw.log_url, token='token-2')
+    assert newer.open(key('b'))[0] == 204 and newer.put(key('b'), 'x\n')[0] == 204
+    wait_for(lambda: far.lines('acct', key('b')), what='the newer token')
+    assert replay(gw, letter)['result'] == 'settled'
+    assert stored(far, key()) == BAD
+    newer.close()
+
+
+def test_replay_borrows_nothing_for_a_wrong_token(far, gw, api):
+    """Refused as too large before anybody asked whether the token is good: it is not."""
+    assert api.open(key())[0] == 204 and api.put(key(), 'x\n')[0] == 204
+    gw.wait_delivered()
+    bad = Api(gw.log_url, token='wrong')
+    fault = far.fault('status', 'lines', count=None, key=key(), code=413)
+    assert bad.put(key(), 'injected\n', start=1)[0] == 204
+    wait_for(lambda: gw.metric('dead_letters') == 1, what='the letter')
+    far.clear_faults(fault)
+    far.tokens(bad=['wrong'])
+    finish(far, gw, api, key())
+    letter = letters(gw)[0]['id']
+    assert letters(gw)[0]['said'] == 'it is too large'
+    assert replay(gw, letter, code=1)['said'] == 'the credential was not accepted'
+    asked = [str(e['headers']) for e in far.log('get-blob')]
+    assert asked and all('wrong' in e and TOKEN not in e for e in asked), asked
+    assert stored(far, key()) is None and gw.metric('dead_letters') == 1
+    bad.close()
+
+
 # --- blobs --------------------------------------------------------------------------------------
 
 LOG = b''.join(json.dumps(row(f'line {i}\n', i)).encode() + b'\n' for i in range(3000))
