@@ -9,12 +9,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "admin/admin.h"
+#include "admin/control.h"
 #include "app/egress.h"
 #include "app/settings.h"
 #include "app/worker.h"
 #include "base/xmem.h"
 #include "conf/dump.h"
 #include "rt/clock.h"
+#include "rt/command.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
 #include "rt/metric.h"
@@ -54,6 +56,8 @@ struct gateway {
     bool draining;
     uint64_t generation;
     struct metric *generation_metric, *reload_failures;
+    struct control *control;
+    struct command commands[3];
 };
 
 /* --- readiness to whoever supervises us (sd_notify's protocol, one datagram) ---------------- */
@@ -261,14 +265,16 @@ static bool same_listeners(const struct config *a, const struct config *b)
     return true;
 }
 
-static void reload_failed(struct gateway *g, const char *why)
+static int reload_failed(struct gateway *g, const char *why, struct err *e)
 {
     metric_add(g->reload_failures, 1);
     notify("READY=1");
     log_event(LOG_ERROR, "app", "reload failed; nothing has changed", LF_STR("error", why));
+    return err_set(e, ERR_INVALID, "%s", why);
 }
 
-static void reload(struct gateway *g)
+/* -1: nothing has changed, and `why` says why. */
+static int reload(struct gateway *g, struct err *why)
 {
     struct conf_errors errors = CONF_ERRORS_INIT;
     struct config *c = NULL;
@@ -280,20 +286,20 @@ static void reload(struct gateway *g)
     if (config_load(g->config_path, &c, &errors) < 0) {
         for (i = 0; i < errors.n; i++)
             log_event(LOG_ERROR, "app", "configuration", LF_STR("error", errors.lines[i]));
+        err_set(&e, ERR_INVALID, "the configuration has errors: %s", errors.lines[0]);
         conf_errors_fini(&errors);
-        reload_failed(g, "the configuration has errors");
-        return;
+        return reload_failed(g, e.text, why);
     }
     conf_errors_fini(&errors);
     p = same_listeners(g->config, c) ? plan_new(c, &e) : NULL;
     if (!p || configure_log(c, &e) < 0) {
-        reload_failed(
-            g, e.text[0]
-                   ? e.text
-                   : "listeners cannot be added, removed, moved or given TLS without a restart");
         plan_free(p);
         config_free(&c);
-        return;
+        return reload_failed(
+            g,
+            e.text[0] ? e.text
+                      : "listeners cannot be added, removed, moved or given TLS without a restart",
+            why);
     }
     conf_compare(&config_spec, g->config, c, say_not_reloadable, NULL);
     remember_old(g);
@@ -309,6 +315,7 @@ static void reload(struct gateway *g)
     metric_set(g->generation_metric, (double)++g->generation);
     notify("READY=1");
     log_event(LOG_NOTICE, "app", "reloaded", LF_UINT("generation", g->generation));
+    return 0;
 }
 
 /* --- the end ------------------------------------------------------------------------------ */
@@ -355,11 +362,87 @@ static void begin_drain(struct gateway *g)
 static void on_signal(void *ctx, int signo)
 {
     struct gateway *g = ctx;
+    struct err e;
 
     if (signo == SIGHUP)
-        reload(g);
+        (void)reload(g, &e); /* it has said so */
     else if (signo != SIGPIPE)
         begin_drain(g);
+}
+
+/* --- the control socket ------------------------------------------------------------------- */
+
+static void run_version(void *ctx, struct command_call *call)
+{
+    struct gateway *g = ctx;
+    struct str out = STR_INIT;
+
+    str_addf(&out,
+             "{\"version\":\"" PACKAGE_VERSION
+             "\",\"pid\":%ld,\"generation\":%llu,\"draining\":%s}\n",
+             (long)getpid(), (unsigned long long)g->generation, g->draining ? "true" : "false");
+    command_reply(call, 200, str_view(&out));
+    str_fini(&out);
+}
+
+static void run_reload(void *ctx, struct command_call *call)
+{
+    struct gateway *g = ctx;
+    struct str out = STR_INIT;
+    struct err e;
+
+    if (reload(g, &e) < 0) {
+        command_fail(call, 409, "%s", e.text);
+        return;
+    }
+    str_addf(&out, "{\"generation\":%llu}\n", (unsigned long long)g->generation);
+    command_reply(call, 200, str_view(&out));
+    str_fini(&out);
+}
+
+static void run_drain(void *ctx, struct command_call *call)
+{
+    struct gateway *g = ctx;
+
+    if (!g->draining)
+        begin_drain(g);
+    command_reply(call, 202, VIEW_LIT("{\"draining\":true}\n"));
+}
+
+static int open_control(struct gateway *g, struct err *e)
+{
+    const struct control_opts o = {.path = g->config->control_socket};
+    const struct command commands[] = {
+        {.path = "version", .text = "what runs", .run = run_version},
+        {.path = "reload",
+         .kind = COMMAND_ACTION,
+         .text = "read the configuration again",
+         .run = run_reload},
+        {.path = "drain",
+         .kind = COMMAND_ACTION,
+         .text = "finish what is under way, and end",
+         .run = run_drain},
+    };
+    size_t i;
+
+    g->control = control_open(g->loop, &o, e);
+    if (!g->control)
+        return -1;
+    for (i = 0; i < ARRAY_LEN(commands); i++) {
+        g->commands[i] = commands[i];
+        g->commands[i].ctx = g;
+        command_add(&g->commands[i]);
+    }
+    return 0;
+}
+
+static void close_control(struct gateway *g)
+{
+    size_t i;
+
+    for (i = 0; i < ARRAY_LEN(g->commands); i++)
+        command_remove(&g->commands[i]);
+    control_close(&g->control);
 }
 
 static void stop_workers(struct gateway *g)
@@ -386,6 +469,7 @@ static void tear_down(struct gateway *g)
     bool clean;
     size_t i;
 
+    close_control(g);
     stop_workers(g);
     spool_close(&g->spool);
     clean = !g->logs || logs_idle(g->logs);
@@ -515,7 +599,9 @@ static int start(struct gateway *g, struct err *e)
     g->pool = ev_pool_new(POOL_THREADS, POOL_QUEUE);
     make_workers(g);
     register_metrics(g);
-    if (open_spool(g, e) < 0 || start_logs(g, e) < 0 || start_workers(g, e) < 0)
+    /* The control socket before listeners: who finds those open finds it, too. */
+    if (open_spool(g, e) < 0 || open_control(g, e) < 0 || start_logs(g, e) < 0 ||
+        start_workers(g, e) < 0)
         return -1;
     ready_add("spool", spool_ready, g);
     metric_collector_add(collect_expiry, g);
