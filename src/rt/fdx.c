@@ -144,6 +144,19 @@ int fd_keepalive(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
+static int make_one(const char *path, mode_t mode, struct err *e)
+{
+    if (mkdir(path, mode) == 0) {
+        /* Or a loss of power may take it away again, with all that is synced in it. A parent that
+         * may be written to but not be read cannot be synced: no reason to fail. */
+        sync_directory_of(path);
+        return 0;
+    }
+    if (errno == EEXIST)
+        return 0;
+    return err_errno(e, ERR_IO, errno, "cannot make directory %s", path);
+}
+
 int dir_make(const char *path, mode_t mode, struct err *e)
 {
     char *copy = xstrdup(path);
@@ -154,12 +167,11 @@ int dir_make(const char *path, mode_t mode, struct err *e)
         if (*at != '/')
             continue;
         *at = '\0';
-        if (mkdir(copy, mode) < 0 && errno != EEXIST)
-            rc = err_errno(e, ERR_IO, errno, "cannot make directory %s", copy);
+        rc = make_one(copy, mode, e);
         *at = '/';
     }
-    if (rc == 0 && mkdir(copy, mode) < 0 && errno != EEXIST)
-        rc = err_errno(e, ERR_IO, errno, "cannot make directory %s", copy);
+    if (rc == 0)
+        rc = make_one(copy, mode, e);
     xfree(copy);
     return rc;
 }

@@ -31,7 +31,8 @@ int file_read(const char *path, size_t max, struct str *out, struct err *e) TR_M
 int file_write_durable(const char *path, const void *p, size_t n, mode_t mode,
                        struct err *e) TR_MUST_USE;
 
-/* Make the directory and its missing parents. Existing is fine. */
+/* Make the directory and its missing parents, so that they survive a loss of power. Existing is
+ * fine. */
 int dir_make(const char *path, mode_t mode, struct err *e) TR_MUST_USE;
 
 #endif

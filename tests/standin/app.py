@@ -4,7 +4,7 @@ import collections
 import hashlib
 import time
 
-from . import delegate, faults, gojson, logservice
+from . import delegate, faults, gojson, journal, logservice
 from .store import ObjectStore
 from .web import Gone, Listener
 
@@ -43,6 +43,8 @@ class Options:
         self.max_requests = None            # requests per connection, then FIN unannounced
         self.max_streams = 250              # HTTP/2 streams at once, for new connections
         self.log_bodies = 0                 # bytes of each body kept in GET /log
+        self.journal = None                 # file that every change is written to, see journal.py
+        self.journal_mark = None            # and the file whose size it is stamped with
 
     def update(self, values):
         for name, value in values.items():
@@ -197,6 +199,7 @@ class App:
         if self.options.decode_zstd and req.get('content-encoding') == 'zstd':
             import zstandard
             body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
+        journal.note(self.options, 'main', call, req, body)
         return self.log.calls[call](params, req, body)
 
     async def stream_call(self, req, call, params, entry):
@@ -245,6 +248,7 @@ class App:
             if reason is not None:
                 entry['refused'] = reason
                 return self.store.refuse(reason)
+            journal.note(self.options, 'store', call, req, body)
             if call == 'put-object':
                 result = self.store.put_object(req, body, params.get('wrong_crc', False))
                 self.log.records[params['object']].events.append('object %d' % len(body))

@@ -4,7 +4,7 @@ import collections
 import hashlib
 import json
 
-from . import gojson
+from . import gojson, journal
 from .store import ObjectStore
 
 
@@ -27,7 +27,7 @@ class Control:
             ('POST', '/tokens'): self.tokens, ('POST', '/foreign'): self.foreign,
             ('POST', '/config'): self.config, ('POST', '/listeners'): self.listeners,
             ('POST', '/reset'): self.reset, ('POST', '/ws'): self.ws,
-            ('POST', '/link'): self.link}
+            ('POST', '/link'): self.link, ('POST', '/replay'): self.replay}
 
     async def handle(self, req):
         body = await req.read()
@@ -225,3 +225,7 @@ class Control:
     def link(self, query, spec):
         """A signed link as the service would hand it out: {"name": ..., "method": "PUT"}"""
         return _json({'link': self.app.store.sign(spec.get('method', 'PUT'), spec['name'])})
+
+    def replay(self, query, spec):
+        """What a journal says happened: {"journal": path, "until": mark}"""
+        return _json({'calls': journal.replay(self.app, spec['journal'], spec['until'])})

@@ -281,6 +281,10 @@ class Harness:
     def reset(self):
         self.call('POST', '/reset', {})
 
+    def replay(self, journal, until):
+        """Does what another stand-in's journal says, up to that mark."""
+        return self.call('POST', '/replay', {'journal': str(journal), 'until': until})['calls']
+
     def stop(self, main=True, store=True, drop=True):
         """An outage: the ports refuse connections, the ones there are get reset (drop='requests':
         but for WebSockets); state is kept."""

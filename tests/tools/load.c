@@ -13,6 +13,8 @@
  *     close ID             and its end
  *     fail ID CALL STATUS  given up; 0: no answer
  *
+ * With --mark each of these lines ends with `@` and the size that the file had at that moment.
+ *
  * A line's `out` begins with "sID SEQ ", so that order and loss show wherever it arrives.
  */
 #include <arpa/inet.h>
@@ -32,6 +34,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/str.h"
@@ -92,7 +95,7 @@ struct step {
 };
 
 static struct {
-    const char *url, *account, *token, *ack, *ca, *run;
+    const char *url, *account, *token, *ack, *mark, *ca, *run;
     struct sockaddr_storage addr;
     socklen_t addr_len;
     char *authority, *prefix, *host;
@@ -111,7 +114,7 @@ static struct {
     float *ms; /* of acknowledged PUTs */
     size_t n_ms, cap_ms;
     double other_max_ms;
-} stat;
+} count;
 
 static struct step *steps;
 static SSL_CTX *tls_ctx;
@@ -148,6 +151,7 @@ static void note_ack(const char *fmt, ...) TR_PRINTF(1, 2);
 static void note_ack(const char *fmt, ...)
 {
     struct str line = STR_INIT;
+    struct stat st;
     va_list ap;
 
     if (ack_fd < 0)
@@ -155,6 +159,8 @@ static void note_ack(const char *fmt, ...)
     va_start(ap, fmt);
     str_vaddf(&line, fmt, ap);
     va_end(ap);
+    if (opt.mark)
+        str_addf(&line, " @%lld", stat(opt.mark, &st) == 0 ? (long long)st.st_size : 0);
     str_addc(&line, '\n');
     if (write(ack_fd, line.p, line.n) != (ssize_t)line.n)
         die("cannot write the file of --ack");
@@ -247,7 +253,7 @@ static void request_build(struct step *st)
         str_addf(r, "Content-Length: %zu\r\n", body.n);
     str_addf(r, "X-Harness-Token: %s\r\nAccept-Encoding: gzip\r\n\r\n", opt.token);
     str_addv(r, str_view(&body));
-    stat.bytes += body.n;
+    count.bytes += body.n;
     str_fini(&body);
 }
 
@@ -336,8 +342,8 @@ static void step_begin(struct step *st, unsigned round)
 
 static void step_end(struct step *st, bool good)
 {
-    stat.steps_done += good;
-    stat.steps_failed += !good;
+    count.steps_done += good;
+    count.steps_failed += !good;
     if (opt.again && !stopping && now < until) {
         step_begin(st, st->round + 1);
         st->due = now + opt.interval / 4;
@@ -413,7 +419,7 @@ static void call_start(struct step *st)
     st->behind = 0;
     st->started = st->due > 0 && st->due < now ? st->due : now;
     st->give_up = now + opt.retry_for;
-    stat.asked[st->call]++;
+    count.asked[st->call]++;
     request_build(st);
     try_now(st);
 }
@@ -423,19 +429,19 @@ static void sample(struct step *st)
     double ms = (double)(clock_ns() - st->first_try) / NS_MS;
 
     if (st->call != CALL_PUT) {
-        stat.other_max_ms = ms > stat.other_max_ms ? ms : stat.other_max_ms;
+        count.other_max_ms = ms > count.other_max_ms ? ms : count.other_max_ms;
         return;
     }
-    if (stat.n_ms == stat.cap_ms) {
-        stat.cap_ms = stat.cap_ms ? 2 * stat.cap_ms : 4096;
-        stat.ms = xrealloc(stat.ms, stat.cap_ms * sizeof(*stat.ms));
+    if (count.n_ms == count.cap_ms) {
+        count.cap_ms = count.cap_ms ? 2 * count.cap_ms : 4096;
+        count.ms = xrealloc(count.ms, count.cap_ms * sizeof(*count.ms));
     }
-    stat.ms[stat.n_ms++] = (float)ms;
+    count.ms[count.n_ms++] = (float)ms;
 }
 
 static void call_failed(struct step *st, int status)
 {
-    stat.failed[st->call]++;
+    count.failed[st->call]++;
     note_ack("fail %u %s %d", st->id, call_names[st->call], status);
     st->active = false;
     hang_up(st);
@@ -478,7 +484,7 @@ static void call_good(struct step *st, struct view body)
     switch (st->call) {
     case CALL_PUT:
         note_ack("put %u %u %u", st->id, st->put * opt.lines, opt.lines);
-        stat.lines += opt.lines;
+        count.lines += opt.lines;
         st->put++;
         break;
     case CALL_LINK:
@@ -494,7 +500,7 @@ static void call_good(struct step *st, struct view body)
         note_ack("%s %u", call_names[st->call], st->id);
         break;
     }
-    stat.done[st->call]++;
+    count.done[st->call]++;
     sample(st);
     st->active = false;
     st->due = st->started;
@@ -507,11 +513,11 @@ static void call_answered(struct step *st, int status, struct view body, bool cl
 
     st->used = true;
     if (status >= 500 || status == 429) {
-        call_again(st, &stat.status_5xx, status);
+        call_again(st, &count.status_5xx, status);
         return;
     }
     if (status != (link ? 200 : 204)) {
-        stat.unexpected++;
+        count.unexpected++;
         call_failed(st, status);
         return;
     }
@@ -590,7 +596,7 @@ static void conn_lost(struct step *st)
         hang_up(st); /* it was idle */
         return;
     }
-    call_again(st, connected ? &stat.lost : &stat.no_connect, 0);
+    call_again(st, connected ? &count.lost : &count.no_connect, 0);
 }
 
 static bool connect_failed(const struct step *st)
@@ -641,7 +647,7 @@ static void conn_read(struct step *st)
         }
         if (!st->active || st->due != INT64_MAX) {
             hang_up(st); /* an answer to nothing */
-            stat.unexpected++;
+            count.unexpected++;
             return;
         }
         if (st->in.n + (size_t)n > IN_MAX)
@@ -684,7 +690,7 @@ static int64_t turn(void)
         if (st->due <= now)
             call_start(st);
         else if (st->due == INT64_MAX && st->deadline <= now)
-            call_again(st, &stat.late, 0);
+            call_again(st, &count.late, 0);
         if (st->call == CALL_DONE)
             continue;
         if (st->due != INT64_MAX)
@@ -739,7 +745,7 @@ static int by_size(const void *a, const void *b)
 
 static double quantile(double q)
 {
-    return stat.n_ms ? stat.ms[(size_t)(q * (double)(stat.n_ms - 1))] : 0;
+    return count.n_ms ? count.ms[(size_t)(q * (double)(count.n_ms - 1))] : 0;
 }
 
 static int report(void)
@@ -748,29 +754,29 @@ static int report(void)
     struct rusage ru;
     int i;
 
-    qsort(stat.ms, stat.n_ms, sizeof(*stat.ms), by_size);
+    qsort(count.ms, count.n_ms, sizeof(*count.ms), by_size);
     getrusage(RUSAGE_SELF, &ru);
-    printf("{\"steps\":%llu,\"steps_failed\":%llu", (unsigned long long)stat.steps_done,
-           (unsigned long long)stat.steps_failed);
+    printf("{\"steps\":%llu,\"steps_failed\":%llu", (unsigned long long)count.steps_done,
+           (unsigned long long)count.steps_failed);
     for (i = 0; i < CALL_N; i++) {
         printf(",\"%s\":{\"asked\":%llu,\"done\":%llu,\"failed\":%llu}", call_names[i],
-               (unsigned long long)stat.asked[i], (unsigned long long)stat.done[i],
-               (unsigned long long)stat.failed[i]);
-        failed += stat.failed[i];
+               (unsigned long long)count.asked[i], (unsigned long long)count.done[i],
+               (unsigned long long)count.failed[i]);
+        failed += count.failed[i];
     }
     printf(",\"failed\":%llu,\"lines\":%llu,\"bytes\":%llu,\"retries\":{\"refused\":%llu,"
            "\"lost\":%llu,\"late\":%llu,\"status\":%llu},\"unexpected\":%llu",
-           (unsigned long long)failed, (unsigned long long)stat.lines,
-           (unsigned long long)stat.bytes, (unsigned long long)stat.no_connect,
-           (unsigned long long)stat.lost, (unsigned long long)stat.late,
-           (unsigned long long)stat.status_5xx, (unsigned long long)stat.unexpected);
+           (unsigned long long)failed, (unsigned long long)count.lines,
+           (unsigned long long)count.bytes, (unsigned long long)count.no_connect,
+           (unsigned long long)count.lost, (unsigned long long)count.late,
+           (unsigned long long)count.status_5xx, (unsigned long long)count.unexpected);
     printf(",\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,\"max_ms\":%.3f,"
            "\"other_max_ms\":%.3f,\"seconds\":%.2f,\"cpu_seconds\":%.2f}\n", quantile(0.5),
-           quantile(0.9), quantile(0.99), quantile(0.999), quantile(1), stat.other_max_ms,
+           quantile(0.9), quantile(0.99), quantile(0.999), quantile(1), count.other_max_ms,
            (double)(clock_ns() - begun) / NS_SEC,
            (double)ru.ru_utime.tv_sec + (double)ru.ru_stime.tv_sec +
                (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
-    return failed || stat.steps_failed ? 1 : 0;
+    return failed || count.steps_failed ? 1 : 0;
 }
 
 /* --- options -------------------------------------------------------------------------------- */
@@ -783,6 +789,7 @@ static const char usage[] =
     "  --again          new steps until S is over    --kinds A,B     what steps do, in turn:\n"
     "                   le-blob le-link delegate open lines end close (open)\n"
     "  --ack FILE       what was acknowledged        --retry-for S   per call (60)\n"
+    "  --mark FILE      whose size is noted with it\n"
     "  --account A --token T --run NAME --first-id N --ca FILE --spread MS (the interval)\n";
 
 static void parse_url(const char *url)
@@ -836,7 +843,8 @@ static void parse_options(int argc, char **argv)
         {"puts", 1, NULL, 'p'},     {"again", 0, NULL, 'A'},  {"kinds", 1, NULL, 'k'},
         {"ack", 1, NULL, 'a'},      {"retry-for", 1, NULL, 'r'}, {"account", 1, NULL, 'c'},
         {"token", 1, NULL, 't'},    {"run", 1, NULL, 'R'},    {"first-id", 1, NULL, 'f'},
-        {"ca", 1, NULL, 'C'},       {"spread", 1, NULL, 'S'}, {0},
+        {"ca", 1, NULL, 'C'},       {"spread", 1, NULL, 'S'}, {"mark", 1, NULL, 'm'},
+        {0},
     };
     int c;
 
@@ -854,6 +862,7 @@ static void parse_options(int argc, char **argv)
         case 'A': opt.again = true; break;
         case 'k': parse_kinds(optarg); break;
         case 'a': opt.ack = optarg; break;
+        case 'm': opt.mark = optarg; break;
         case 'r': opt.retry_for = v * NS_SEC; break;
         case 'c': opt.account = optarg; break;
         case 't': opt.token = optarg; break;

@@ -57,11 +57,13 @@ class Step:
         self.failed = []
 
 
-def promised(ack):
-    """{id: Step} from a file of the load client."""
+def promised(ack, until=None):
+    """{id: Step} from a file of the load client; `until`: only what bears no greater mark."""
     steps = {}
     for line in Path(ack).read_text().splitlines():
         word = line.split()
+        if until is not None and int(word[-1].lstrip('@')) > until:
+            break
         if word[0] == 'step':
             steps.setdefault(int(word[1]), Step(word[2], word[3]))
             continue
