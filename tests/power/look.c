@@ -190,13 +190,13 @@ static void look(const char *directory, uint64_t limit)
         say_records(s, &f);
         say_ledger(s);
     }
-    puts("end");
-    fflush(stdout);
     for (i = 0; i < f.n; i++)
         record_free(f.records[i]);
     xfree(f.records);
     str_fini(&note);
     spool_close(&s);
+    puts("end"); /* whoever reads this may take the files away */
+    fflush(stdout);
 }
 
 int main(int argc, char **argv)
