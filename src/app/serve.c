@@ -17,6 +17,7 @@
 #include "conf/dump.h"
 #include "rt/clock.h"
 #include "rt/command.h"
+#include "rt/fault.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
 #include "rt/metric.h"
@@ -259,6 +260,7 @@ static int reload(struct gateway *g, struct err *why)
     }
     conf_compare(&config_spec, g->config, c, say_not_reloadable, NULL);
     remember_old(g);
+    fault_point("app-reload");
     g->config = c;
     g->plan = p;
     for (i = 0; i < g->n_workers; i++)
@@ -292,10 +294,12 @@ static void drain_due(void *ctx)
     struct gateway *g = ctx;
     bool done = gateway_connections(g) == 0 && logs_drained(g->logs, g->drain_until);
 
-    if (done || clock_mono_ns() >= g->drain_until)
+    if (done || clock_mono_ns() >= g->drain_until) {
+        fault_point("app-drained");
         ev_loop_stop(g->loop);
-    else
+    } else {
         ev_timer_arm(g->drain_timer, DRAIN_TICK_MS);
+    }
 }
 
 static void begin_drain(struct gateway *g)
@@ -315,6 +319,7 @@ static void begin_drain(struct gateway *g)
     notify("STOPPING=1");
     log_event(LOG_NOTICE, "app", "draining", LF_INT("limit_ms", g->config->drain_limit_ms));
     g->drain_until = clock_mono_ns() + g->config->drain_limit_ms * NS_PER_MS;
+    fault_point("app-drain");
     for (i = 0; i < g->n_workers; i++)
         worker_drain(&g->workers[i]);
     ev_timer_arm(g->drain_timer, 2 * DRAIN_TICK_MS);

@@ -237,10 +237,11 @@ void delivery_end(struct delivery *d, const struct op_result *r)
         explicit_bzero(d->field.p, d->field.n);
     str_fini(&d->field);
     str_fini(&d->id_field);
-    fault_point(d->op.kind == OP_OPEN    ? "logs-after-open"
-                : d->op.kind == OP_BLOB  ? "logs-after-blob"
-                : d->op.kind == OP_CLOSE ? "logs-after-close"
-                                         : "logs-after-delivery");
+    fault_point(d->op.kind == OP_OPEN     ? "logs-after-open"
+                : d->op.kind == OP_BLOB   ? "logs-after-blob"
+                : d->op.kind == OP_CLOSE  ? "logs-after-close"
+                : d->op.kind == OP_SETTLE ? "logs-after-settle"
+                                          : "logs-after-delivery");
     xfree(d);
     if (ended)
         ended(ended_ctx, &result);
@@ -399,7 +400,9 @@ static void lines_request(struct delivery *d)
     if (d->zstd)
         o.connection_ok = connection_takes_zstd;
     delivery_url(d, "/stream", str_view(&d->s->query));
+    fault_point("logs-before-lines");
     delivery_request(d, &o, "lines", lines_done);
+    fault_point("logs-lines-sent");
 }
 
 /* This connection has not announced zstd (it may be new): the same lines again, as they are. */
@@ -487,13 +490,14 @@ static void close_send(struct delivery *d)
     struct fetch_opts o = {.method = "DELETE"};
     struct str query = STR_INIT;
 
-    fault_point("logs-closing");
+    fault_point("logs-before-close");
     str_addv(&query, str_view(&d->op.close->query));
     if (d->op.snapshot)
         str_adds(&query, "&snapshot=true");
     delivery_url(d, "/stream", str_view(&query));
     str_fini(&query);
     delivery_request(d, &o, "close", close_done);
+    fault_point("logs-close-sent");
 }
 
 /* GET /blob/exists changes nothing and tells whether the credential is taken (HP §7a). */
@@ -568,7 +572,9 @@ void deliver_start(struct shard *sh, struct stream *s, const struct op *op)
 
     switch (op->kind) {
     case OP_OPEN:
+        fault_point("logs-before-open");
         plain_send(d, "POST", "/stream", "open", open_done);
+        fault_point("logs-open-sent");
         break;
     case OP_LINES:
         delivery_load(d, lines_send);

@@ -2,6 +2,7 @@
 
 #include "base/xmem.h"
 #include "logs/logs_priv.h"
+#include "rt/fault.h"
 #include "rt/log.h"
 
 struct readback {
@@ -67,6 +68,7 @@ static void back(struct ev_task *task)
             log_event(LOG_ERROR, "spool", "cannot read waiting records; trying again",
                       LF_ERR(&b->read.err), LF_UINT("suppressed", left_out));
     }
+    fault_point("logs-paged-in");
     list_remove(&b->link);
     sh->n_readbacks--;
     shard_loaded(sh, b->load, ok);

@@ -11,6 +11,7 @@
 #include "logs/logs_priv.h"
 #include "logs/upload.h"
 #include "rt/clock.h"
+#include "rt/fault.h"
 #include "rt/log.h"
 
 enum {
@@ -81,6 +82,7 @@ static void upload(struct settle *st)
     st->up.prepare = prepare;
     st->up.done = uploaded;
     st->body = blob_body_of(&st->blob);
+    fault_point("logs-settle-post");
     upload_start(&st->up);
 }
 
@@ -288,6 +290,7 @@ static void blob_came(void *ctx, const struct fetch_result *r)
     delivery_answered(st->d, "get_blob", r);
     if (st->d->status >= 300) /* its body came in pieces */
         st->d->said = dead_meaning(r->status, str_view(&st->blob));
+    fault_point("logs-settle-got");
     if (says_no_blob(st, r)) {
         str_clear(&st->blob);
         there = true;

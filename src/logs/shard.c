@@ -269,6 +269,8 @@ static void commit_submit(struct shard_commit *sc)
         spool_txn_stream_drop(t, &s->row);
         s->place.stored = false;
     }
+    if (!c->call)
+        fault_point(c->dead ? "logs-before-dead" : "logs-before-mark");
     sc->sh->commits++;
     sc->txn = t;
     spool_txn_keep(t);
@@ -378,8 +380,9 @@ static void commit_run(struct ev_task *task)
 
     sh->commits--;
     spool_txn_free(&sc->txn);
-    if (sc->c->call)
-        fault_point("logs-before-ack");
+    fault_point(sc->c->call   ? "logs-before-ack"
+                : sc->c->dead ? "logs-after-dead"
+                              : "logs-after-mark");
     if (!sc->ok) {
         static struct log_rate rate;
         uint64_t left_out;

@@ -13,6 +13,7 @@
 
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "rt/fault.h"
 
 /* --- out ---------------------------------------------------------------------------------- */
 
@@ -86,6 +87,7 @@ static bool page_one(const struct paging *p, uint32_t n)
             return false;
         r = list_entry(r->link.next, struct record, link); /* of n there are more than n */
     }
+    fault_point("logs-page-out");
     list_init(&out);
     queue_page_out(p->q, first, n, &out);
     list_each (it, tmp, &out) {

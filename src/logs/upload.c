@@ -5,6 +5,7 @@
 #include "logs/link.h"
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
+#include "rt/fault.h"
 #include "rt/log.h"
 
 #define LINK_GOOD_NS (1800 * NS_PER_SEC) /* of the hour a link lasts (HP §1.9) */
@@ -63,8 +64,11 @@ void upload_resume(struct upload *u)
 static long read_body(void *ctx, void *p, size_t n)
 {
     const struct upload *u = ctx;
+    long got = blob_body_read(u->body, p, n);
 
-    return blob_body_read(u->body, p, n);
+    if (blob_body_sent(u->body))
+        fault_point(u->by_link ? "logs-object-sent" : "logs-blob-sent");
+    return got;
 }
 
 /* Bodies are read, never borrowed, so that the checksum is of what was sent. */
@@ -111,6 +115,7 @@ static void post(struct upload *u)
     ASSERT(!u->gzip);
     add_body(u, &o);
     delivery_url(d, "/blob", str_view(&d->s->query));
+    fault_point("logs-before-blob");
     delivery_request(d, &o, "blob", post_done);
 }
 
@@ -154,6 +159,7 @@ static void link_done(void *ctx, const struct fetch_result *r)
 
     delivery_answered(u->d, "link", r);
     if (out.outcome == OUT_OK && link_of_answer(r->body, &u->link) == 0) {
+        fault_point("logs-link-fetched");
         have_link(u);
         return;
     }
@@ -253,8 +259,7 @@ static void check_hash(struct upload *u, const struct fetch_result *r, struct op
     struct view whole = VIEW_NONE;
 
     (void)blob_body_whole(u->body, &whole);
-    if (out->outcome != OUT_OK ||
-        goog_hash_agrees(r->goog_hash, blob_body_crc32c(u->body), whole))
+    if (out->outcome != OUT_OK || goog_hash_agrees(r->goog_hash, blob_body_crc32c(u->body), whole))
         return;
     out->outcome = OUT_BUSY;
     metric_add(mismatches(), 1);
@@ -303,6 +308,7 @@ static void put(struct upload *u)
     struct fetch_opts o = {.method = "PUT", .fields = fields, .ctx = u};
 
     add_body(u, &o);
+    fault_point("logs-before-object");
     link_request(u, &o, str_view(&u->link), put_done);
 }
 

@@ -554,7 +554,10 @@ static int sweep(struct spool *s, struct err *e)
 {
     struct list *it, *tmp;
 
-    if (exec_step(s, ST_SWEEP, e) < 0 || exec_step(s, ST_SWEPT, e) < 0)
+    if (exec_step(s, ST_SWEEP, e) < 0)
+        return -1;
+    fault_point("spool-sweep");
+    if (exec_step(s, ST_SWEPT, e) < 0)
         return -1;
     list_each (it, tmp, &s->leaving) {
         struct wstream *ws = list_entry(it, struct wstream, leaving);

@@ -3,6 +3,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "spool/dead_priv.h"
+#include "rt/fault.h"
 
 static const char *const ledger_names[] = {
 #define X(e, name, family, state, help) [LEDGER_##e] = name,
@@ -193,9 +194,11 @@ static int run(struct spool *s, int (*fn)(struct spool *, struct err *), struct 
 {
     bool damage;
 
-    if (sql_exec(s->db, "BEGIN IMMEDIATE", e) == 0 && fn(s, e) == 0 &&
-        sql_exec(s->db, "COMMIT", e) == 0)
-        return 0;
+    if (sql_exec(s->db, "BEGIN IMMEDIATE", e) == 0 && fn(s, e) == 0) {
+        fault_point("spool-recover"); /* twice in a start */
+        if (sql_exec(s->db, "COMMIT", e) == 0)
+            return 0;
+    }
     damage = sql_is_damage(sqlite3_errcode(s->db));
     if (!sqlite3_get_autocommit(s->db))
         sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);

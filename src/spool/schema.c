@@ -1,5 +1,6 @@
 #include "spool/spool_priv.h"
 
+#include "rt/fault.h"
 #include <stdio.h>
 
 /*
@@ -117,12 +118,15 @@ static int quick_check(struct spool *s, struct err *e)
 /* Version 1 deleted records at once. */
 static int upgrade(struct spool *s, struct err *e)
 {
-    return sql_execf(s->db, e,
-                     "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS gone(id INTEGER PRIMARY KEY);"
-                     "DROP VIEW IF EXISTS backlog; DROP VIEW IF EXISTS dead_letters;"
-                     "DROP VIEW IF EXISTS pieces; DROP VIEW IF EXISTS ledger_view;"
-                     "%s PRAGMA user_version=%d; COMMIT;",
-                     views, SPOOL_FORMAT);
+    if (sql_execf(s->db, e,
+                  "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS gone(id INTEGER PRIMARY KEY);"
+                  "DROP VIEW IF EXISTS backlog; DROP VIEW IF EXISTS dead_letters;"
+                  "DROP VIEW IF EXISTS pieces; DROP VIEW IF EXISTS ledger_view;"
+                  "%s PRAGMA user_version=%d;",
+                  views, SPOOL_FORMAT) < 0)
+        return -1;
+    fault_point("spool-upgrade");
+    return sql_exec(s->db, "COMMIT", e);
 }
 
 /* 0: ours; 1: damaged or foreign; -1: cannot be read, or from a newer version. */

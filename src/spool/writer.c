@@ -39,6 +39,7 @@ static int commit_run(struct spool *s, struct spool_txn *t, size_t n, struct err
         return -1;
     }
     for (; n; n--, t = t->next) {
+        fault_point("spool-in-group");
         if (exec_txn(s, t, e) < 0)
             goto fail;
         s->bytes_since_stats += t->bytes;
@@ -59,9 +60,11 @@ static int checkpoint(struct spool *s, int mode)
 {
     int frames = 0, done = 0, rc;
 
+    fault_point("spool-before-checkpoint");
     sqlite3_busy_timeout(s->db, LOG_WAIT_MS);
     rc = sqlite3_wal_checkpoint_v2(s->db, NULL, mode, &frames, &done);
     sqlite3_busy_timeout(s->db, BUSY_MS);
+    fault_point("spool-after-checkpoint");
     s->checkpointed_at = s->wal_frames;
     if (rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE)
         s->wal_frames = s->checkpointed_at = 0;
@@ -167,6 +170,7 @@ static void finish_all(struct spool_txn *t, size_t n)
         struct spool_txn *next = t->next;
 
         finish(t, NULL);
+        fault_point("spool-between-callbacks");
         t = next;
     }
 }
@@ -450,6 +454,7 @@ int writer_goodbye(struct spool *s, struct err *e)
     want_exact(s);
     sqlite3_bind_text(s->st[ST_COUNTER_SET], 1, "clean", -1, SQLITE_STATIC);
     sqlite3_bind_int64(s->st[ST_COUNTER_SET], 2, 1);
+    fault_point("spool-goodbye");
     if (exec_step(s, ST_COUNTER_SET, e) < 0 || exec_group_end(s, e) < 0 ||
         exec_step(s, ST_COMMIT, e) < 0) {
         rollback(s);

@@ -8,7 +8,7 @@
  *     lines STREAM NUMBER LINES BYTES      and so many bytes of JSON, without the brackets
  *     blob STREAM NUMBER BYTES SHA256
  *     close STREAM NUMBER
- *     dead RECORD
+ *     dead NAME LINES BYTES                and what it holds, as of lines
  *     ledger FAMILY ACCEPTED SPOOLED MISSING
  *     end
  */
@@ -26,9 +26,17 @@
 
 enum { LINES_MAX = 64 << 20, PIECE_MAX = 1 << 20 };
 
+struct letter {
+    int64_t record;
+    uint64_t lines;
+    char *name;
+};
+
 struct found {
     struct record **records;
     size_t n;
+    struct letter *dead;
+    size_t n_dead;
 };
 
 static int on_stream(void *ctx, const struct spool_stream_row *row)
@@ -41,8 +49,12 @@ static int on_stream(void *ctx, const struct spool_stream_row *row)
 
 static int on_dead(void *ctx, const struct spool_dead_row *row)
 {
-    (void)ctx;
-    printf("dead %" PRId64 "\n", row->record.id);
+    struct found *f = ctx;
+    struct str name = STR_INIT;
+
+    str_addf(&name, "%.*s/%.*s", (int)row->account.n, row->account.p, (int)row->key.n, row->key.p);
+    f->dead = xrealloc(f->dead, (f->n_dead + 1) * sizeof(*f->dead));
+    f->dead[f->n_dead++] = (struct letter){row->record.id, row->record.lines, str_take(&name)};
     return 0;
 }
 
@@ -170,6 +182,25 @@ static void say_records(struct spool *s, const struct found *f)
     }
 }
 
+static void say_dead(struct spool *s, const struct found *f)
+{
+    size_t i;
+
+    for (i = 0; i < f->n_dead; i++) {
+        struct spool_read read = {.record = f->dead[i].record};
+        struct str text = STR_INIT;
+
+        if (read_wait(s, &read, LINES_MAX, &text) == 0) {
+            printf("dead %s %" PRIu64 " %zu\n", f->dead[i].name, f->dead[i].lines, text.n);
+            fwrite(text.p, 1, text.n, stdout);
+            putchar('\n');
+        }
+        str_fini(&text);
+        xfree(f->dead[i].name);
+    }
+    xfree(f->dead);
+}
+
 static void look(const char *directory, uint64_t limit)
 {
     struct spool_opts o = {.directory = directory, .limit = limit, .sync = SPOOL_SYNC_FULL};
@@ -183,11 +214,12 @@ static void look(const char *directory, uint64_t limit)
     if (note.n)
         printf("damaged %s\n", str_c(&note));
     if (!s || spool_each_stream(s, on_stream, NULL, &e) < 0 ||
-        spool_each_record(s, on_record, &f, &e) < 0 || spool_each_dead(s, on_dead, NULL, &e) < 0 ||
+        spool_each_record(s, on_record, &f, &e) < 0 || spool_each_dead(s, on_dead, &f, &e) < 0 ||
         spool_start(s, &e) < 0) {
         printf("error %s\n", e.text);
     } else {
         say_records(s, &f);
+        say_dead(s, &f);
         say_ledger(s);
     }
     for (i = 0; i < f.n; i++)

@@ -20,7 +20,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools'))
+from look import Looker                                                 # noqa: E402
 from oracle import Oracle                                               # noqa: E402
 from runs import Gateway, Harness, Load, balance, disorder, ledgers, progress, promised, sequence, wait_for  # noqa: E402
 from gateway import ALARMS                                              # noqa: E402
@@ -185,36 +185,6 @@ class Upstream:
 
 # --- the oracle ---------------------------------------------------------------------------------------
 
-class Found:
-    """What look.c says of one image."""
-
-    def __init__(self, stream):
-        self.damage, self.names, self.ledger = [], {}, {}
-        self.lines = collections.defaultdict(list)      # stream: [(number, lines, text)]
-        self.blobs = collections.defaultdict(set)       # stream: {sha256}
-        self.closes = set()
-        for raw in iter(stream.readline, b''):
-            word = raw.decode().split()
-            if word[0] == 'end':
-                return
-            self.take(word, stream)
-        raise AssertionError('look ended')
-
-    def take(self, word, stream):
-        if word[0] == 'stream':
-            self.names[int(word[1])] = word[2]
-        elif word[0] == 'lines':
-            self.lines[int(word[1])].append((int(word[2]), int(word[3]), stream.read(int(word[4]) + 1)))
-        elif word[0] == 'blob':
-            self.blobs[int(word[1])].add(word[4])
-        elif word[0] == 'close':
-            self.closes.add(int(word[1]))
-        elif word[0] == 'ledger':
-            self.ledger[word[1]] = [int(x) for x in word[2:]]
-        elif word[0] != 'spool':
-            self.damage.append(' '.join(word))
-
-
 class Judge:
     """Whether an image holds what it must."""
 
@@ -230,7 +200,7 @@ class Judge:
 
     def judge(self, found, steps, mark):
         """(lost, damaged): what is wrong, in words."""
-        lost, damaged = [], list(found.damage)
+        lost, damaged = [], list(found.damage) + ['a dead letter of ' + name for name, _, _ in found.dead]
         ids = {name: i for i, name in found.names.items()}
         for family, (accepted, spooled, missing) in found.ledger.items():
             if missing:
@@ -277,23 +247,6 @@ class Judge:
 
 # --- images -------------------------------------------------------------------------------------------
 
-class Looker:
-    """The program of look.c, kept running."""
-
-    def __init__(self):
-        self.process = subprocess.Popen([str(POWER / 'look'), str(LIMIT)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)
-
-    def look(self, path):
-        self.process.stdin.write(b'%s\n' % os.fsencode(path))
-        self.process.stdin.flush()
-        return Found(self.process.stdout)
-
-    def close(self):
-        self.process.stdin.close()
-        assert self.process.wait(30) == 0, 'look ended with %s' % self.process.returncode
-
-
 def lay_out(image, path):
     """The image as files below `path`. Not the reserve, which is nothing but room."""
     shutil.rmtree(path, ignore_errors=True)
@@ -333,7 +286,7 @@ def check_images(recording, judge, args, rng, n, blind=False, quiet=False, sampl
     ops = disk.read_record(recording.log)
     cuts = choose_cuts(ops, max(1, n // FATES), rng)
     chosen = set(rng.sample(range(len(cuts)), min(samples, len(cuts))))
-    state, done, totals, kept, looker = disk.Disk(blind), 0, Totals(), [], Looker()
+    state, done, totals, kept, looker = disk.Disk(blind), 0, Totals(), [], Looker(LIMIT)
     place = Path(args.work) / 'image'
     for i, cut in enumerate(cuts):
         for op in ops[done:cut]:
