@@ -1,5 +1,6 @@
 """Checks docs/conformance.md: a row for each item of the checklist, and every test that is named exists under tests/;
-so must the tests that docs/flows.md names."""
+so must the tests that docs/flows.md names. Each guarantee of docs/reliability.md has its tests, which exist, and so
+do the fault points and files named there."""
 import argparse
 import re
 import sys
@@ -53,6 +54,43 @@ def unknown_tests(text, names):
     return [f'no test is called "{name}"' for name in sorted(set(re.findall(r'\btest_\w+\b(?!\.py)', text)) - names)]
 
 
+def proofs_in(root, names):
+    """What docs/reliability.md may name: tests, functions and programs of unit tests, targets of make."""
+    found = set(names)
+    for path in (root / 'tests' / 'unit').rglob('*.c'):
+        found |= set(re.findall(r'^static void (\w+)\(void \*\*', path.read_text(encoding='utf-8'), re.M))
+        found.add(path.stem)
+    found |= set(re.findall(r'^(check-[a-z]+):', (root / 'tests' / 'Makefile.inc').read_text(encoding='utf-8'), re.M))
+    return found
+
+
+def points_in(root):
+    """Names of the fault points in the sources."""
+    names = set()
+    for path in (root / 'src').rglob('*.c'):
+        for call in re.findall(r'fault_point\(([^;{]*?)\)(?:;|\)\n)', path.read_text(encoding='utf-8'), re.S):
+            names |= set(re.findall(r'"([a-z-]+)"', call))
+    return names
+
+
+def unproven(text, proofs, points):
+    """Guarantees without a test, and names of nothing."""
+    table = text.partition('## Guarantees')[2].partition('\n## ')[0]
+    found = []
+    for cells in rows_of(table):
+        if cells == ['guarantee', 'test']:
+            continue
+        for name in cells[-1].split(', '):
+            if name not in proofs:
+                found.append(f'"{cells[0][:60]}": no test is called "{name}"')
+    for name in sorted(set(re.findall(r'\b(?:test_[a-z]\w*|check-[a-z]+)\b', text)) - proofs):
+        found.append(f'no test is called "{name}"')
+    named = set(re.findall(r'`((?:spool|logs|app)-[a-z-]+)`', text))
+    found += [f'no fault point is called "{name}"' for name in sorted(named - points)]
+    found += [f'the fault point "{name}" is not listed' for name in sorted(points - named)]
+    return found
+
+
 def self_test():
     """The checker must be able to fail."""
     good = ''.join(f'| {n} | x | test_a |\n' for n in range(1, ITEMS)) + f'| {ITEMS} | x | {LATER} |\n'
@@ -60,6 +98,10 @@ def self_test():
     assert problems(good, {'test_b'})
     assert problems(good.replace('| 7 |', '| 6 |'), {'test_a'})
     assert problems(good + '| what | test_none |\n', {'test_a'})
+    doc = '## Guarantees\n| guarantee | test |\n|---|---|\n| x | test_a, check-b |\n\n## Rest\n`logs-x`\n'
+    assert unproven(doc, {'test_a', 'check-b'}, {'logs-x'}) == []
+    assert unproven(doc, {'test_a'}, {'logs-x'}) and unproven(doc.replace('test_a', ''), {'check-b'}, {'logs-x'})
+    assert unproven(doc, {'test_a', 'check-b'}, set()) and unproven(doc, {'test_a', 'check-b'}, {'logs-x', 'logs-y'})
     assert unknown_tests('`tests/test_b.py`, test_a and test_none', {'test_a'}) == ['no test is called "test_none"']
 
 
@@ -72,6 +114,10 @@ def main():
     found = [f'docs/conformance.md: {x}'
              for x in problems((root / 'docs' / 'conformance.md').read_text(encoding='utf-8'), names)]
     found += [f'docs/flows.md: {x}' for x in unknown_tests((root / 'docs' / 'flows.md').read_text(encoding='utf-8'), names)]
+    text = (root / 'docs' / 'reliability.md').read_text(encoding='utf-8')
+    found += [f'docs/reliability.md: {x}' for x in unproven(text, proofs_in(root, names), points_in(root))]
+    found += [f'docs/reliability.md: there is no {name}' for name in re.findall(r'`(tests/[\w./-]+)`', text)
+              if not (root / name).exists()]
     for problem in found:
         print(problem)
     return 1 if found else 0

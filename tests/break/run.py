@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """Breaks each invariant and each promise of a relay on purpose and sees that its test notices.
 
-Numbers 1 to 11 are the invariants of the log path, 36 to 48 the items of docs/conformance.md. Every
-tests/break/NN-name.patch says in its head what it breaks and which test must turn red:
+Numbers 1 to 11 are the invariants of the log path, 36 to 48 the items of docs/conformance.md; the others are of
+docs/reliability.md. Every tests/break/NAME.patch says in its head what it breaks and which test must turn red:
 
     # breaks: TEXT
     # test: tests/integration/FILE.py::NAME     or: tests/unit/DIR/PROGRAM
+                                                      or: tests/DIR/PROGRAM.py ARGUMENTS
 
 The tree is copied and built once in a scratch directory; the tests must pass there. Then each patch
 in turn is applied, what changed is built, and its test must fail.
@@ -25,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 JUNK = ('.git', 'autom4te.cache', '.deps', '*.o', '*.a', '*.log', '*.trs', 'config.status', 'config.h',
         'Makefile', 'stamp-h1', '__pycache__', '.pytest_cache', '.dirstamp')
 TEST_TIMEOUT = 90
+TOOLS = ['tests/tools/load', 'tests/power/look', 'tests/power/recorder.so']
 
 
 class Breakage:
@@ -32,7 +34,7 @@ class Breakage:
         self.path, self.name = path, path.stem
         head = dict(re.findall(r'^# (\w+): (.*)$', path.read_text(), re.M))
         self.what, self.test = head['breaks'], head['test']
-        self.unit = '::' not in self.test
+        self.needs = set() if '::' in self.test else set(TOOLS) if '.py' in self.test else {self.test}
         self.files = re.findall(r'^\+\+\+ (\S+)', path.read_text(), re.M)
 
 
@@ -83,10 +85,10 @@ class Tree:
     def test(self, tests):
         """(passed, what it says): unit programs and pytest node ids."""
         env = dict(os.environ, TAILRACE=str(self.build / 'tailrace'), PYTHONDONTWRITEBYTECODE='1')
+        env.update(LOAD=str(self.build / 'tests/tools/load'), POWER=str(self.build / 'tests/power'))
         env.pop('MAKEFLAGS', None)
-        units = [t for t in tests if '::' not in t]
         nodes = [t for t in tests if '::' in t]
-        runs = [[str(self.build / t)] for t in units]
+        runs = [[sys.executable] + t.split() if '.py' in t else [str(self.build / t)] for t in tests if '::' not in t]
         if nodes:
             runs.append([sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', '--no-header',
                          '--tb=short'] + nodes)
@@ -105,7 +107,7 @@ class Tree:
 
     @staticmethod
     def reason(text):
-        found = re.findall(r'^E +(.+)$', text, re.M) or re.findall(r'^\[ *(?:ERROR|  FAILED) *\].*$', text, re.M)
+        found = re.findall(r'^E +(.+)$', text, re.M) or re.findall(r'(?:WRONG: |LOST ).+', text) or re.findall(r'^\[ *(?:ERROR|  FAILED) *\].*$', text, re.M)
         return (found or text.strip().splitlines() or ['?'])[0][:100]
 
 
@@ -113,7 +115,7 @@ def one(tree, breakage):
     """(good, text)"""
     try:
         tree.apply(breakage)
-        tree.make({'tailrace'} | ({breakage.test} if breakage.unit else set()))
+        tree.make({'tailrace'} | breakage.needs)
         passed, why = tree.test([breakage.test])
     except RuntimeError as e:
         return False, str(e)
@@ -124,7 +126,7 @@ def one(tree, breakage):
 
 def intact(tree, breakages):
     """None if all tests pass on the tree as it is, else what fails."""
-    tree.make({'tailrace'} | {b.test for b in breakages if b.unit})
+    tree.make({'tailrace'}.union(*(b.needs for b in breakages)))
     passed, why = tree.test(sorted({b.test for b in breakages}))
     return None if passed else why
 

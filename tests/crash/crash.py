@@ -30,6 +30,8 @@ SOURCES = Path(__file__).resolve().parent.parent.parent / 'src'
 STEPS, LINES = 24, 5
 LIMIT = 10 << 30                # of the spool
 POINT_WAIT = 3                  # seconds for a named point to be passed; then it is killed anyway
+SETTLE_WAIT = 30                # for those that come when a close was refused for 24 seconds
+SETTLE_WEIGHT = 6               # which are therefore tried less often
 CALLS = ['lines', 'blob', 'put-object', 'link', 'close']
 POISON = 'poison'               # account whose lines the log service refuses for good
 ROUTES = ['harness', 'googleapis']
@@ -138,9 +140,10 @@ class Killer:
             return False
 
     def end(self):
+        wait = SETTLE_WAIT if 'settle' in (self.armed or '') else POINT_WAIT
         if self.armed and self.died(0.4):
             self.at_point[self.armed] += 1
-        elif self.armed and (self.provoke() or self.died(POINT_WAIT)) and self.died(POINT_WAIT):
+        elif self.armed and (self.provoke() or self.died(wait)) and self.died(POINT_WAIT):
             self.at_point[self.armed] += self.gateway.process.returncode == -signal.SIGKILL
         elif not self.died(0 if self.armed else self.rng.uniform(0.05, 1.6)):
             self.gateway.kill()
@@ -160,7 +163,10 @@ class Killer:
         """The point that had the fewest kills, until they are half of all."""
         if not self.named or 2 * sum(self.at_point.values()) > self.kills:
             return None
-        return min(self.named, key=lambda p: (self.at_point[p] + self.tried[p] / 3, self.rng.random()))
+        def had(point):
+            n = self.at_point[point] + self.tried[point] / 3
+            return n * SETTLE_WEIGHT if 'settle' in point else n
+        return min(self.named, key=lambda p: (had(p), self.rng.random()))
 
     def arm(self):
         self.armed = self.choose()
