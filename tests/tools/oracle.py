@@ -69,12 +69,12 @@ class Oracle:
             self.step(number, step)
 
 
-def settle(far, gateway, oracle_faults):
+def settle(far, gateway, oracle_faults, seconds=90):
     """Until nothing waits and every stream is closed upstream."""
     def quiet():
         found = ledgers(gateway)
         return found and found[0]['spooled'] == 0 and found[1]['spooled'] == 0 and far.counts()['streams'] == 0
     try:
-        wait_for(quiet, 90, 0.2, what='the end of all deliveries')
+        wait_for(quiet, seconds, 0.2, what='the end of all deliveries')
     except AssertionError as e:
         oracle_faults.append('%s; %s; %s' % (e, ledgers(gateway), list(far.state(lines=False)['streams'])[:5]))
