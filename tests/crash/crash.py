@@ -334,7 +334,7 @@ def main():
     parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--seed', type=int, default=int(time.time()))
     parser.add_argument('--points', action='store_true', help='the fault points are compiled in')
-    parser.add_argument('--settle', type=int, default=90, help='seconds until all must have arrived in the end')
+    parser.add_argument('--settle', type=int, default=180, help='seconds until all must have arrived in the end')
     parser.add_argument('--keep', help='work in this directory and leave it')
     args = parser.parse_args()
     directory = Path(args.keep or tempfile.mkdtemp(prefix='crash-'))

@@ -393,7 +393,7 @@ def main():
     parser.add_argument('--work', help='directory to work in; it is kept')
     args = parser.parse_args()
     args.restarts = max(2, args.images // 100) if args.restarts is None else args.restarts
-    args.seconds = args.seconds or min(20, max(4, args.images / 50))
+    args.seconds = args.seconds or min(10, max(3, args.images / 100))
     keep = bool(args.work)
     base = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None   # nothing here needs a disk
     args.work = os.path.realpath(args.work or tempfile.mkdtemp(prefix='power-', dir=base))

@@ -69,7 +69,7 @@ class Oracle:
             self.step(number, step)
 
 
-def settle(far, gateway, oracle_faults, seconds=90):
+def settle(far, gateway, oracle_faults, seconds):
     """Until nothing waits and every stream is closed upstream."""
     def quiet():
         found = ledgers(gateway)
