@@ -85,7 +85,7 @@ def unproven(text, proofs, points):
                 found.append(f'"{cells[0][:60]}": no test is called "{name}"')
     for name in sorted(set(re.findall(r'\b(?:test_[a-z]\w*|check-[a-z]+)\b', text)) - proofs):
         found.append(f'no test is called "{name}"')
-    named = set(re.findall(r'`((?:spool|logs|app)-[a-z-]+)`', text))
+    named = set(re.findall(r'`((?:spool|logs|app|takeover|handover)-[a-z-]+)`', text))
     found += [f'no fault point is called "{name}"' for name in sorted(named - points)]
     found += [f'the fault point "{name}" is not listed' for name in sorted(points - named)]
     return found

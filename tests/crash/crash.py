@@ -41,6 +41,7 @@ OFTEN = re.compile(r'spool-(in-group|before-commit|commit|after-commit|between-c
                    r'logs-(before-ack|before-mark|after-mark|before-lines|lines-sent)')
 SELDOM = re.compile(r'settle|dead|page|recover|upgrade|sweep|goodbye|app-')
 AT_THE_END = {'spool-goodbye', 'app-drain', 'app-drained'}
+ELSEWHERE = re.compile(r'takeover-|handover-|logs-after-replay')        # test_takeover.py, test_dead.py
 NEEDS_ANSWERS = re.compile(r'logs-(after-(?!mark)|settle|link|before-object|object|paged-in|blob|.*dead)')
 
 
@@ -53,7 +54,7 @@ def points():
             for call in re.findall(r'fault_point\((.*?)\);', text, re.S):
                 names.update(re.findall(r'"([a-z-]+)"', call))
             names.update(re.findall(r'if \(fault_point\("([a-z-]+)"\)\)', text))
-    return sorted(names)
+    return sorted(name for name in names if not ELSEWHERE.match(name))
 
 
 class Upstream:
