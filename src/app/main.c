@@ -1,6 +1,7 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "app/check.h"
 #include "app/serve.h"
@@ -14,7 +15,7 @@
 enum { EXIT_GOOD = 0, EXIT_USAGE = 2 };
 
 static const char usage_text[] =
-    "usage: tailrace serve   [-c FILE]                   run the gateway\n"
+    "usage: tailrace serve   [-c FILE] [--takeover]      run the gateway\n"
     "       tailrace check   [-c FILE] [--dump-config]   say whether a configuration is good,\n"
     "                                                    and what its policy would break\n"
     "       tailrace check   [-c FILE] --explain HOST:PORT [--from ADDRESS] [--identity NAME]\n"
@@ -22,13 +23,17 @@ static const char usage_text[] =
     "       tailrace version\n"
     "\n"
     "  -c, --config FILE   the configuration (default " DEFAULT_CONFIG ")\n"
+    "      --takeover      take over from the running process: no connection is refused, none "
+    "ends\n"
     "      --dump-config   print the effective configuration, defaults included\n"
     "      --explain HOST:PORT  whether it is allowed, by which rule, where it leads\n"
     "      --from ADDRESS  as if a client of this address asked\n"
     "      --identity NAME as if a client of this name asked\n"
     "  -h, --help          this text\n"
     "\n"
-    "Signals: SIGHUP reloads the configuration, SIGTERM drains and ends.\n";
+    "Signals: SIGHUP reloads the configuration, SIGTERM drains and ends, SIGUSR2 starts the "
+    "program\n"
+    "anew to take over.\n";
 
 static int usage(FILE *out, int status)
 {
@@ -47,10 +52,34 @@ static int version(void)
 }
 
 /* Long options only are numbered from here. */
-enum { OPT_DUMP = 256, OPT_EXPLAIN, OPT_FROM, OPT_IDENTITY, OPT_VERSION };
+enum {
+    OPT_DUMP = 256,
+    OPT_EXPLAIN,
+    OPT_FROM,
+    OPT_IDENTITY,
+    OPT_VERSION,
+    OPT_TAKEOVER,
+    OPT_TAKEOVER_FD,
+    OPT_FIRST_CONFIG
+};
+
+struct options {
+    struct check_opts check;
+    struct serve_opts serve;
+    const char *command;
+};
+
+/* A descriptor's number, from the process that started us; -1: it is none. */
+static int fd_number(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+
+    return *text && !*end && n > 2 && n < 1024 ? (int)n : -1;
+}
 
 /* Read what stands before and behind the command. -1: usage. */
-static int read_options(int argc, char **argv, struct check_opts *o, const char **command)
+static int read_options(int argc, char **argv, struct options *all)
 {
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
@@ -60,14 +89,20 @@ static int read_options(int argc, char **argv, struct check_opts *o, const char 
         {"identity", required_argument, NULL, OPT_IDENTITY},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPT_VERSION},
+        {"takeover", no_argument, NULL, OPT_TAKEOVER},
+        {"takeover-fd", required_argument, NULL, OPT_TAKEOVER_FD},
+        {"first-config-fd", required_argument, NULL, OPT_FIRST_CONFIG},
         {NULL, 0, NULL, 0},
     };
+    struct check_opts *o = &all->check;
+    struct serve_opts *serve = &all->serve;
+    const char **command = &all->command;
     int c;
 
     while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
         switch (c) {
         case 'c':
-            o->path = optarg;
+            o->path = serve->config = optarg;
             break;
         case OPT_DUMP:
             o->dump = true;
@@ -80,6 +115,20 @@ static int read_options(int argc, char **argv, struct check_opts *o, const char 
             break;
         case OPT_IDENTITY:
             o->identity = optarg;
+            break;
+        case OPT_TAKEOVER_FD:
+            serve->channel = fd_number(optarg);
+            if (serve->channel < 0)
+                return -1;
+            serve->takeover = true;
+            break;
+        case OPT_FIRST_CONFIG:
+            serve->first_config = fd_number(optarg);
+            if (serve->first_config < 0)
+                return -1;
+            break;
+        case OPT_TAKEOVER:
+            serve->takeover = true;
             break;
         case 'h':
             *command = "help";
@@ -103,22 +152,26 @@ static int read_options(int argc, char **argv, struct check_opts *o, const char 
 
 int main(int argc, char **argv)
 {
-    struct check_opts o = {.path = DEFAULT_CONFIG};
-    const char *command = NULL;
+    struct options all = {
+        .check = {.path = DEFAULT_CONFIG},
+        .serve = {.config = DEFAULT_CONFIG, .channel = -1, .first_config = -1},
+    };
+    const struct check_opts *o = &all.check;
     bool plain;
 
-    if (read_options(argc, argv, &o, &command) < 0)
+    if (read_options(argc, argv, &all) < 0)
         return usage(stderr, EXIT_USAGE);
-    plain = !o.dump && !o.explain && !o.from && !o.identity;
-    if (strcmp(command, "help") == 0)
+    plain = !o->dump && !o->explain && !o->from && !o->identity;
+    if (strcmp(all.command, "help") == 0)
         return usage(stdout, EXIT_GOOD);
-    if (strcmp(command, "version") == 0)
+    if (strcmp(all.command, "version") == 0)
         return version();
-    if (strcmp(command, "serve") == 0 && plain)
-        return serve(o.path);
-    if (strcmp(command, "check") == 0 && (plain || o.dump != (o.explain != NULL)))
-        return check_run(&o);
-    if (strcmp(command, "serve") != 0 && strcmp(command, "check") != 0)
-        fprintf(stderr, "tailrace: \"%s\" is no command\n", command);
+    if (strcmp(all.command, "serve") == 0 && plain)
+        return serve(&all.serve);
+    plain = plain && !all.serve.takeover;
+    if (strcmp(all.command, "check") == 0 && (plain || o->dump != (o->explain != NULL)))
+        return check_run(o);
+    if (strcmp(all.command, "serve") != 0 && strcmp(all.command, "check") != 0)
+        fprintf(stderr, "tailrace: \"%s\" is no command\n", all.command);
     return usage(stderr, EXIT_USAGE);
 }

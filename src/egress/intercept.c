@@ -700,6 +700,11 @@ void intercept_drain(struct intercept *i)
     http_server_drain(i->server);
 }
 
+void intercept_hold(struct intercept *i, bool on)
+{
+    http_server_hold(i->server, on);
+}
+
 size_t intercept_connections(const struct intercept *i)
 {
     return i->n_peeks + http_server_connections(i->server);

@@ -51,6 +51,9 @@ void intercept_recheck(struct intercept *i, const struct policy *p);
 /* As http_server_drain; who has not said yet where to is closed. */
 void intercept_drain(struct intercept *i);
 
+/* As http_server_hold, for requests inside. */
+void intercept_hold(struct intercept *i, bool on);
+
 /* Open now: being looked at, dialled for, or served. What has become a tunnel is not counted. */
 size_t intercept_connections(const struct intercept *i);
 

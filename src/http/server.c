@@ -395,6 +395,7 @@ int http_server_accepted_as(struct http_server *s, int fd, const struct net_addr
     s->n_conns++;
     c->listener = o->listener ? o->listener : s->o.listener;
     c->identity = o->identity;
+    c->secure = o->secure;
     c->tag = o->tag;
     c->on_closed = o->on_closed;
     c->s = net_stream_accepted_early(s->loop, fd, o->tls ? o->tls : s->o.tls, peer, o->early);
@@ -412,13 +413,29 @@ void http_server_set_tls(struct http_server *s, struct tls_ctx *tls)
         tls_ctx_unref(&old);
 }
 
-void http_server_drain(struct http_server *s)
+static void settle_all(struct http_server *s)
 {
     struct list *it, *tmp;
 
-    s->draining = true;
     list_each (it, tmp, &s->conns)
         http_conn_dirty(list_entry(it, struct http_conn, link));
+}
+
+void http_server_drain(struct http_server *s)
+{
+    s->draining = true;
+    settle_all(s);
+}
+
+void http_server_hold(struct http_server *s, bool on)
+{
+    s->held = on;
+    settle_all(s);
+}
+
+void http_server_last(struct http_server *s)
+{
+    s->last = true;
 }
 
 size_t http_server_connections(const struct http_server *s)

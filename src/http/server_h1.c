@@ -131,7 +131,7 @@ static void request_fill(struct http_exchange *ex, const struct h1_head *head, s
     r->upgrade = head->upgrade && !r->has_body && !view_ieq(head->upgrade_to, VIEW_LIT("h2c"));
     r->expect_continue = head->expect_continue;
     r->version = 10 + head->minor;
-    r->tls = net_is_tls(ex->conn->s);
+    r->tls = net_is_tls(ex->conn->s) || ex->conn->secure;
     r->peer = net_peer(ex->conn->s);
     r->identity = net_peer_name(ex->conn->s);
     if (!r->identity.n)
@@ -188,7 +188,7 @@ static bool is_hungry(const struct http_conn *c)
     if (c->over || c->sniffing || h->closing || h->tunnel)
         return false;
     if (!ex)
-        return h->mid_request || h1_queued(h) < HTTP_OUT_HIGH;
+        return h->mid_request || (!c->srv->held && h1_queued(h) < HTTP_OUT_HIGH);
     return h->mid_request && !ex->connect && !ex->dead && ex->unconsumed < HTTP_WINDOW;
 }
 
@@ -386,6 +386,8 @@ static bool wants_read(const struct http_conn *c)
 
     if (h->eof || h->closing)
         return false;
+    if (c->srv->held && !h->ex && !h->mid_request)
+        return false;
     if (h->tunnel)
         return !kept && h->ex->unconsumed < HTTP_WINDOW;
     if (h->ex && h->mid_request && !h->ex->connect)
@@ -426,7 +428,7 @@ static void go_idle(struct http_conn *c)
         http_conn_fail(c, false);
         return;
     }
-    http_conn_want_read(c, true);
+    http_conn_want_read(c, !c->srv->held);
     http_wait_put(&c->srv->waits, WAIT_IDLE, &c->rd);
 }
 

@@ -116,7 +116,7 @@ static void request_fill(struct http_exchange *ex, const struct h2_head *head)
     r->has_body = !head->end_stream && !r->upgrade && !ex->connect;
     r->expect_continue = false; /* it is not waited for in HTTP/2 by those who serve us */
     r->version = 20;
-    r->tls = net_is_tls(ex->conn->s);
+    r->tls = net_is_tls(ex->conn->s) || ex->conn->secure;
     r->peer = net_peer(ex->conn->s);
     r->identity = net_peer_name(ex->conn->s);
     if (!r->identity.n)
@@ -435,7 +435,7 @@ static void h2_settle(struct http_conn *c)
     struct h2_side *h = c->h2;
     bool again = true;
 
-    if (c->srv->draining && !h->goaway) {
+    if ((c->srv->draining || c->srv->held) && !h->goaway) {
         h->goaway = true;
         h2_goaway(h->s);
     }

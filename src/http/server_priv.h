@@ -87,7 +87,7 @@ struct http_conn_ops {
     struct net_stream *(*detach)(struct http_exchange *ex, int status, const struct h1_field *f,
                                  size_t n, struct buf *early); /* or NULL: never */
     void (*abort)(struct http_exchange *ex, uint32_t code);
-    void (*body_late)(struct http_exchange *ex);  /* WAIT_BODY is over */
+    void (*body_late)(struct http_exchange *ex); /* WAIT_BODY is over */
     void (*stall_late)(struct http_exchange *ex, enum http_wait_kind kind);
 };
 
@@ -106,6 +106,7 @@ struct http_conn {
     struct metric *gauge; /* that counts it, or NULL */
     const char *listener;
     struct view identity; /* proven before it came to us */
+    bool secure;          /* its TLS was ended before */
     void *tag;
     void (*on_closed)(void *tag, const struct net_stream *s);
     struct list link;  /* in server.conns */
@@ -151,7 +152,7 @@ struct http_exchange {
     bool continued; /* 100 was sent, or is not asked for */
     /* HTTP/2 */
     int32_t id;
-    uint32_t code;     /* that the stream was closed with */
+    uint32_t code; /* that the stream was closed with */
     struct hnode node;
     struct buf early;  /* of a tunnel, before the switch */
     size_t stall_seen; /* queued when the stall wait was put */
@@ -171,6 +172,8 @@ struct http_server {
     struct ev_task task;
     bool task_posted;
     bool draining;
+    bool held;  /* no exchange begins */
+    bool last;  /* each connection ends with its next answer */
     bool freed; /* the task frees it */
     uint8_t *scratch;
     struct http_exchange *spare_ex[HTTP_SPARE];

@@ -484,6 +484,34 @@ bool logs_drained(struct logs *l, int64_t until)
     return false;
 }
 
+struct logs_going_on logs_worker_going_on(const struct shard *sh)
+{
+    return (struct logs_going_on){
+        .calls = sh->ingests,
+        .deliveries = sh->deliveries,
+        .commits = sh->commits + sh->n_readbacks,
+    };
+}
+
+void logs_worker_hold(struct shard *sh, bool on)
+{
+    shard_hold(sh, on);
+}
+
+void logs_worker_still(struct shard *sh, bool on)
+{
+    if (on)
+        shard_quiesce(sh);
+    else
+        shard_resume(sh);
+}
+
+void logs_gave_up(struct logs *l)
+{
+    metric_collector_remove(collect, l);
+    l->spool = NULL;
+}
+
 void logs_worker_quiesce(struct shard *sh)
 {
     shard_quiesce(sh);

@@ -441,7 +441,7 @@ static void pump_run(struct ev_task *task);
 
 void shard_wake(struct shard *sh)
 {
-    if (sh->pumping || sh->stopping)
+    if (sh->pumping || sh->stopping || sh->holding)
         return;
     sh->pumping = true;
     sh->pump.run = pump_run;
@@ -534,6 +534,8 @@ static void pump_run(struct ev_task *task)
     size_t i;
 
     sh->pumping = false;
+    if (sh->stopping || sh->holding)
+        return;
     for (i = 0; i < ARRAY_LEN(order); i++) {
         take_due(sh, order[i], now.mono);
         arm_retry(sh, pump_lane(sh, order[i], now), now.mono);
@@ -783,6 +785,23 @@ static void stop_due(void *ctx)
         ev_timer_arm(sh->stop, STOP_TICK_MS);
     else
         sh->stopped(sh->loop);
+}
+
+void shard_hold(struct shard *sh, bool on)
+{
+    sh->holding = on;
+    shard_wake(sh);
+}
+
+void shard_resume(struct shard *sh)
+{
+    sh->stopping = false;
+    sh->holding = false;
+    sh->retry_at = INT64_MAX;
+    ev_timer_arm(sh->sweep, 0);
+    readback_resume(sh);
+    barrier_check(sh);
+    shard_wake(sh);
 }
 
 void shard_quiesce(struct shard *sh)
