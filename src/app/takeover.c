@@ -29,6 +29,7 @@ struct takeover {
     long pid;
     int64_t began, released;
     unsigned next; /* worker */
+    bool orphan;   /* the old process is gone, without a word */
 };
 
 /* --- before we serve ---------------------------------------------------------------------- */
@@ -219,10 +220,19 @@ int takeover_wait(struct takeover *t, struct err *e)
     put_gone(t, &gone);
     rc = say(t, PASSING_READY, str_view(&gone), e);
     str_fini(&gone);
-    if (rc < 0 || expect(t, PASSING_RELEASED, RELEASE_MS, &m, e) < 0)
+    if (rc == 0)
+        rc = expect(t, PASSING_RELEASED, RELEASE_MS, &m, e);
+    t->released = clock_mono_ns();
+    /* It died, then: the spool's lock tells whether it had only turned away. */
+    if (rc < 0 && e->code == ERR_CLOSED) {
+        log_event(LOG_WARN, "handover", "the running process ended before it had handed over",
+                  LF_INT("pid", t->pid));
+        t->orphan = true;
+        return 0;
+    }
+    if (rc < 0)
         return err_prefix(e, "cannot take over");
     passing_close_fds(&m);
-    t->released = clock_mono_ns();
     if (fault_point("takeover-released"))
         return err_set(e, ERR_IO, "as a test wants it");
     return 0;
@@ -278,7 +288,7 @@ int takeover_serving(struct takeover *t, struct err *e)
     int64_t now = clock_mono_ns();
 
     fault_point("takeover-serving");
-    if (say(t, PASSING_SERVING, VIEW_NONE, e) < 0)
+    if (!t->orphan && say(t, PASSING_SERVING, VIEW_NONE, e) < 0)
         return err_prefix(e, "cannot take over");
     log_event(LOG_NOTICE, "handover", "taken over", LF_INT("pid", t->pid),
               LF_INT("ms", (now - t->began) / NS_PER_MS),
