@@ -78,6 +78,51 @@ static int fd_number(const char *text)
     return *text && !*end && n > 2 && n < 1024 ? (int)n : -1;
 }
 
+/* One that is `serve`'s alone. -1: usage. */
+static int take_serve_option(int option, struct serve_opts *o)
+{
+    o->takeover = true;
+    if (option == OPT_TAKEOVER)
+        return 0;
+    if (option == OPT_TAKEOVER_FD)
+        return (o->channel = fd_number(optarg)) < 0 ? -1 : 0;
+    if (option == OPT_FIRST_CONFIG)
+        return (o->first_config = fd_number(optarg)) < 0 ? -1 : 0;
+    return -1;
+}
+
+static int take_option(int option, struct options *all)
+{
+    struct check_opts *o = &all->check;
+
+    switch (option) {
+    case 'c':
+        o->path = all->serve.config = optarg;
+        return 0;
+    case OPT_DUMP:
+        o->dump = true;
+        return 0;
+    case OPT_EXPLAIN:
+        o->explain = optarg;
+        return 0;
+    case OPT_FROM:
+        o->from = optarg;
+        return 0;
+    case OPT_IDENTITY:
+        o->identity = optarg;
+        return 0;
+    case 'h':
+        all->command = "help";
+        return 0;
+    case 'V':
+    case OPT_VERSION:
+        all->command = "version";
+        return 0;
+    default:
+        return take_serve_option(option, &all->serve);
+    }
+}
+
 /* Read what stands before and behind the command. -1: usage. */
 static int read_options(int argc, char **argv, struct options *all)
 {
@@ -94,52 +139,13 @@ static int read_options(int argc, char **argv, struct options *all)
         {"first-config-fd", required_argument, NULL, OPT_FIRST_CONFIG},
         {NULL, 0, NULL, 0},
     };
-    struct check_opts *o = &all->check;
-    struct serve_opts *serve = &all->serve;
+    const struct check_opts *o = &all->check;
     const char **command = &all->command;
     int c;
 
     while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
-        switch (c) {
-        case 'c':
-            o->path = serve->config = optarg;
-            break;
-        case OPT_DUMP:
-            o->dump = true;
-            break;
-        case OPT_EXPLAIN:
-            o->explain = optarg;
-            break;
-        case OPT_FROM:
-            o->from = optarg;
-            break;
-        case OPT_IDENTITY:
-            o->identity = optarg;
-            break;
-        case OPT_TAKEOVER_FD:
-            serve->channel = fd_number(optarg);
-            if (serve->channel < 0)
-                return -1;
-            serve->takeover = true;
-            break;
-        case OPT_FIRST_CONFIG:
-            serve->first_config = fd_number(optarg);
-            if (serve->first_config < 0)
-                return -1;
-            break;
-        case OPT_TAKEOVER:
-            serve->takeover = true;
-            break;
-        case 'h':
-            *command = "help";
-            break;
-        case 'V':
-        case OPT_VERSION:
-            *command = "version";
-            break;
-        default:
+        if (take_option(c, all) < 0)
             return -1;
-        }
     }
     if (optind < argc && !*command)
         *command = argv[optind++];

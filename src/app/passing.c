@@ -185,9 +185,11 @@ int passing_next(struct passing_in *in, struct passing_message *m, struct err *e
         return err_set(e, ERR_INVALID, "the other process did not send what it announced");
     }
     m->payload = view_of(left.p + HEAD, n);
-    memcpy(m->fds, in->fds, m->n_fds * sizeof(int));
-    in->n_fds -= m->n_fds;
-    memmove(in->fds, in->fds + m->n_fds, in->n_fds * sizeof(int));
+    if (m->n_fds) {
+        memcpy(m->fds, in->fds, m->n_fds * sizeof(int));
+        in->n_fds -= m->n_fds;
+        memmove(in->fds, in->fds + m->n_fds, in->n_fds * sizeof(int));
+    }
     in->at += HEAD + n;
     return 1;
 }

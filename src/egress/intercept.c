@@ -682,6 +682,8 @@ void intercept_recheck(struct intercept *i, const struct policy *p)
         struct inside *in = list_entry(it, struct inside, link);
 
         in->over = in->passage && !passage_still_allowed(in->passage, p);
+        if (in->over) /* requests are answered with that; WebSockets may last for days */
+            http_server_end_tunnels(i->server, in);
     }
 }
 

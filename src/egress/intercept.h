@@ -44,7 +44,8 @@ struct intercept *intercept_new(const struct intercept_opts *o);
 /* For connections from now on. Only mint, hosts, harness_host, harness_port and tls may differ. */
 void intercept_configure(struct intercept *i, const struct intercept_opts *o);
 
-/* Refuse what comes by connections that the policy would not let in any more (after a reload).
+/* Refuse what comes by connections that the policy would not let in any more (after a reload), and
+ * end the WebSockets on them.
  * Those inside a TLS tunnel to the proxy are ended by tunnels_recheck. */
 void intercept_recheck(struct intercept *i, const struct policy *p);
 

@@ -433,6 +433,18 @@ void http_server_hold(struct http_server *s, bool on)
     settle_all(s);
 }
 
+void http_server_end_tunnels(struct http_server *s, const void *tag)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &s->conns) {
+        struct http_conn *c = list_entry(it, struct http_conn, link);
+
+        if (c->tag == tag && c->ops && !c->over)
+            c->ops->end_tunnels(c);
+    }
+}
+
 void http_server_last(struct http_server *s)
 {
     s->last = true;

@@ -102,6 +102,10 @@ void http_server_drain(struct http_server *s);
  */
 void http_server_hold(struct http_server *s, bool on);
 
+/* Break off what exchanges with this tag (see struct http_conn_opts) have become: WebSockets. Not
+ * from within a handler. */
+void http_server_end_tunnels(struct http_server *s, const void *tag);
+
 /* From now on each connection of HTTP/1.1 ends with its next answer (Connection: close); idle ones
  * stay until then, so that no request meets a connection that is being closed. */
 void http_server_last(struct http_server *s);

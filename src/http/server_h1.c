@@ -497,6 +497,12 @@ static void h1_abort(struct http_exchange *ex, uint32_t code)
     http_conn_fail(ex->conn, true);
 }
 
+static void h1_end_tunnels(struct http_conn *c)
+{
+    if (c->h1 && c->h1->tunnel)
+        http_conn_fail(c, true);
+}
+
 static void h1_body_late(struct http_exchange *ex)
 {
     struct http_conn *c = ex->conn;
@@ -528,6 +534,7 @@ const struct http_conn_ops http_h1_ops = {
     .switch_to = http_h1_switch,
     .detach = http_h1_detach,
     .abort = h1_abort,
+    .end_tunnels = h1_end_tunnels,
     .body_late = h1_body_late,
     .stall_late = h1_stall_late,
 };

@@ -87,6 +87,7 @@ struct http_conn_ops {
     struct net_stream *(*detach)(struct http_exchange *ex, int status, const struct h1_field *f,
                                  size_t n, struct buf *early); /* or NULL: never */
     void (*abort)(struct http_exchange *ex, uint32_t code);
+    void (*end_tunnels)(struct http_conn *c);
     void (*body_late)(struct http_exchange *ex); /* WAIT_BODY is over */
     void (*stall_late)(struct http_exchange *ex, enum http_wait_kind kind);
 };

@@ -198,6 +198,7 @@ def test_a_slow_upload_is_not_cut_off(far, gateway_at):
     wait_for(lambda: gw.metric('http_connections') >= 2)
     gw.take_over(wait=False)
     wait_for(lambda: 'waiting for calls in hand' in gw.log(), what='the takeover that waits')
+    assert api.open(key('other'))[0] == 204
     for i in range(3):
         assert api.put(key('other'), f'{i}\n', start=i)[0] == 204
     s.sendall(body[3000:])
