@@ -44,7 +44,7 @@ static void give_to_workers(struct gateway *g, size_t i, struct sockets_found *f
     size_t k;
 
     for (k = 0; k < f->n; k++)
-        worker_add_socket(&g->workers[k % g->n_workers], i, f->fds[k]);
+        worker_add_socket(&g->workers[k % g->n_workers], i, f->fds[k], f->only);
     f->n = 0;
 }
 

@@ -405,10 +405,11 @@ static void begin_listening(struct worker *w, struct worker_socket *s)
     s->fd = -1;
 }
 
-void worker_add_socket(struct worker *w, size_t listener, int fd)
+void worker_add_socket(struct worker *w, size_t listener, int fd, bool shared)
 {
     w->sockets = xrealloc(w->sockets, (w->n_sockets + 1) * sizeof(*w->sockets));
-    w->sockets[w->n_sockets++] = (struct worker_socket){.fd = fd, .listener = listener};
+    w->sockets[w->n_sockets++] =
+        (struct worker_socket){.fd = fd, .listener = listener, .shared = shared};
 }
 
 int worker_start(struct worker *w, struct err *e)
@@ -428,7 +429,10 @@ static void stop_listening(struct worker *w)
 
     for (i = 0; i < w->n_sockets; i++) {
         fd_close(&w->sockets[i].fd);
-        net_listener_free(&w->sockets[i].watch);
+        if (w->sockets[i].shared) /* the next process takes what is queued */
+            net_listener_leave(&w->sockets[i].watch);
+        else
+            net_listener_free(&w->sockets[i].watch);
     }
 }
 

@@ -73,6 +73,7 @@ struct worker {
     struct worker_socket {
         int fd;                     /* until the worker starts, then the watch's */
         size_t listener;            /* index in the configuration */
+        bool shared;                /* a supervisor has it, too */
         struct net_listener *watch; /* NULL before the start and after the drain */
     } * sockets;                    /* as a rule one for each listener, see worker_add_socket */
     size_t n_sockets;
@@ -97,8 +98,9 @@ void plan_relay_target(const struct plan *p, struct relay_target *out);
 /* 0, or -1 and `e`. The loop does not run yet. */
 int worker_init(struct worker *w, unsigned index, const struct plan *plan, struct logs *logs,
                 struct err *e) TR_MUST_USE;
-/* Watch this descriptor too, for that listener; before the start. Several may be one listener's. */
-void worker_add_socket(struct worker *w, size_t listener, int fd);
+/* Watch this descriptor too, for that listener; before the start. Several may be one listener's.
+ * `shared`: somebody else keeps it open when we end. */
+void worker_add_socket(struct worker *w, size_t listener, int fd, bool shared);
 int worker_start(struct worker *w, struct err *e) TR_MUST_USE; /* the thread */
 
 /* From the main thread, carried out in the worker's own time. */

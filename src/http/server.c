@@ -341,6 +341,7 @@ static void waits_set_up(struct http_server *s)
     http_waits_kind(ws, WAIT_HEAD, or_default(s->o.head_timeout_ms, 10000), head_due);
     http_waits_kind(ws, WAIT_IDLE, or_default(s->o.idle_timeout_ms, 75000), idle_due);
     http_waits_kind(ws, WAIT_LINGER, HTTP_DROP_MS, linger_due);
+    http_waits_kind(ws, WAIT_FIRST, HTTP_FIRST_MS, linger_due);
     http_waits_kind(ws, WAIT_WRITE, write_ms, write_due);
     http_waits_kind(ws, WAIT_BODY, or_default(s->o.body_timeout_ms, 30000), body_due);
     http_waits_kind(ws, WAIT_STALL, write_ms, stall_due);

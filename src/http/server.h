@@ -92,7 +92,8 @@ int http_server_accepted_as(struct http_server *s, int fd, const struct net_addr
 void http_server_set_tls(struct http_server *s, struct tls_ctx *tls); /* for new connections */
 
 /* Take no more requests: GOAWAY, Connection: close; idle connections are closed at the end of the
- * turn, busy ones after their answers. New connections are refused. */
+ * turn, busy ones after their answers, those that have made no request yet after that or a second.
+ * New connections are refused. */
 void http_server_drain(struct http_server *s);
 
 /*

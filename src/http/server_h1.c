@@ -155,6 +155,7 @@ static void on_head(struct http_conn *c, struct view text, struct view rest)
     ex->connect = view_is(ex->req.method, "CONNECT");
     h->ex = ex;
     h->mid_request = true;
+    c->used = true;
     h->rest = rest;
     http_exchange_take(ex);
     h->rest = VIEW_NONE;
@@ -424,6 +425,13 @@ static void go_idle(struct http_conn *c)
 {
     if (c->h1)
         side_put(c);
+    if (c->srv->draining && !c->used) { /* just accepted: its request is on its way, most likely */
+        http_conn_want_read(c, true);
+        if (!c->last_chance)
+            http_wait_put(&c->srv->waits, WAIT_FIRST, &c->rd);
+        c->last_chance = true;
+        return;
+    }
     if (c->srv->draining) {
         http_conn_fail(c, false);
         return;

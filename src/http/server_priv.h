@@ -28,6 +28,7 @@ enum {
     HTTP_REST_KEEP = 64 * 1024, /* rest of a refused body worth keeping the connection for */
     HTTP_DROP_MAX = 256 * 1024, /* bytes read and dropped so that the client sees an early answer */
     HTTP_DROP_MS = 5000,        /* and for how long */
+    HTTP_FIRST_MS = 1000,       /* for the request of who was accepted just before a drain */
     HTTP_SPARE = 128,           /* freed objects of a kind kept for reuse */
     HTTP_SPARE_BYTES = 8192,    /* and the largest buffer they keep */
 };
@@ -43,6 +44,7 @@ enum http_wait_kind {
     WAIT_HEAD,   /* conn.rd: handshake, or a head that has begun */
     WAIT_IDLE,   /* conn.rd: between requests */
     WAIT_LINGER, /* conn.rd: answered and shut down, waiting for the client to see it */
+    WAIT_FIRST,  /* conn.rd: the first request, while the server drains */
     WAIT_WRITE,  /* conn.wr: the client takes no bytes */
     WAIT_BODY,   /* exchange.body: we want a byte of the body */
     WAIT_STALL,  /* exchange.stall: HTTP/2, the client opens no window for the answer */
@@ -113,15 +115,17 @@ struct http_conn {
     struct list link;  /* in server.conns */
     struct list dirty; /* in server.dirty */
     struct http_wait rd, wr;
-    size_t dropped; /* while it lingers */
-    bool ready;     /* handshake is done */
-    bool sniffing;  /* it may still turn out to be HTTP/2 by prior knowledge */
-    bool running;   /* we are in its callback and settle at its end */
-    bool blocked;   /* the socket takes nothing now; on_writable will follow */
-    bool over;      /* close it when we come back to the top */
-    bool hard;      /* with a reset */
-    bool lingering; /* our side is shut down; input is dropped */
-    bool reading;   /* what net_want_read was last told */
+    size_t dropped;   /* while it lingers */
+    bool ready;       /* handshake is done */
+    bool used;        /* it had a request */
+    bool last_chance; /* ... and has not much time for its first one: the server drains */
+    bool sniffing;    /* it may still turn out to be HTTP/2 by prior knowledge */
+    bool running;     /* we are in its callback and settle at its end */
+    bool blocked;     /* the socket takes nothing now; on_writable will follow */
+    bool over;        /* close it when we come back to the top */
+    bool hard;        /* with a reset */
+    bool lingering;   /* our side is shut down; input is dropped */
+    bool reading;     /* what net_want_read was last told */
 };
 
 enum http_answer { ANSWER_NONE, ANSWER_STARTED, ANSWER_WHOLE };
