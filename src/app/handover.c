@@ -19,18 +19,18 @@
 #endif
 
 enum {
-    TICK_MS = 5,            /* between looks at the workers: part of what clients wait */
-    LEFT_TICK_MS = 50,      /* ... once only open connections are left */
-    HELLO_MS = 10 * 1000,   /* for what the new process says first */
-    READY_MS = 60 * 1000,   /* ... and to make itself ready: it may load large certificates */
-    DELIVERIES_MS = 5000,   /* requests under way may end by themselves */
-    CUT_MS = 2000,          /* ... and when they were given up */
-    CALLS_MS = 3000,        /* clients wait in the kernel meanwhile */
-    AGAIN_MS = 2000,        /* everything goes on, before the next try */
-    COMMITS_MS = 3000,      /* the disk may be slow */
-    TRIES_MIN_MS = 10000,   /* see HANDOVER in docs: with a drain.limit shorter than this */
-    SERVING_MS = 60 * 1000, /* recovery of a large spool */
-    RESCUE_MS = 1000,       /* between tries to start a successor */
+    TICK_MS = 5,             /* between looks at the workers: part of what clients wait */
+    LEFT_TICK_MS = 50,       /* ... once only open connections are left */
+    HELLO_MS = 30 * 1000,    /* for what the new process says first: it loads certificates before */
+    READY_MS = 60 * 1000,    /* ... and to open listeners */
+    DELIVERIES_MS = 5000,    /* requests under way may end by themselves */
+    CUT_MS = 2000,           /* ... and when they were given up */
+    CALLS_MS = 3000,         /* clients wait in the kernel meanwhile */
+    AGAIN_MS = 2000,         /* everything goes on, before the next try */
+    COMMITS_MS = 3000,       /* the disk may be slow */
+    TRIES_MIN_MS = 3000,     /* for all tries, if drain.limit is less */
+    SERVING_MS = 120 * 1000, /* recovery of a large spool */
+    RESCUE_MS = 1000,        /* between tries to start a successor */
     RESCUES = 10,
     END_SHARE = 4, /* the last quarter of drain.limit: connections end, spread over it */
 };
@@ -205,8 +205,21 @@ static void look(struct handover *h)
     }
 }
 
+/* Who cannot commit serves clients directly; a new process could not even open the spool. */
+static bool spool_fails(const struct handover *h)
+{
+    struct spool_stats st;
+
+    spool_stats(h->g->spool, &st);
+    return st.failing;
+}
+
 static void begin_hold(struct handover *h)
 {
+    if (spool_fails(h)) {
+        fail(h, "records cannot be made durable now; mend the disk of spool.directory first");
+        return;
+    }
     enter(h, PHASE_HOLD);
     all_workers(h, WORKER_HOLD, 0);
 }
@@ -247,8 +260,8 @@ static void release(struct handover *h)
     }
     gateway_watch(g, false);
     gateway_close_control(g);
-    logs_gave_up(g->logs);
     spool_close(&g->spool);
+    logs_gave_up(g->logs);
     h->released = true;
     fault_point("handover-released");
     enter(h, PHASE_RELEASED);
@@ -280,9 +293,9 @@ static void on_look(struct handover *h)
             try_again(h);
         }
     } else if (h->phase == PHASE_QUIET) {
-        if (!s->commits)
+        if (!s->commits && !spool_fails(h))
             release(h);
-        else if (ms > COMMITS_MS)
+        else if (ms > COMMITS_MS || spool_fails(h))
             fail(h, "the disk of the spool takes too long");
     }
 }
@@ -559,14 +572,25 @@ static void tick(void *ctx)
 
 /* --- beginning ---------------------------------------------------------------------------- */
 
+/* NULL: it can be. The first process of a container takes all others with it when it ends. */
+static const char *why_not(const struct handover *h)
+{
+    if (getpid() == 1)
+        return "it is the first process of its container, which ends with it: replace the "
+               "container";
+    if (h->g->draining)
+        return "it is draining";
+    return h->phase == PHASE_NONE ? NULL : "it is handing over already";
+}
+
 void handover_begin(struct handover *h, int fd)
 {
-    static const char busy[] = "another process is taking over already";
+    const char *why = why_not(h);
     struct str payload = STR_INIT;
     struct err e;
 
-    if (h->phase != PHASE_NONE || h->g->draining) {
-        wire_put_view(&payload, view_str(h->g->draining ? "the process is draining" : busy));
+    if (why) {
+        wire_put_view(&payload, view_str(why));
         passing_send(fd, PASSING_FAILED, str_view(&payload), NULL, 0, &e);
         str_fini(&payload);
         fd_close(&fd);
@@ -583,11 +607,12 @@ void handover_begin(struct handover *h, int fd)
 
 void handover_spawn(struct handover *h)
 {
+    const char *why = why_not(h);
     struct err e = {0};
     int fd;
 
-    if (h->phase != PHASE_NONE || h->g->draining) {
-        log_event(LOG_WARN, "handover", "this process is handing over or ending already");
+    if (why) {
+        log_event(LOG_WARN, "handover", "this process cannot hand over", LF_STR("error", why));
         return;
     }
     fd = successor_start(h->program, NULL, &e);
