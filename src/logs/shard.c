@@ -426,34 +426,6 @@ static void stream_remove(struct shard *sh, struct stream *s)
     stream_free(s);
 }
 
-/* What waits for delivery, as clients sent it. */
-static int64_t weight(const struct record *r)
-{
-    return r->kind == RECORD_LINES ? r->size : r->kind == RECORD_BLOB ? (int64_t)r->blob_size : 0;
-}
-
-void shard_weigh(struct stream *s, const struct record *r)
-{
-    account_shift_waiting(s->place.account, weight(r));
-}
-
-/* What came into the spool with this commit, and what left it. */
-static void weigh(const struct commit *c)
-{
-    int64_t bytes = 0;
-    struct list *it, *tmp;
-    size_t i;
-
-    list_each (it, tmp, &c->records)
-        bytes += weight(list_entry(it, struct record, commit_link));
-    for (i = 0; i < c->n_gone; i++)
-        bytes -= weight(c->gone[i]);
-    list_each (it, tmp, &c->pages)
-        bytes -= (int64_t)list_entry(it, struct page, link)->bytes;
-    if (bytes)
-        account_shift_waiting(c->stream->place.account, bytes);
-}
-
 /* Back in the owner's loop. */
 static void commit_run(struct ev_task *task)
 {
@@ -481,7 +453,7 @@ static void commit_run(struct ev_task *task)
     if (sc->ok && !sc->forgets && !s->forgetting)
         s->place.stored = true;
     if (sc->ok) {
-        weigh(sc->c);
+        shard_weigh_commit(sc->c);
         pay_owed(sh);
     }
     if (sc->ok && brings_cred(sc->c))

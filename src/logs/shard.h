@@ -115,7 +115,10 @@ struct shard *shard_owner(struct logs *logs, struct view account, struct view ke
 /* Lines that were refused are in the ledger, too. */
 void shard_refuse_lines(struct shard *sh, uint64_t lines);
 
-void shard_weigh(struct stream *s, const struct record *r); /* one that waits already */
+/* What waits for delivery counts for its account: a record that waits already; and what came into
+ * the spool with a commit, less what left it. */
+void shard_weigh(struct stream *s, const struct record *r);
+void shard_weigh_commit(const struct commit *c);
 struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_row *row);
 void shard_recovered(struct shard *sh);
 
