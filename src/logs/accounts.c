@@ -156,7 +156,8 @@ bool account_spool_share_used(const struct account *a)
 {
     double mine = (double)atomic_load(&a->waiting), all = (double)atomic_load(&a->all->waiting);
 
-    return a->all->share < 100 && !is_alone(a) && mine > 0 && mine * 100 >= all * a->all->share;
+    return a->all->share < 100 && !is_alone(a) && mine > 0 &&
+           mine * 100 >= all * a->all->share;
 }
 
 void account_shift_intake(struct account *a, int64_t bytes)

@@ -21,18 +21,18 @@ struct blob_body {
     int64_t blob;
     uint64_t size;
     uint32_t pieces;
-    size_t taken;     /* of the memory budget */
-    bool keeps_all;   /* `now` is, or will be, the whole body */
-    struct str now;   /* being handed out */
-    size_t off;       /* in `now` */
-    struct str ahead; /* the piece after it, when `have_ahead` */
+    size_t taken;       /* of the memory budget */
+    bool keeps_all;     /* `now` is, or will be, the whole body */
+    struct str now;     /* being handed out */
+    size_t off;         /* in `now` */
+    struct str ahead;   /* the piece after it, when `have_ahead` */
     bool have_ahead;
-    uint32_t next; /* piece to be read from the spool next */
-    uint64_t got;  /* raw bytes that came from the spool since the start */
+    uint32_t next;      /* piece to be read from the spool next */
+    uint64_t got;       /* raw bytes that came from the spool since the start */
     struct piece_read *reading;
     uint64_t sent;
     uint32_t crc;
-    bool waiting; /* `ready` is owed */
+    bool waiting;       /* `ready` is owed */
     void (*ready)(void *ctx);
     void *ctx;
     struct err err;

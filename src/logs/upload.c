@@ -253,7 +253,8 @@ static void check_hash(struct upload *u, const struct fetch_result *r, struct op
     struct view whole = VIEW_NONE;
 
     (void)blob_body_whole(u->body, &whole);
-    if (out->outcome != OUT_OK || goog_hash_agrees(r->goog_hash, blob_body_crc32c(u->body), whole))
+    if (out->outcome != OUT_OK ||
+        goog_hash_agrees(r->goog_hash, blob_body_crc32c(u->body), whole))
         return;
     out->outcome = OUT_BUSY;
     metric_add(mismatches(), 1);
