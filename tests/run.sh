@@ -7,7 +7,7 @@
 #   --no-install  leave packages alone
 #   --build DIR   where to build (default: build/tests in the source tree)
 #
-# OUTAGE_SECONDS, KILLS and IMAGES say how long the long checks run (60, 8 and 200). The last line is
+# OUTAGE_SECONDS, KILLS, IMAGES and SOAK_SECONDS say how long the long checks run (60, 8, 200 and 30). The last line is
 # `N passed, N failed`; the exit status is 0 only when nothing failed. Output of each step is in DIR/log.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -17,6 +17,7 @@ QUICK= INSTALL=1
 OUTAGE_SECONDS=${OUTAGE_SECONDS:-60}
 KILLS=${KILLS:-8}
 IMAGES=${IMAGES:-200}
+SOAK_SECONDS=${SOAK_SECONDS:-30}
 PYTHON=${PYTHON:-/usr/bin/python3}
 JOBS=$(nproc)
 
@@ -217,6 +218,7 @@ fi
 named_check check-outage 600 SECONDS="$OUTAGE_SECONDS"
 named_check check-crash 900 KILLS="$KILLS"
 named_check check-power 300 IMAGES="$IMAGES"
+named_check check-soak 1200 SECONDS="$SOAK_SECONDS"
 named_check check-break 1800
 if must demo 600 contrib/demo.sh --seconds 15 --outage 4; then
     say "$(tail -n 1 "$LOG/demo.log")"

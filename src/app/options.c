@@ -246,9 +246,17 @@ static const struct conf_row rows[] = {
     ROW(SIZE, memory_limit, "memory.limit", .deflt = "64MiB", .min = 1 * MIB, .max = 1 * TIB,
         .text = "Memory for records that wait for delivery, the rest is read from the spool; and "
                 "as much for bodies that are being received."),
-    ROW(INT, limit_connections, "limits.connections", .deflt = "10000", .min = 16, .max = 1000000,
-        .text = "Client connections at a time, of each listener and worker; and tunnels of each "
-                "worker."),
+    ROW(SIZE, memory_connections, "memory.connections", .deflt = "256MiB", .min = 1 * MIB,
+        .max = 1 * TIB,
+        .text = "Memory that connections hold for peers who do not take what is sent, tunnels "
+                "included; past it those are ended."),
+    ROW(INT, limit_connections, "limits.connections", .deflt = "16000", .min = 16, .max = 1000000,
+        .text = "Client connections at a time, tunnels included, over all listeners."),
+    ROW(INT, limit_streams, "limits.streams", .deflt = "100000", .min = 16, .max = 100000000,
+        .text = "Log streams known at a time, those included that have ended and are remembered."),
+    ROW(INT, limit_share, "limits.share", .deflt = "50", .min = 1, .max = 100,
+        .text = "Percent: the last tenth of connections is for client addresses that have less "
+                "than this share of them, that of streams, spool and memory for such accounts."),
     ROW(SIZE, limit_body, "limits.body", .deflt = "64MiB", .min = 32 * MIB, .max = 1024 * MIB,
         .reloadable = true, .text = "The largest body of lines in one call."),
     ROW(SIZE, limit_blob, "limits.blob", .deflt = "1GiB", .min = 1 * MIB, .max = 1 * TIB,

@@ -92,7 +92,10 @@ struct config {
     int64_t stream_hold_ms;
 
     uint64_t memory_limit;
+    uint64_t memory_connections;
     int64_t limit_connections;
+    int64_t limit_streams;
+    int64_t limit_share; /* percent */
     uint64_t limit_body;
     uint64_t limit_blob;
     uint64_t limit_expand;

@@ -15,6 +15,8 @@
 #include "app/takeover.h"
 #include "base/xmem.h"
 #include "conf/dump.h"
+#include "net/buffers.h"
+#include "net/seats.h"
 #include "rt/clock.h"
 #include "rt/command.h"
 #include "rt/fault.h"
@@ -549,11 +551,21 @@ static void collect_expiry(void *ctx)
     str_fini(&name);
 }
 
+static void collect_buffers(void *ctx)
+{
+    (void)ctx;
+    metric_set(metric_series(metric_family(METRIC_GAUGE, "connection_memory_bytes", "",
+                                           "Memory that connections hold for peers who do not "
+                                           "take what is sent.")),
+               (double)buffers_used());
+}
+
 static void register_metrics(struct gateway *g)
 {
     metric_set(metric_series(metric_family(METRIC_GAUGE, "build_info", "version", "Always 1"),
                              PACKAGE_VERSION),
                1);
+    metric_collector_add(collect_buffers, NULL);
     g->generation_metric = metric_series(metric_family(METRIC_GAUGE, "config_generation", "",
                                                        "Configurations taken up since start"));
     g->reload_failures = metric_series(metric_family(
@@ -561,10 +573,21 @@ static void register_metrics(struct gateway *g)
     metric_set(g->generation_metric, (double)++g->generation);
 }
 
-/* Each tunnel and each relay has two. Without any left nothing at all goes on. */
+/* Kept for the spool, for names and for delivery: a worker has 16 connections to the log service
+ * and as many to each object store. */
+enum { KEPT_DESCRIPTORS = 64, KEPT_FOR_WORKER = 64 };
+
+/* Each tunnel and each relay has two. What is missing is made up for by closing idle connections
+ * and by refusing; spool and delivery have theirs. */
 static void provide_descriptors(const struct gateway *g)
 {
-    const size_t have = fd_limit_raise(), want = 2 * (size_t)g->config->limit_connections;
+    const size_t have = fd_limit_raise();
+    const size_t kept = KEPT_DESCRIPTORS + KEPT_FOR_WORKER * (size_t)g->n_workers;
+    const size_t want = kept + (size_t)g->config->limit_connections;
+
+    fd_reserve(kept);
+    buffers_configure(g->config->memory_connections);
+    seats_configure((size_t)g->config->limit_connections, (unsigned)g->config->limit_share);
 
     if (have < want)
         log_event(LOG_WARN, "app",
@@ -598,7 +621,6 @@ static int prepare(struct gateway *g, struct err *e)
 {
     if (configure_log(g->config, e) < 0)
         return -1;
-    provide_descriptors(g);
     g->plan = plan_new(g->config, e);
     if (!g->plan)
         return -1;
@@ -608,6 +630,7 @@ static int prepare(struct gateway *g, struct err *e)
     ev_timer_arm(g->addresses, ADDRESSES_MS);
     g->pool = ev_pool_new(POOL_THREADS, POOL_QUEUE);
     make_workers(g);
+    provide_descriptors(g);
     register_metrics(g);
     g->handover = handover_new(g);
     return 0;

@@ -66,6 +66,8 @@ struct logs_settings *settings_from_config(const struct config *c, struct parent
     s->expand_max = c->limit_expand;
     s->blob_max = c->limit_blob;
     s->memory = c->memory_limit;
+    s->streams_max = (uint64_t)c->limit_streams;
+    s->share = (unsigned)c->limit_share;
     s->timeout_ms = (unsigned)c->upstream_timeout_ms;
     s->gzip = c->upload_gzip;
     return s;

@@ -5,8 +5,11 @@
 #include <string.h>
 #include "app/egress.h"
 #include "base/xmem.h"
+#include "net/buffers.h"
+#include "net/seats.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
+#include "rt/overload.h"
 
 enum {
     WATCH_MS = 100,
@@ -314,11 +317,43 @@ static void init_listener(struct worker *w, size_t i)
     }
 }
 
+/* Close connections of this worker that wait for a request. True: some. */
+static bool make_room(struct worker *w, unsigned n)
+{
+    unsigned closed = 0;
+    size_t i;
+
+    for (i = 0; i < w->n_listen && closed < n; i++) {
+        if (w->listeners[i].server)
+            closed += http_server_close_idle(w->listeners[i].server, n - closed);
+    }
+    if (closed < n && w->intercept)
+        closed += http_server_close_idle(intercept_server(w->intercept), n - closed);
+    return closed > 0;
+}
+
+static void shed(struct worker *w)
+{
+    size_t i;
+
+    for (i = 0; i < w->n_listen; i++) {
+        if (w->listeners[i].server)
+            http_server_shed(w->listeners[i].server);
+    }
+    if (w->intercept)
+        http_server_shed(intercept_server(w->intercept));
+}
+
 static void watch_due(void *ctx)
 {
     struct worker *w = ctx;
+    unsigned asked = seats_room_asked();
     size_t i, n = 0;
 
+    if (asked)
+        make_room(w, asked);
+    if (buffers_short())
+        shed(w);
     for (i = 0; i < w->n_listen; i++)
         n += w->listeners[i].server ? http_server_connections(w->listeners[i].server) : 0;
     for (i = 0; i < w->n_listen; i++)
@@ -388,6 +423,36 @@ static void trust(struct worker *w, size_t i)
         net_proxied_configure(p, is_trusted, (void *)&w->plan->senders[i]);
 }
 
+static bool make_room_for_one(void *worker)
+{
+    return make_room(worker, 1);
+}
+
+static void refuse_seat(int fd, const struct net_addr *peer, enum seat_verdict v)
+{
+    char text[NET_ADDR_TEXT];
+
+    overload_refused(v == SEAT_NONE ? OVERLOAD_CONNECTIONS : OVERLOAD_CLIENT,
+                     net_addr_ip(peer, text), VIEW_NONE);
+    seat_refuse(fd);
+}
+
+/* Every connection of a client comes through here. */
+static void take_seat(void *listener, int fd, const struct net_addr *peer)
+{
+    struct worker_listener *l = listener;
+    enum seat_verdict v = seat_take(fd, peer, l->name);
+
+    if (v == SEAT_NONE && make_room(l->worker, 1))
+        v = seat_take(fd, peer, l->name);
+    if (v == SEAT_NONE)
+        seats_ask_room(); /* other workers may have some */
+    if (v == SEAT_TAKEN)
+        l->serve(l->serve_ctx, fd, peer);
+    else
+        refuse_seat(fd, peer, v);
+}
+
 static void begin_listening(struct worker *w, struct worker_socket *s)
 {
     struct worker_listener *l = &w->listeners[s->listener];
@@ -395,17 +460,18 @@ static void begin_listening(struct worker *w, struct worker_socket *s)
         .loop = w->loop,
         .trusted = is_trusted,
         .trusted_ctx = (void *)&w->plan->senders[s->listener],
-        .fn = l->forward ? forward_accepted
-              : l->sni   ? intercept_accepted
-                         : http_server_accepted,
-        .ctx = l->forward ? (void *)l->forward
-               : l->sni   ? (void *)l->sni
-                          : (void *)l->server,
+        .fn = take_seat,
+        .ctx = l,
     };
 
+    l->serve = l->forward ? forward_accepted : l->sni ? intercept_accepted : http_server_accepted;
+    l->serve_ctx = l->forward ? (void *)l->forward : l->sni ? (void *)l->sni : (void *)l->server;
+    l->worker = w;
+    l->name = w->plan->config->listen[s->listener].name;
     if (!l->proxied)
         l->proxied = net_proxied_new(&o);
     s->watch = net_listener_new(w->loop, s->fd, net_proxied_accepted, l->proxied);
+    net_listener_make_room(s->watch, make_room_for_one, w);
     s->fd = -1;
 }
 

@@ -69,6 +69,10 @@ struct worker {
         struct intercept_listener *sni; /* sni; of `intercept` */
         bool gone; /* a process that takes over does not have it; set by the main thread before */
         struct net_proxied *proxied; /* all of them: between the listener and the above */
+        net_accept_fn serve;            /* what takes a connection that has a seat, and its ctx */
+        void *serve_ctx;
+        struct worker *worker;
+        const char *name;
     } listeners[WORKER_LISTENERS];
     struct worker_socket {
         int fd;                     /* until the worker starts, then the watch's */

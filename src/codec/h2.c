@@ -475,3 +475,15 @@ bool h2_done(const struct h2_session *s)
         return false;
     return s->failed || !nghttp2_session_want_read(s->ng);
 }
+
+size_t h2_held(const struct h2_session *s)
+{
+    size_t n = s->out.cap;
+
+    for (const struct list *it = s->streams.next; it != &s->streams; it = it->next) {
+        const struct h2_stream *st = list_entry(it, struct h2_stream, link);
+
+        n += st->out.cap + st->unconsumed + (st->head ? st->head->text.cap : 0);
+    }
+    return n;
+}

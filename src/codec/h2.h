@@ -129,6 +129,9 @@ void h2_respond(struct h2_session *s, int32_t id, int status, const struct h1_fi
                 size_t n, bool end);
 /* Clients: nobody wants the rest of the request; unless it is out already, H2_CANCEL it. */
 void h2_give_up(struct h2_session *s, int32_t id);
+/* Memory held for what was not taken yet: bodies of ours that are queued, bodies of the peer's that
+ * are not consumed, heads that are not complete. */
+size_t h2_held(const struct h2_session *s);
 /* Queue body bytes (copied); returns how many are queued for this stream now. */
 size_t h2_write(struct h2_session *s, int32_t id, struct view piece, bool end);
 /* Send the trailers after what is queued; ends the stream. */

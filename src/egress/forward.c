@@ -5,6 +5,7 @@
 #include "base/list.h"
 #include "base/str.h"
 #include "base/xmem.h"
+#include "net/seats.h"
 #include "rt/log.h"
 
 struct forward {
@@ -66,6 +67,7 @@ void forward_accepted(void *forward, int fd, const struct net_addr *peer)
     struct forwarded *w;
 
     if (tunnels_full(f->o.tunnels, f->n_waiting, f->o.max_connections, f->o.listener)) {
+        seat_give_back(fd);
         close(fd);
         return;
     }

@@ -8,6 +8,7 @@
 #include "codec/client_hello.h"
 #include "rt/clock.h"
 #include "rt/fdx.h"
+#include "net/seats.h"
 #include "rt/log.h"
 #include "rt/metric.h"
 
@@ -618,6 +619,7 @@ void intercept_accepted(void *listener, int fd, const struct net_addr *peer)
 
     if (i->draining ||
         tunnels_full(i->o.tunnels, intercept_connections(i), i->o.max_connections, l->name)) {
+        seat_give_back(fd);
         close(fd);
         return;
     }
@@ -705,6 +707,11 @@ void intercept_drain(struct intercept *i)
 void intercept_hold(struct intercept *i, bool on)
 {
     http_server_hold(i->server, on);
+}
+
+struct http_server *intercept_server(const struct intercept *i)
+{
+    return i->server;
 }
 
 size_t intercept_connections(const struct intercept *i)

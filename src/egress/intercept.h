@@ -56,6 +56,8 @@ void intercept_drain(struct intercept *i);
 void intercept_hold(struct intercept *i, bool on);
 
 /* Open now: being looked at, dialled for, or served. What has become a tunnel is not counted. */
+/* What serves requests inside. */
+struct http_server *intercept_server(const struct intercept *i);
 size_t intercept_connections(const struct intercept *i);
 
 /* Breaks off what is left. Not from within a handler. */

@@ -5,6 +5,7 @@
 #include "base/list.h"
 #include "base/xmem.h"
 #include "egress/pipes.h"
+#include "net/buffers.h"
 #include "rt/clock.h"
 #include "rt/log.h"
 #include "rt/metric.h"
@@ -12,6 +13,7 @@
 
 enum {
     SCRATCH = 64 * 1024,
+    SHORT_READ = 4 * 1024,      /* while memory for connections is short */
     BULK_AFTER = 2,             /* so many full reads in a row, and splicing begins to pay */
     TURN_MAX = 2 * 1024 * 1024, /* bytes of one direction before others have their turn */
     LOOK_MS = 1000,
@@ -22,6 +24,7 @@ enum {
 /* One direction. */
 struct flow {
     struct buf *left; /* read and not yet written; NULL but when `to` is slow */
+    size_t held;      /* by it, as counted in net/buffers.h */
     struct pipe_pair *pipe;
     size_t in_pipe;
     uint64_t bytes;
@@ -40,6 +43,9 @@ struct tunnel {
     int64_t end_at; /* while draining */
     const char *first_end;
 };
+
+/* Of all workers. */
+static atomic_size_t tunnels_total;
 
 struct tunnels {
     struct ev_loop *loop;
@@ -65,9 +71,19 @@ static struct net_stream *to_of(const struct tunnel *t, const struct flow *f)
 
 static void drop_left(struct flow *f)
 {
-    if (f->left)
-        buf_fini(f->left);
+    if (!f->left)
+        return;
+    buffers_shift(-(int64_t)f->held);
+    buf_fini(f->left);
     XFREE(f->left);
+}
+
+static void keep_left(struct flow *f, struct buf *b)
+{
+    f->left = XNEW(struct buf);
+    *f->left = *b;
+    f->held = b->cap;
+    buffers_shift((int64_t)f->held);
 }
 
 static void drop_pipe(struct tunnel *t, struct flow *f)
@@ -91,6 +107,7 @@ static void tunnel_end(struct tunnel *t, const char *why, bool hard)
     net_stream_close(&t->upstream, hard);
     list_remove(&t->link);
     atomic_fetch_sub(&t->all->n, 1);
+    atomic_fetch_sub(&tunnels_total, 1);
     metric_shift(t->all->gauge, -1);
     xfree(t);
 }
@@ -163,7 +180,9 @@ static enum step pass_spliced(struct tunnel *t, struct flow *f)
 
 static enum step pass_copied(struct tunnel *t, struct flow *f)
 {
-    ssize_t got = net_read(from_of(t, f), t->all->scratch, SCRATCH, NULL), put;
+    size_t room = buffers_short() ? SHORT_READ : SCRATCH;
+    ssize_t got = net_read(from_of(t, f), t->all->scratch, room, NULL), put;
+    struct buf left = BUF_INIT;
 
     if (got == NET_ERROR)
         return STEP_NO_READ;
@@ -179,12 +198,12 @@ static enum step pass_copied(struct tunnel *t, struct flow *f)
         return STEP_NO_WRITE;
     if (put < got) {
         put = TR_MAX(put, 0);
-        f->left = XNEW(struct buf);
-        buf_add(f->left, t->all->scratch + put, (size_t)(got - put));
+        buf_add(&left, t->all->scratch + put, (size_t)(got - put));
+        keep_left(f, &left);
     }
     f->full_reads = got == SCRATCH ? f->full_reads + 1 : 0;
     /* Less than there was room for: nothing more is waiting, and asking would cost a call. */
-    return got < SCRATCH && !net_is_tls(from_of(t, f)) && !f->left ? STEP_WAIT : STEP_ON;
+    return got < (ssize_t)room && !net_is_tls(from_of(t, f)) && !f->left ? STEP_WAIT : STEP_ON;
 }
 
 static void choose_way(struct tunnel *t, struct flow *f)
@@ -347,10 +366,11 @@ bool tunnels_full(const struct tunnels *all, size_t more, size_t max, const char
     static struct log_rate rate;
     uint64_t left_out;
 
-    if (tunnels_count(all) + more < max)
+    (void)all;
+    if (atomic_load(&tunnels_total) + more < max - max / 10)
         return false;
     metric_add(metric_series(metric_family(METRIC_COUNTER, "tunnels_refused", "",
-                                           "Tunnels past limits.connections")),
+                                           "Tunnels past nine tenths of limits.connections")),
                1);
     if (log_rate_ok(&rate, 10, &left_out))
         log_event(LOG_WARN, "tunnel", "too many tunnels; see limits.connections",
@@ -390,8 +410,7 @@ static void take_bytes(struct flow *f, struct buf *from)
     if (!from || !buf_len(from))
         return;
     f->bytes = buf_len(from);
-    f->left = XNEW(struct buf);
-    *f->left = *from;
+    keep_left(f, from);
     *from = BUF_INIT;
 }
 
@@ -408,6 +427,7 @@ void tunnel_start(struct tunnels *all, const struct tunnel_opts *o)
     t->active = t->end_at = clock_mono_ns();
     list_append(&all->list, &t->link);
     atomic_fetch_add(&all->n, 1);
+    atomic_fetch_add(&tunnels_total, 1);
     metric_shift(all->gauge, 1);
     net_stream_bind(t->client, &client_ops, t);
     net_stream_bind(t->upstream, &upstream_ops, t);

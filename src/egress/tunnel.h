@@ -17,8 +17,9 @@ struct tunnels *tunnels_new(struct ev_loop *loop);
 /* End them one by one, spread over `window_ms`, each with the end that its protocol has for it. */
 void tunnels_drain(struct tunnels *t, unsigned window_ms);
 size_t tunnels_count(const struct tunnels *t); /* any thread */
-/* Are there `max` of them, with `more` that may become some? Counts (tunnels_refused_total) and
- * reports whom the listener of that name turns away for it. */
+/* Are nine tenths of `max` connections tunnels, in the whole process, with `more` here that may
+ * become some? The rest is for requests. Counts (tunnels_refused_total) and reports whom the
+ * listener of that name turns away for it. */
 bool tunnels_full(const struct tunnels *t, size_t more, size_t max, const char *listener);
 /* End those that the passage's policy would not let in any more (after a reload). */
 void tunnels_recheck(struct tunnels *t, const struct policy *p);

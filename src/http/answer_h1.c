@@ -135,7 +135,7 @@ static size_t write_direct(struct http_conn *c, struct view piece)
     }
     if (n < 0 || (size_t)n < piece.n) {
         c->blocked = true;
-        http_wait_put(&c->srv->waits, WAIT_WRITE, &c->wr);
+        http_conn_blocked(c, n > 0 ? (size_t)n : 0);
     }
     if (n <= 0)
         return 0;
@@ -268,7 +268,7 @@ void http_h1_refuse(struct http_conn *c, int status, const char *why)
 void http_h1_flush(struct http_conn *c)
 {
     struct h1_side *h = c->h1;
-    bool moved = false;
+    size_t moved = 0;
     struct err e;
 
     while (h1_queued(h) && !c->blocked && !c->over) {
@@ -283,7 +283,7 @@ void http_h1_flush(struct http_conn *c)
         if (n > 0) {
             h->out_off += (size_t)n;
             h->sent += (uint64_t)n;
-            moved = true;
+            moved += (size_t)n;
         }
     }
     if (!h1_queued(h)) {
@@ -292,11 +292,11 @@ void http_h1_flush(struct http_conn *c)
             str_fini(&h->out);
         else
             str_clear(&h->out);
-        http_wait_off(&c->wr);
+        http_conn_unblocked(c);
     } else if (h->tunnel) {
-        http_wait_off(&c->wr); /* how long a tunnel may stand still is its owner's to say */
+        http_conn_unblocked(c); /* how long a tunnel may stand still is its owner's to say */
     } else if (moved || !http_wait_is_on(&c->wr)) {
-        http_wait_put(&c->srv->waits, WAIT_WRITE, &c->wr);
+        http_conn_blocked(c, moved);
     }
     if (h->out_off > HTTP_SCRATCH && h->out_off > h->out.n / 2) {
         memmove(h->out.p, h->out.p + h->out_off, h1_queued(h));

@@ -84,9 +84,32 @@ void http_exchange_take(struct http_exchange *ex)
     ASSERT(ex->handler || ex->answer == ANSWER_WHOLE || ex->dead);
 }
 
+/* Has what came, in all the time that we waited for it, been too little? */
+static bool body_is_slow(const struct http_exchange *ex)
+{
+    const struct http_server *s = ex->conn->srv;
+    int64_t allowed = s->waits.kinds[WAIT_BODY].after_ns + http_least_rate_ns(ex->received);
+
+    return !s->o.rpc && ex->waited_ns > allowed;
+}
+
+void http_exchange_want(struct http_exchange *ex)
+{
+    struct http_waits *ws = &ex->conn->srv->waits;
+
+    if (body_is_slow(ex))
+        http_wait_now(ws, WAIT_BODY, &ex->body);
+    else
+        http_wait_put(ws, WAIT_BODY, &ex->body);
+}
+
 bool http_exchange_body(struct http_exchange *ex, struct view piece)
 {
     ex->received += piece.n;
+    if (http_wait_is_on(&ex->body)) {
+        ex->waited_ns += http_wait_ns(&ex->conn->srv->waits, WAIT_BODY, &ex->body);
+        http_exchange_want(ex);
+    }
     if (!ex->handler || !ex->handler->on_body || ex->dead || !piece.n)
         return false;
     ex->unconsumed += piece.n;

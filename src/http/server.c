@@ -4,8 +4,13 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "http/server_priv.h"
+#include "net/seats.h"
 #include "rt/clock.h"
 #include "rt/log.h"
+#include "rt/overload.h"
+
+/* A client that has just been answered is likely to ask again. */
+#define IDLE_LEAST_NS (2 * NS_PER_SEC)
 
 static struct {
     struct metric *connections[2]; /* h1, h2 */
@@ -55,6 +60,14 @@ void http_count_request(const struct http_exchange *ex)
 
 /* --- connections --- */
 
+static void count_held(struct http_conn *c, size_t held)
+{
+    if (held == c->held)
+        return;
+    buffers_shift((int64_t)held - (int64_t)c->held);
+    c->held = held;
+}
+
 static void conn_close(struct http_conn *c)
 {
     struct http_server *s = c->srv;
@@ -74,6 +87,7 @@ static void conn_close(struct http_conn *c)
     net_stream_close(&c->s, c->hard);
     if (c->gauge)
         metric_shift(c->gauge, -1);
+    count_held(c, 0);
     OBJ_FINI(c);
     xfree(c);
 }
@@ -93,6 +107,8 @@ static void conn_leave(struct http_conn *c)
     c->running = false;
     if (c->over)
         conn_close(c);
+    else if (c->ops)
+        count_held(c, c->ops->held(c));
 }
 
 static void server_post(struct http_server *s)
@@ -148,6 +164,25 @@ static void server_run(struct ev_task *task)
         conn_enter(c);
         conn_leave(c);
     }
+}
+
+void http_conn_blocked(struct http_conn *c, size_t moved)
+{
+    struct http_waits *ws = &c->srv->waits;
+
+    c->blocked_ns += http_wait_ns(ws, WAIT_WRITE, &c->wr);
+    c->blocked_bytes += moved;
+    if (c->blocked_ns > ws->kinds[WAIT_WRITE].after_ns + http_least_rate_ns(c->blocked_bytes))
+        http_wait_now(ws, WAIT_WRITE, &c->wr);
+    else
+        http_wait_put(ws, WAIT_WRITE, &c->wr);
+}
+
+void http_conn_unblocked(struct http_conn *c)
+{
+    http_wait_off(&c->wr);
+    c->blocked_ns = 0;
+    c->blocked_bytes = 0;
 }
 
 void http_conn_want_read(struct http_conn *c, bool on)
@@ -381,6 +416,7 @@ int http_server_accepted_as(struct http_server *s, int fd, const struct net_addr
     if (s->draining || s->n_conns >= s->o.max_connections) {
         if (!s->draining)
             http_glitch(GLITCH_CONNECTION_LIMIT);
+        seat_give_back(fd);
         close(fd);
         if (o->early)
             buf_fini(o->early);
@@ -449,6 +485,57 @@ void http_server_end_tunnels(struct http_server *s, const void *tag)
 void http_server_last(struct http_server *s)
 {
     s->last = true;
+}
+
+unsigned http_server_close_idle(struct http_server *s, unsigned n)
+{
+    struct list *idle = &s->waits.kinds[WAIT_IDLE].queue;
+    int64_t until = ev_now_ns(s->loop) + s->waits.kinds[WAIT_IDLE].after_ns - IDLE_LEAST_NS;
+    unsigned closed = 0;
+
+    for (; closed < n && !list_empty(idle); closed++) {
+        struct http_wait *w = list_first(idle, struct http_wait, link);
+        struct http_conn *c = container_of(w, struct http_conn, rd);
+
+        if (w->due_ns > until || c->running)
+            break;
+        conn_enter(c);
+        http_conn_fail(c, false);
+        conn_leave(c);
+    }
+    return closed;
+}
+
+/* Does it hold memory for a client that takes nothing? Of HTTP/2 only the whole is looked at. */
+static bool is_stuck(const struct http_conn *c)
+{
+    const int64_t blocked = http_wait_ns(&c->srv->waits, WAIT_WRITE, &c->wr);
+
+    return c->held >= HTTP_SHED_LEAST && !c->running &&
+           (blocked >= NS_PER_SEC || (c->h2 && c->held >= HTTP_WRITE_HIGH) ||
+            (c->blocked && !http_wait_is_on(&c->wr))); /* a tunnel: no timeout of ours */
+}
+
+unsigned http_server_shed(struct http_server *s)
+{
+    struct list *it, *tmp;
+    unsigned n = 0;
+
+    list_each (it, tmp, &s->conns) {
+        struct http_conn *c = list_entry(it, struct http_conn, link);
+        char text[NET_ADDR_TEXT];
+
+        if (buffers_eased())
+            break;
+        if (!is_stuck(c))
+            continue;
+        overload_refused(OVERLOAD_BUFFERS, net_addr_ip(net_peer(c->s), text), VIEW_NONE);
+        conn_enter(c);
+        http_conn_fail(c, true);
+        conn_leave(c);
+        n++;
+    }
+    return n;
 }
 
 size_t http_server_connections(const struct http_server *s)

@@ -111,6 +111,14 @@ void http_server_end_tunnels(struct http_server *s, const void *tag);
  * stay until then, so that no request meets a connection that is being closed. */
 void http_server_last(struct http_server *s);
 
+/* Close up to `n` connections that wait for a request and have for two seconds, the longest first:
+ * others need the room. Returns how many. Not from within a handler. */
+unsigned http_server_close_idle(struct http_server *s, unsigned n);
+
+/* Memory for connections is short (net/buffers.h): end those that hold some for clients that take
+ * nothing, until there is enough. Returns how many. Not from within a handler. */
+unsigned http_server_shed(struct http_server *s);
+
 size_t http_server_connections(const struct http_server *s); /* open now, without detached ones */
 
 /* Closes what is left; handlers get on_gone(false). Not from within a handler. */

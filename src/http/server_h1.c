@@ -190,7 +190,7 @@ static bool is_hungry(const struct http_conn *c)
         return false;
     if (!ex)
         return h->mid_request || (!c->srv->held && h1_queued(h) < HTTP_OUT_HIGH);
-    return h->mid_request && !ex->connect && !ex->dead && ex->unconsumed < HTTP_WINDOW;
+    return h->mid_request && !ex->connect && !ex->dead && ex->unconsumed < http_window();
 }
 
 /* Raw bytes of a tunnel, as many as its handler may hold. */
@@ -309,8 +309,6 @@ static void h1_readable(struct http_conn *c)
         buf_consume(&h->in, used);
     else if (used < in.n && !c->over && !h->closing)
         buf_add(&h->in, in.p + used, in.n - used);
-    if (h->ex && http_wait_is_on(&h->ex->body))
-        http_wait_put(&c->srv->waits, WAIT_BODY, &h->ex->body);
 }
 
 /* --- settling --- */
@@ -390,9 +388,9 @@ static bool wants_read(const struct http_conn *c)
     if (c->srv->held && !h->ex && !h->mid_request)
         return false;
     if (h->tunnel)
-        return !kept && h->ex->unconsumed < HTTP_WINDOW;
+        return !kept && h->ex->unconsumed < http_window();
     if (h->ex && h->mid_request && !h->ex->connect)
-        return h->ex->unconsumed < HTTP_WINDOW && kept < HTTP_AHEAD;
+        return h->ex->unconsumed < http_window() && kept < HTTP_AHEAD;
     return kept < HTTP_AHEAD;
 }
 
@@ -401,7 +399,7 @@ static void set_waits(struct http_conn *c)
 {
     struct h1_side *h = c->h1;
     struct http_exchange *ex = h->ex;
-    bool body = ex && h->mid_request && !ex->connect && ex->unconsumed < HTTP_WINDOW;
+    bool body = ex && h->mid_request && !ex->connect && ex->unconsumed < http_window();
     int kind = -1;
 
     if (!ex && h->mid_request)
@@ -416,7 +414,7 @@ static void set_waits(struct http_conn *c)
         h->rd_kind = kind;
     }
     if (body && !http_wait_is_on(&ex->body))
-        http_wait_put(&c->srv->waits, WAIT_BODY, &ex->body);
+        http_exchange_want(ex);
     else if (!body && ex)
         http_wait_off(&ex->body);
 }
@@ -493,6 +491,15 @@ static void h1_timeout(struct http_conn *c, enum http_wait_kind kind)
         http_conn_fail(c, false);
 }
 
+static size_t h1_held(const struct http_conn *c)
+{
+    const struct h1_side *h = c->h1;
+
+    if (!h)
+        return 0;
+    return h->in.cap + h->out.cap + (h->ex ? h->ex->unconsumed : 0);
+}
+
 /* --- calls of handlers that are not answers --- */
 
 static void h1_consumed(struct http_exchange *ex, size_t n)
@@ -534,6 +541,7 @@ const struct http_conn_ops http_h1_ops = {
     .settle = h1_settle,
     .gone = h1_gone,
     .timeout = h1_timeout,
+    .held = h1_held,
     .consumed = h1_consumed,
     .reply = http_h1_reply,
     .reply_start = http_h1_reply_start,

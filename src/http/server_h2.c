@@ -13,7 +13,9 @@
 
 enum {
     SETTLE_ROUNDS = 4,
-    EXTRA_FIELDS = 5, /* we add to a request or an answer */
+    STALL_LEAST = 16 * 1024, /* of an answer, taken in each write timeout: a window opened by single
+                                bytes holds the rest of it in memory for ever */
+    EXTRA_FIELDS = 5,        /* we add to a request or an answer */
 };
 
 struct h2_side {
@@ -136,7 +138,7 @@ static void set_body_wait(struct http_exchange *ex)
               ex->answer != ANSWER_WHOLE && ex->unconsumed < H2_STREAM_WINDOW / 2;
 
     if (on)
-        http_wait_put(&ex->conn->srv->waits, WAIT_BODY, &ex->body);
+        http_exchange_want(ex);
     else
         http_wait_off(&ex->body);
 }
@@ -376,7 +378,7 @@ static void flush(struct http_conn *c)
 {
     struct h2_side *h = c->h2;
     struct view v = VIEW_NONE;
-    bool moved = false;
+    size_t moved = 0;
     struct err e;
 
     while (!c->blocked && !c->over && (v = h2_pull(h->s)).n) {
@@ -392,13 +394,13 @@ static void flush(struct http_conn *c)
         if (n > 0) {
             h2_sent(h->s, (size_t)n);
             h->sent += (uint64_t)n;
-            moved = true;
+            moved += (size_t)n;
         }
     }
     if (!c->blocked)
-        http_wait_off(&c->wr);
+        http_conn_unblocked(c);
     else if (moved || !http_wait_is_on(&c->wr))
-        http_wait_put(&c->srv->waits, WAIT_WRITE, &c->wr);
+        http_conn_blocked(c, moved);
 }
 
 /* Bytes of a tunnel that came before it was one, and callbacks that were put off. True: some. */
@@ -468,6 +470,11 @@ static void h2_timeout(struct http_conn *c, enum http_wait_kind kind)
 {
     h2_goaway(c->h2->s);
     c->h2->closing = true;
+}
+
+static size_t h2_side_held(const struct http_conn *c)
+{
+    return c->h2 ? h2_held(c->h2->s) : 0;
 }
 
 /* --- answers --- */
@@ -662,6 +669,7 @@ static void body_late(struct http_exchange *ex)
     struct str body = STR_INIT;
 
     if (others_hold(ex->conn->h2)) {
+        ex->waited_ns = 0;
         set_body_wait(ex);
         return;
     }
@@ -679,7 +687,7 @@ static void body_late(struct http_exchange *ex)
 static void stall_late(struct http_exchange *ex, enum http_wait_kind kind)
 {
     struct h2_session *s = ex->conn->h2->s;
-    size_t queued;
+    size_t queued, least = TR_MIN(STALL_LEAST, ex->stall_seen / 2);
 
     if (kind == WAIT_DROP) {
         h2_reset(s, ex->id, H2_NO_ERROR);
@@ -688,7 +696,7 @@ static void stall_late(struct http_exchange *ex, enum http_wait_kind kind)
     queued = h2_write(s, ex->id, VIEW_NONE, false);
     if (!queued)
         return;
-    if (queued < ex->stall_seen) {
+    if (queued < ex->stall_seen && queued + least <= ex->stall_seen) {
         ex->stall_seen = queued;
         http_wait_put(&ex->conn->srv->waits, WAIT_STALL, &ex->stall);
         return;
@@ -702,6 +710,7 @@ const struct http_conn_ops http_h2_ops = {
     .settle = h2_settle,
     .gone = h2_gone,
     .timeout = h2_timeout,
+    .held = h2_side_held,
     .consumed = consumed,
     .reply = reply,
     .reply_start = reply_start,

@@ -15,13 +15,17 @@
 #include "base/str.h"
 #include "http/server.h"
 #include "http/waits.h"
+#include "net/buffers.h"
 #include "net/stream.h"
+#include "rt/clock.h"
 #include "rt/metric.h"
 
 enum {
     HTTP_WINDOW = 256 * 1024, /* of a request body under way: a sender that outruns its handler */
-    HTTP_SCRATCH = 64 * 1024, /* one read; shared by all connections of a server */
-    HTTP_AHEAD = 64 * 1024,   /* bytes kept of requests sent ahead of answers (pipelining) */
+    HTTP_SHORT_WINDOW = 16 * 1024,   /* ... while memory for connections is short */
+    HTTP_SHED_LEAST = 64 * 1024,     /* who holds less of it is not ended for that */
+    HTTP_SCRATCH = 64 * 1024,        /* one read; shared by all connections of a server */
+    HTTP_AHEAD = 64 * 1024,          /* bytes kept of requests sent ahead of answers (pipelining) */
     HTTP_OUT_HIGH = HTTP_WRITE_HIGH, /* answers queued before no further request is taken: a
                                         pipeliner that does not read */
     HTTP_DIRECT = 16 * 1024,    /* pieces of an answer this large skip the queue if it is empty */
@@ -29,6 +33,8 @@ enum {
     HTTP_DROP_MAX = 256 * 1024, /* bytes read and dropped so that the client sees an early answer */
     HTTP_DROP_MS = 5000,        /* and for how long */
     HTTP_FIRST_MS = 1000,       /* for the request of who was accepted just before a drain */
+    HTTP_LEAST_RATE = 512,      /* bytes a second, of a body or an answer, over all the time that we
+                                   waited for them: a byte now and then is not enough */
     HTTP_SPARE = 128,           /* freed objects of a kind kept for reuse */
     HTTP_SPARE_BYTES = 8192,    /* and the largest buffer they keep */
 };
@@ -74,6 +80,7 @@ struct http_conn_ops {
     void (*settle)(struct http_conn *c); /* write, take up what waited, see whether it is over */
     void (*gone)(struct http_conn *c);   /* it is closed: end exchanges, free the side */
     void (*timeout)(struct http_conn *c, enum http_wait_kind kind); /* HEAD, IDLE */
+    size_t (*held)(const struct http_conn *c); /* memory for what a peer has not taken */
     /* For exchanges; asserted and filtered by exchange.c. */
     void (*consumed)(struct http_exchange *ex, size_t n);
     void (*reply)(struct http_exchange *ex, int status, const struct h1_field *f, size_t n,
@@ -115,17 +122,20 @@ struct http_conn {
     struct list link;  /* in server.conns */
     struct list dirty; /* in server.dirty */
     struct http_wait rd, wr;
-    size_t dropped;   /* while it lingers */
-    bool ready;       /* handshake is done */
-    bool used;        /* it had a request */
-    bool last_chance; /* ... and has not much time for its first one: the server drains */
-    bool sniffing;    /* it may still turn out to be HTTP/2 by prior knowledge */
-    bool running;     /* we are in its callback and settle at its end */
-    bool blocked;     /* the socket takes nothing now; on_writable will follow */
-    bool over;        /* close it when we come back to the top */
-    bool hard;        /* with a reset */
-    bool lingering;   /* our side is shut down; input is dropped */
-    bool reading;     /* what net_want_read was last told */
+    size_t held;            /* as it counts in net/buffers.h */
+    size_t dropped;         /* while it lingers */
+    int64_t blocked_ns;     /* the client took nothing for so long, ... */
+    uint64_t blocked_bytes; /* ... and these in between, since there was something to send */
+    bool ready;             /* handshake is done */
+    bool used;              /* it had a request */
+    bool last_chance;       /* ... and has not much time for its first one: the server drains */
+    bool sniffing;          /* it may still turn out to be HTTP/2 by prior knowledge */
+    bool running;           /* we are in its callback and settle at its end */
+    bool blocked;           /* the socket takes nothing now; on_writable will follow */
+    bool over;              /* close it when we come back to the top */
+    bool hard;              /* with a reset */
+    bool lingering;         /* our side is shut down; input is dropped */
+    bool reading;           /* what net_want_read was last told */
 };
 
 enum http_answer { ANSWER_NONE, ANSWER_STARTED, ANSWER_WHOLE };
@@ -143,6 +153,7 @@ struct http_exchange {
     enum http_answer answer;
     int64_t left;      /* of an answer with a length; -1: unknown */
     uint64_t received; /* of the body */
+    int64_t waited_ns; /* for it */
     size_t unconsumed; /* of the body, with the handler */
     bool ended;        /* the request is complete */
     bool connect;      /* method CONNECT: nothing follows the head before the switch */
@@ -197,6 +208,21 @@ void http_conn_fail(struct http_conn *c, bool hard); /* it is to be closed at th
 void http_conn_want_read(struct http_conn *c, bool on);
 void http_conn_linger(struct http_conn *c); /* all is sent: shut down, wait for the client */
 void http_conn_protocol(struct http_conn *c, const struct http_conn_ops *ops);
+/* The client takes no more now; it has just taken `moved` bytes. And: it has taken all. */
+void http_conn_blocked(struct http_conn *c, size_t moved);
+void http_conn_unblocked(struct http_conn *c);
+static inline size_t http_window(void)
+{
+    return buffers_short() ? HTTP_SHORT_WINDOW : HTTP_WINDOW;
+}
+
+/* What sending or taking so many bytes may last at least (HTTP_LEAST_RATE). */
+static inline int64_t http_least_rate_ns(uint64_t bytes)
+{
+    return (int64_t)(bytes / HTTP_LEAST_RATE) * NS_PER_SEC +
+           (int64_t)(bytes % HTTP_LEAST_RATE) * NS_PER_SEC / HTTP_LEAST_RATE;
+}
+
 uint8_t *http_scratch(struct http_server *s);
 void http_glitch(enum http_glitch kind);
 void http_count_request(const struct http_exchange *ex);
@@ -205,6 +231,8 @@ void http_count_request(const struct http_exchange *ex);
 
 struct http_exchange *http_exchange_new(struct http_conn *c);
 void http_exchange_drop(struct http_exchange *ex); /* frees; on_gone was called */
+/* We wait for a byte of the body; since its last one, if that has just come. */
+void http_exchange_want(struct http_exchange *ex);
 /* Room for a copy of a head in `ex`. */
 void *http_exchange_room(struct http_exchange *ex, size_t n);
 /* To the handler, if it is still there. False: nobody took the piece, it is done with. */

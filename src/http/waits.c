@@ -58,6 +58,23 @@ void http_wait_put(struct http_waits *ws, unsigned kind, struct http_wait *w)
         waits_arm(ws, now, w->due_ns);
 }
 
+void http_wait_now(struct http_waits *ws, unsigned kind, struct http_wait *w)
+{
+    int64_t now = ev_now_ns(ws->loop);
+
+    list_remove(&w->link);
+    w->due_ns = now;
+    list_prepend(&ws->kinds[kind].queue, &w->link);
+    waits_arm(ws, now, now);
+}
+
+int64_t http_wait_ns(const struct http_waits *ws, unsigned kind, const struct http_wait *w)
+{
+    if (!http_wait_is_on(w))
+        return 0;
+    return TR_MAX(ev_now_ns(ws->loop) - (w->due_ns - ws->kinds[kind].after_ns), 0);
+}
+
 void http_wait_off(struct http_wait *w)
 {
     list_remove(&w->link);

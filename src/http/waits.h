@@ -43,6 +43,10 @@ void http_waits_kind(struct http_waits *ws, unsigned kind, unsigned after_ms, ht
 
 void http_wait_init(struct http_wait *w);
 void http_wait_put(struct http_waits *ws, unsigned kind, struct http_wait *w); /* from now on */
+/* As http_wait_put, but due at once: from the timer, not from within. */
+void http_wait_now(struct http_waits *ws, unsigned kind, struct http_wait *w);
+/* How long it has waited; 0 if it does not. */
+int64_t http_wait_ns(const struct http_waits *ws, unsigned kind, const struct http_wait *w);
 void http_wait_off(struct http_wait *w);
 bool http_wait_is_on(const struct http_wait *w);
 

@@ -198,6 +198,21 @@ void ingest_taken(struct ingest *in)
     ingest_reply(in, in->kind == TARGET_TICKET ? 200 : 204, NULL);
 }
 
+void ingest_overload(const struct ingest *in, enum overload_reason why)
+{
+    char text[NET_ADDR_TEXT] = "";
+
+    if (in->ex)
+        net_addr_ip(http_request_of(in->ex)->peer, text);
+    overload_refused(why, text, str_view(&in->target.account));
+}
+
+static void refuse_overload(struct ingest *in)
+{
+    ingest_overload(in, in->sub->why);
+    ingest_reply(in, 503, INGEST_BUSY);
+}
+
 static void answered(void *ctx, bool ok)
 {
     struct ingest *in = ctx;
@@ -206,6 +221,8 @@ static void answered(void *ctx, bool ok)
         ingest_blob_lost(in);
     if (ok)
         ingest_taken(in);
+    else if (in->sub->refused)
+        refuse_overload(in);
     else if (!direct_start(in, in->sub))
         ingest_reply(in, 503, INGEST_CANNOT);
     in->sub = NULL;

@@ -218,6 +218,8 @@ static void fail(struct ingest *in, const struct err *e)
     struct blob_in *b = in->blob;
     bool limit = e->code == ERR_LIMIT;
 
+    if (e->code == ERR_FULL)
+        ingest_overload(in, OVERLOAD_SPOOL_UNPROVEN);
     ingest_reply(in,
                  limit                 ? 413
                  : e->code == ERR_FULL ? 503
@@ -367,9 +369,11 @@ void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool b
         BUG("out of memory");
     XXH3_128bits_reset(b->hash);
     in->blob = b;
-    if (!has_room(in)) /* before a byte of it is taken: its client may send all of it again */
+    if (!has_room(in)) { /* before a byte of it is taken: its client may send all of it again */
+        ingest_overload(in, OVERLOAD_SPOOL_UNPROVEN);
         ingest_reply(in, 503, INGEST_FULL);
-    else
+    } else {
         ingest_decoding(in, req, in->sh->settings->blob_max, in->sh->settings->blob_max);
+    }
     http_bind(in->ex, &ingest_blob_handler, in);
 }

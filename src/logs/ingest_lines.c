@@ -25,21 +25,23 @@ struct lines_job {
 
 /* Lines yield first: a tenth of the spool is kept for opens, closes, links and blobs (architecture,
  * invariant 10). */
-static bool spool_has_room(struct ingest *in)
+static bool spool_has_room(struct ingest *in, bool unproven, enum overload_reason *why)
 {
     struct spool_stats st;
+    uint64_t room;
 
     spool_stats(in->sh->logs->spool, &st);
-    return st.used_bytes < st.limit_bytes - st.log_bytes - st.limit_bytes / 10;
-}
-
-static void count_refused(struct ingest *in, uint64_t lines)
-{
-    struct spool_txn *t = spool_txn_new();
-
-    spool_txn_ledger(t, LEDGER_LINES_ACCEPTED, (int64_t)lines);
-    spool_txn_ledger(t, LEDGER_LINES_REFUSED, (int64_t)lines);
-    spool_submit(in->sh->logs->spool, t, NULL, NULL);
+    room = st.limit_bytes - st.log_bytes - st.limit_bytes / 10;
+    if (st.used_bytes >= room)
+        *why = OVERLOAD_SPOOL;
+    else if (st.used_bytes >= room - st.limit_bytes / 10 && in->account &&
+             account_spool_share_used(in->account))
+        *why = OVERLOAD_SPOOL_SHARE;
+    else if (!ingest_unproven_room(in, unproven))
+        *why = OVERLOAD_SPOOL_UNPROVEN;
+    else
+        return true;
+    return false;
 }
 
 static void charge(struct logs *logs, struct submission *sub, bool unproven)
@@ -61,6 +63,7 @@ static void finish(struct ingest *in, struct lines_job *j)
 {
     struct submission *sub = j->sub;
     bool unproven = !cred_known_good(in->sh->logs->creds, in->cred);
+    enum overload_reason why;
 
     in->job = NULL;
     in->parked = false;
@@ -69,8 +72,9 @@ static void finish(struct ingest *in, struct lines_job *j)
         ingest_reply(in, j->err.code == ERR_UNAVAIL ? 503 : 400, j->err.text);
     } else if (!in->ex) {
         submission_free(sub); /* the client has left and was promised nothing */
-    } else if (sub->call.lines && (!spool_has_room(in) || !ingest_unproven_room(in, unproven))) {
-        count_refused(in, sub->call.lines);
+    } else if (sub->call.lines && !spool_has_room(in, unproven, &why)) {
+        ingest_overload(in, why);
+        shard_refuse_lines(in->sh, sub->call.lines);
         submission_free(sub);
         ingest_reply(in, 503, INGEST_FULL);
     } else {
@@ -240,6 +244,7 @@ void ingest_lines_late(struct ingest *in)
     if (in->parked) {
         give_up_job(in);
     } else if (!in->job && !in->sub && !in->fetch && !in->direct && !in->failed) {
+        ingest_overload(in, OVERLOAD_MEMORY);
         refuse(in, 503, "the gateway has no memory for this body now");
         give_back(in);
     }

@@ -32,8 +32,9 @@ struct ingest {
     bool ended;      /* the request is complete */
     size_t held;     /* bytes of the exchange not yet given back: its sender waits */
     struct intake intake;
-    struct ev_job *job; /* in the pool, or NULL */
-    bool parked;        /* the job waits for room in the pool */
+    struct account *account; /* once it has a body */
+    struct ev_job *job;      /* in the pool, or NULL */
+    bool parked;             /* the job waits for room in the pool */
     struct blob_in *blob;
     bool checking;         /* the request asks whether the credential is good */
     struct fetch *fetch;   /* a request upstream that the answer waits for, or NULL */
@@ -45,6 +46,7 @@ struct ingest {
 
 /* What a client reads with 503. */
 #define INGEST_FULL   "the gateway's spool is full"
+#define INGEST_BUSY   "the gateway is overloaded"
 #define INGEST_CANNOT "the gateway's spool cannot take this now"
 
 extern const struct http_handler ingest_lines_handler, ingest_blob_handler;
@@ -75,6 +77,8 @@ bool ingest_decoding(struct ingest *in, const struct http_request *req, uint64_t
 
 /* Credentials that upstream has never taken share a quarter of the spool, for lines and uploads:
  * whoever invents them cannot fill it. Is there room for one more, if this is one of them? */
+/* It was refused since a budget is used up: count it, and say whose it was in the log. */
+void ingest_overload(const struct ingest *in, enum overload_reason why);
 bool ingest_unproven_room(const struct ingest *in, bool unproven);
 
 /* In ingest_lines.c and ingest_blob.c. */

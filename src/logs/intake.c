@@ -19,10 +19,11 @@ void intake_charge(struct ingest *in, size_t bytes)
 {
     struct intake *t = &in->intake;
 
-    if (bytes > t->charged)
-        atomic_fetch_add(&in->sh->logs->intake_used, bytes - t->charged);
-    else if (bytes < t->charged)
-        atomic_fetch_sub(&in->sh->logs->intake_used, t->charged - bytes);
+    if (bytes == t->charged)
+        return;
+    if (!in->account)
+        in->account = account_get(in->sh->logs->accounts, str_view(&in->target.account));
+    account_shift_intake(in->account, (int64_t)bytes - (int64_t)t->charged);
     if (bytes > t->charged)
         t->since = 0;
     t->charged = bytes;
@@ -30,7 +31,11 @@ void intake_charge(struct ingest *in, size_t bytes)
 
 bool intake_is_short(const struct ingest *in)
 {
-    return atomic_load(&in->sh->logs->intake_used) >= in->sh->settings->memory;
+    const uint64_t memory = in->sh->settings->memory;
+
+    if (in->account)
+        return !account_may_take_in(in->account, memory);
+    return accounts_intake(in->sh->logs->accounts) >= memory;
 }
 
 bool intake_may_grow(struct ingest *in)
@@ -110,6 +115,7 @@ void intake_fini(struct ingest *in)
 {
     list_remove(&in->intake.link);
     intake_charge(in, 0);
+    account_put(&in->account);
     if (in->sh->intake_first == in)
         in->sh->intake_first = NULL;
 }

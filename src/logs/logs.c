@@ -227,6 +227,7 @@ struct logs *logs_new(const struct logs_opts *o, struct err *e)
     }
     l->settings = o->settings;
     l->creds = creds_new();
+    l->accounts = accounts_new(o->settings->streams_max, o->settings->share);
     l->shapes = shapes_new();
     logs_metrics_init(&l->metrics);
     return l;
@@ -305,6 +306,7 @@ static int recover_record(void *ctx, const struct spool_record_row *row)
         record_free(r);
         return 0;
     }
+    shard_weigh(s, r);
     stream_recover_record(s, r);
     rec->records++;
     rec->lines += row->lines;
@@ -552,6 +554,7 @@ void logs_free(struct logs **lp)
     logs_settings_free(l->settings);
     shapes_free(&l->shapes);
     creds_free(&l->creds);
+    accounts_free(&l->accounts);
     explicit_bzero(&l->ticket_key, sizeof(l->ticket_key));
     XFREE(*lp);
 }

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "logs/accounts.h"
 #include "logs/cred.h"
 #include "logs/logs.h"
 #include "logs/shapes.h"
@@ -40,6 +41,7 @@ struct logs {
     struct ev_pool *pool;
     struct aead_key ticket_key;
     struct creds *creds;
+    struct accounts *accounts;
     struct shapes *shapes;
     uint64_t edge_id; /* ours, towards a hub; kept in the spool */
     atomic_bool hub;  /* upstream is a tailrace, by its newest answer; kept in the spool */
@@ -51,7 +53,6 @@ struct logs {
         *old; /* replaced ones: freed at the end, since requests may still use them */
     unsigned n_old;
     atomic_uint_fast64_t memory_used; /* bodies of accepted records in memory */
-    atomic_uint_fast64_t intake_used; /* bodies being received */
     atomic_uint_fast64_t
         unproven_used; /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;

@@ -17,11 +17,13 @@ struct logs_settings {
     struct fetch_peer harness; /* how to reach the log service */
     struct fetch_peer store;   /* how to reach the object store: no client certificate */
     struct stream_rules rules;
-    uint64_t body_max; /* of a PUT /stream, decoded */
-    uint64_t expand_max;    /* what a compressed one may expand to */
+    uint64_t body_max;   /* of a PUT /stream, decoded */
+    uint64_t expand_max; /* what a compressed one may expand to */
     uint64_t blob_max;
-    uint64_t memory;     /* for the bodies of accepted records */
-    unsigned timeout_ms; /* of one delivery */
+    uint64_t memory;      /* for the bodies of accepted records */
+    uint64_t streams_max; /* known at a time; not to be changed by a reload */
+    unsigned share;       /* of one account, percent; likewise */
+    unsigned timeout_ms;  /* of one delivery */
     bool
         gzip; /* upload gzip to object stores that were found to read it back right; default true */
 };

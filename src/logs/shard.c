@@ -8,15 +8,13 @@
 #include "logs/deliver.h"
 #include "logs/intake.h"
 #include "logs/logs_priv.h"
+#include "logs/queue.h"
 #include "logs/readback.h"
 #include "logs/replay.h"
 #include "logs/store.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
 #include "rt/log.h"
-
-/* A client that invents names. Each costs about a kilobyte, and a row in the spool. */
-enum { SHARD_MAX_STREAMS = 250000 };
 
 enum { SWEEP_MS = 1000, REPEAT_MS = 100, STOP_TICK_MS = 10 };
 
@@ -35,6 +33,7 @@ struct submission *submission_new(struct shard *from, enum call_kind kind)
     s->call.kind = kind;
     list_init(&s->call.link);
     list_init(&s->call.records);
+    list_init(&s->turn);
     return s;
 }
 
@@ -53,6 +52,7 @@ void submission_free(struct submission *s)
 }
 
 static void submission_run(struct ev_task *task);
+static void stream_remove(struct shard *sh, struct stream *s);
 
 static void submission_return(struct ev_task *task)
 {
@@ -75,6 +75,10 @@ struct shard *shard_owner(struct logs *logs, struct view account, struct view ke
 
 void submission_send(struct submission *s)
 {
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &s->call.records)
+        s->bytes += list_entry(it, struct record, link)->size;
     s->owner = shard_owner(s->from->logs, str_view(&s->account), str_view(&s->key));
     s->task.run = submission_run;
     ev_post(s->owner->loop, &s->task);
@@ -99,6 +103,8 @@ static struct stream *stream_add(struct shard *sh, struct view account, struct v
     struct stream *s = stream_new(&sh->env, account, key);
 
     s->place.owner = sh;
+    s->place.account = account_get(sh->logs->accounts, account);
+    stream_turns_init(&s->place.turns);
     hmap_insert(&sh->streams, &s->place.node, name_hash(account, key));
     atomic_fetch_add(&sh->n_streams, 1);
     return s;
@@ -108,7 +114,7 @@ static void env_answer(struct stream_env *env, struct call *call, bool ok)
 {
     struct submission *s = container_of(call, struct submission, call);
 
-    (void)env;
+    turn_over(container_of(env, struct shard, env), s);
     s->ok = ok;
     s->task.run = submission_return;
     ev_post(s->from->loop, &s->task);
@@ -125,6 +131,57 @@ static void release_records(struct shard *sh, struct call *call)
     }
 }
 
+void shard_refuse_lines(struct shard *sh, uint64_t lines)
+{
+    struct spool_txn *t = spool_txn_new();
+
+    spool_txn_ledger(t, LEDGER_LINES_ACCEPTED, (int64_t)lines);
+    spool_txn_ledger(t, LEDGER_LINES_REFUSED, (int64_t)lines);
+    spool_submit(sh->logs->spool, t, NULL, NULL);
+}
+
+void submission_refuse(struct submission *sub, enum overload_reason why)
+{
+    struct shard *sh = sub->owner;
+
+    sub->why = why;
+    sub->refused = true;
+    if (sub->call.lines)
+        shard_refuse_lines(sh, sub->call.lines);
+    release_records(sh, &sub->call);
+    env_answer(&sh->env, &sub->call, false);
+}
+
+void submission_again(struct submission *sub)
+{
+    sub->task.run = submission_run;
+    ev_post(sub->owner->loop, &sub->task);
+}
+
+void submission_go(struct submission *sub)
+{
+    sub->call.prefix = str_view(&sub->prefix);
+    sub->call.query = str_view(&sub->query);
+    stream_call(sub->stream, &sub->call, shard_now(sub->owner));
+}
+
+/* A client that invents names: each costs a kilobyte or two, and a row in the spool. Uploads and
+ * closes are let go a little further, as their clients would lose a log. */
+static struct stream *stream_admit(struct shard *sh, struct submission *sub)
+{
+    struct stream *s = stream_add(sh, str_view(&sub->account), str_view(&sub->key));
+    bool yields = sub->call.kind == CALL_OPEN || sub->call.kind == CALL_LINES;
+    enum overload_reason why;
+
+    if (account_add_stream(s->place.account, !yields, &why)) {
+        s->place.counted = true;
+        return s;
+    }
+    stream_remove(sh, s);
+    submission_refuse(sub, why);
+    return NULL;
+}
+
 /* In the owner's loop. */
 static void submission_run(struct ev_task *task)
 {
@@ -132,17 +189,13 @@ static void submission_run(struct ev_task *task)
     struct shard *sh = sub->owner;
     struct stream *s = shard_find(sh, str_view(&sub->account), str_view(&sub->key));
 
-    if (!s && sh->streams.count >= SHARD_MAX_STREAMS) {
-        release_records(sh, &sub->call);
-        env_answer(&sh->env, &sub->call, false);
-        return;
-    }
     if (!s)
-        s = stream_add(sh, str_view(&sub->account), str_view(&sub->key));
+        s = stream_admit(sh, sub);
+    if (!s)
+        return;
     sub->stream = s;
-    sub->call.prefix = str_view(&sub->prefix);
-    sub->call.query = str_view(&sub->query);
-    stream_call(s, &sub->call, shard_now(sh));
+    if (sub->call.kind != CALL_LINES || turn_take(sh, s, sub))
+        submission_go(sub);
 }
 
 /* --- commits ------------------------------------------------------------------------------ */
@@ -366,6 +419,10 @@ static void stream_remove(struct shard *sh, struct stream *s)
         heap_remove(&sh->later[lane], &s->place.later[lane]);
     }
     barrier_forget(sh, s);
+    turns_leave(&s->place.turns);
+    if (s->place.counted)
+        account_drop_stream(s->place.account);
+    account_put(&s->place.account);
     hmap_remove(&sh->streams, &s->place.node);
     atomic_fetch_sub(&sh->n_streams, 1);
     stream_free(s);
@@ -398,8 +455,10 @@ static void commit_run(struct ev_task *task)
     }
     if (sc->ok && !sc->forgets && !s->forgetting)
         s->place.stored = true;
-    if (sc->ok)
+    if (sc->ok) {
+        shard_weigh_commit(sc->c);
         pay_owed(sh);
+    }
     if (sc->ok && brings_cred(sc->c))
         cred_stored(sh->logs->creds, sc->c->call->cred);
     stream_committed(s, sc->c, sc->ok || !sc->c->call, shard_now(sh));
@@ -618,62 +677,14 @@ static void sweep_due(void *ctx)
 
     repeat_commits(sh);
     pay_owed(sh);
+    turns_sweep(sh);
+    sh->env.crowded = accounts_crowded(sh->logs->accounts);
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     sweep_creds(sh, now.mono);
     barrier_check(sh);
     ev_timer_arm(sh->sweep, list_empty(&sh->unsaved) ? SWEEP_MS : REPEAT_MS);
-}
-
-/* --- notes -------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *event, *message;
-    enum log_level level;
-} notes[NOTE_N] = {
-    [NOTE_JOINED] = {"joined", "an open joined a stream that is open", LOG_DEBUG},
-    [NOTE_HELD] = {"held", "an open just after a close is held until lines come", LOG_DEBUG},
-    [NOTE_REPLAYED] = {"replayed", "a body came again and was not taken twice", LOG_INFO},
-    [NOTE_BROKEN_BLOB] = {"broken_upload",
-                          "a client's broken retry of an upload was not stored; the stream "
-                          "is closed with a snapshot unless its whole log is here",
-                          LOG_WARN},
-    [NOTE_ABSENT] = {"absent",
-                     "the log service does not know the stream; its lines are kept for the end "
-                     "of the stream",
-                     LOG_WARN},
-    [NOTE_EXPIRED] = {"expired",
-                      "the stream is older than the log service keeps one (5 h); its lines are "
-                      "kept for the end of the stream",
-                      LOG_WARN},
-    [NOTE_TRUNCATED] = {"truncated",
-                        "closed by snapshot with more lines than the log service keeps; the "
-                        "stored log lacks the oldest",
-                        LOG_WARN},
-    [NOTE_DEAD] = {"dead",
-                   "refused by the log service for good; kept as a dead letter, see tailracectl "
-                   "dead list",
-                   LOG_ERROR},
-    [NOTE_REOPENED] = {"reopened",
-                       "an open whose outcome was unknown had not taken effect and is sent now",
-                       LOG_NOTICE},
-    [NOTE_LATE] = {"late", "lines came after their stream's close was sent", LOG_INFO},
-};
-
-const char *shard_note_event(enum stream_note what)
-{
-    return notes[what].event;
-}
-
-static void env_note(struct stream_env *env, struct stream *s, enum stream_note what,
-                     uint64_t lines)
-{
-    struct shard *sh = container_of(env, struct shard, env);
-
-    metric_add(sh->logs->metrics.note[what], 1);
-    log_event(notes[what].level, "stream", notes[what].message, LF_VIEW("account", s->account_v),
-              LF_VIEW("key", s->key_v), LF_UINT("lines", lines));
 }
 
 /* --- life-cycle --------------------------------------------------------------------------- */
@@ -698,7 +709,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
         .discharge = env_discharge,
         .wake = env_wake,
         .barrier = barrier_ask,
-        .note = env_note,
+        .note = shard_note,
     };
     shard_configure(sh, settings);
     sh->retry_at = INT64_MAX;
@@ -710,6 +721,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     list_init(&sh->readbacks);
     list_init(&sh->replays);
     limiter_init(&sh->harness);
+    turns_init(&sh->turns);
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);
     ev_timer_arm(sh->sweep, SWEEP_MS);
@@ -732,6 +744,8 @@ struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_
                   "the stored state of a stream is not understood; its records are delivered",
                   LF_VIEW("account", row->account), LF_VIEW("key", row->key));
     s->place.stored = true;
+    account_keep_stream(s->place.account);
+    s->place.counted = true;
     return s;
 }
 
@@ -811,6 +825,7 @@ void shard_quiesce(struct shard *sh)
 {
     sh->stopping = true;
     pay_owed(sh);
+    turns_end(sh);
     ev_timer_disarm(sh->sweep);
     ev_timer_disarm(sh->retry);
 }

@@ -15,7 +15,9 @@
 #include "logs/logs.h"
 #include "logs/settings.h"
 #include "logs/stream_priv.h"
+#include "logs/turns.h"
 #include "net/fetch.h"
+#include "rt/overload.h"
 
 struct shard {
     struct logs *logs;
@@ -42,6 +44,7 @@ struct shard {
     struct ev_task barrier_task;
     bool barrier_due;
     size_t deliveries;            /* under way */
+    struct turns turns;           /* line calls on their way to the spool */
     struct list unsaved;          /* struct shard_commit: to be repeated */
     struct list replays;          /* of dead letters, being sent (replay.c) */
     struct list readbacks;        /* of records, under way (readback.c) */
@@ -78,7 +81,12 @@ struct submission {
     struct str account, key;  /* decoded */
     struct str prefix, query; /* as spelled */
     struct call_part *parts;
+    struct list turn; /* struct stream_turns.calls */
+    size_t bytes;     /* of lines */
+    bool under_way;   /* these count (turns.h) */
     bool ok;
+    bool refused; /* for want of room, for that reason */
+    enum overload_reason why;
     bool cred_fresh;
     void *ingest; /* who asked; NULL once it is gone. Touched by `from` only */
     void (*answered)(void *ingest, bool ok);
@@ -90,6 +98,11 @@ void submission_free(struct submission *s);
  * loop, not from within. */
 void submission_send(struct submission *s);
 
+/* The owner's: run it now; or answer that there is no room for it. */
+void submission_go(struct submission *s);
+void submission_again(struct submission *s); /* from the beginning, in its turn */
+void submission_refuse(struct submission *s, enum overload_reason why);
+
 struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
                         struct fetch_pool *pool, const struct logs_settings *settings);
 void shard_free(struct shard **sh); /* after its loop and the spool have ended */
@@ -99,6 +112,13 @@ void shard_configure(struct shard *sh, const struct logs_settings *settings); /*
 struct shard *shard_owner(struct logs *logs, struct view account, struct view key);
 
 /* Recovery, before the loop runs. */
+/* Lines that were refused are in the ledger, too. */
+void shard_refuse_lines(struct shard *sh, uint64_t lines);
+
+/* What waits for delivery counts for its account: a record that waits already; and what came into
+ * the spool with a commit, less what left it. */
+void shard_weigh(struct stream *s, const struct record *r);
+void shard_weigh_commit(const struct commit *c);
 struct stream *shard_recover_stream(struct shard *sh, const struct spool_stream_row *row);
 void shard_recovered(struct shard *sh);
 
@@ -141,5 +161,7 @@ void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
 void shard_loaded(struct shard *sh, struct reload *l, bool ok);
 
 const char *shard_note_event(enum stream_note what);
+/* struct stream_env.note */
+void shard_note(struct stream_env *env, struct stream *s, enum stream_note what, uint64_t lines);
 
 #endif

@@ -587,9 +587,12 @@ void stream_sweep(struct stream *s, struct stream_now now)
         stream_read_on(s);
     }
     page_out(s, now.mono);
-    if (now.mono - s->last_call < s->env->rules->idle_ns || s->commits)
+    if (s->commits)
         return;
-    end_if_idle(s, now);
+    if (now.mono - s->last_call >= s->env->rules->idle_ns)
+        end_if_idle(s, now);
+    else if (!s->env->crowded || now.mono - s->last_call < s->env->rules->hold_ns)
+        return;
     if (!may_forget(s, now))
         return;
     s->forgetting = true;

@@ -167,6 +167,7 @@ enum stream_note {
 
 struct stream_env {
     const struct stream_rules *rules;
+    bool crowded; /* streams are so many that those which were closed are forgotten early */
     struct rng *rng;
     /* Make it durable and call stream_committed later, never from within. Owned by the
      * environment until then. */

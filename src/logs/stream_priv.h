@@ -6,6 +6,7 @@
 #include "base/heap.h"
 #include "logs/queue.h"
 #include "logs/stream.h"
+#include "logs/turns.h"
 
 enum open_state {
     OPEN_NONE,    /* not opened through us: never open it */
@@ -121,8 +122,11 @@ struct stream {
         struct list ready[LANE_COUNT];
         struct heap_node later[LANE_COUNT];
         void *owner;
-        bool stored; /* its row is in the spool: row.id is the spool's thread's to read while
-                        commits are under way */
+        struct account *account;
+        struct stream_turns turns;
+        bool counted; /* among the account's streams */
+        bool stored;  /* its row is in the spool: row.id is the spool's thread's to read while
+                         commits are under way */
     } place;
 };
 

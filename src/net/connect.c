@@ -248,6 +248,10 @@ static int dial(struct net_connect *c, const struct net_addr *addr)
     list_init(&at->link);
     list_append(&c->attempts, &at->link);
     at->fd = socket(addr->ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (at->fd >= 0 && fd_is_reserved(at->fd)) {
+        fd_close(&at->fd);
+        errno = EMFILE;
+    }
     if (at->fd < 0) {
         attempt_failed(at, errno);
         return -1;

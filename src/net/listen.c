@@ -9,9 +9,11 @@
 #include <unistd.h>
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "net/seats.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
 #include "rt/metric.h"
+#include "rt/overload.h"
 
 #define LISTENER_MAGIC 0x115713e4u
 
@@ -36,6 +38,8 @@ struct net_listener {
     bool *freed;  /* set if the owner frees us from within its call-back */
     net_accept_fn fn;
     void *ctx;
+    bool (*make_room)(void *ctx); /* or NULL */
+    void *room_ctx;
 };
 
 static int set_options(int fd, int family)
@@ -128,14 +132,13 @@ static void update_io(struct net_listener *l)
  * that is told can go elsewhere, one that is not waits for its own timeout. False: none waits. */
 static bool refuse_one(struct net_listener *l)
 {
-    static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
     int fd;
 
     fd_close(&l->reserve);
     fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-        close(fd);
+        seat_refuse(fd);
+        overload_refused(OVERLOAD_DESCRIPTORS, "", VIEW_NONE);
     }
     reserve_take(l);
     return fd >= 0;
@@ -157,7 +160,31 @@ static void report_shortage(struct net_listener *l, int errnum)
     getsockname(l->fd, (struct sockaddr *)&at.ss, &at.len);
     log_event(LOG_WARN, "net", "cannot accept connections; pausing",
               LF_STR("listener", net_addr_text(&at, text)),
-              LF_STR("error", strerrordesc_np(errnum)), LF_UINT("suppressed", more));
+              LF_STR("error",
+                     errnum == ENOSPC ? "too few descriptors are left" : strerrordesc_np(errnum)),
+              LF_UINT("suppressed", more));
+}
+
+/* `fd` is one of those that are kept for other uses. The first that comes so far is served, and
+ * then accepting rests; who comes when that did not help is refused. */
+static bool take_reserved(struct net_listener *l, int fd, const struct net_addr *peer)
+{
+    char text[NET_ADDR_TEXT];
+
+    if (l->make_room(l->room_ctx)) {
+        l->starved = false;
+        l->fn(l->ctx, fd, peer);
+        return true;
+    }
+    seats_ask_room();
+    if (l->starved) {
+        overload_refused(OVERLOAD_DESCRIPTORS, net_addr_ip(peer, text), VIEW_NONE);
+        seat_refuse(fd);
+    } else {
+        l->fn(l->ctx, fd, peer);
+    }
+    errno = ENOSPC;
+    return false;
 }
 
 /* Without descriptors a level-triggered listener would spin. Rest a while; if it was no better
@@ -165,7 +192,7 @@ static void report_shortage(struct net_listener *l, int errnum)
 static void starve(struct net_listener *l, int errnum)
 {
     report_shortage(l, errnum);
-    if (l->starved)
+    if (l->starved && errnum != ENOSPC)
         refuse_one(l);
     l->starved = true;
     ev_timer_arm(l->rest, PAUSE_MS);
@@ -187,6 +214,8 @@ static int accept_one(struct net_listener *l)
     struct net_addr peer = {.len = sizeof(peer.ss)};
     int fd = accept4(l->fd, (struct sockaddr *)&peer.ss, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
+    if (fd >= 0 && l->make_room && fd_is_reserved(fd))
+        return take_reserved(l, fd, &peer) ? 1 : -1;
     if (fd >= 0) {
         l->starved = false;
         l->fn(l->ctx, fd, &peer);
@@ -238,6 +267,13 @@ struct net_listener *net_listener_new(struct ev_loop *loop, int fd, net_accept_f
     l->io = ev_io_new(loop, fd, on_acceptable, l);
     update_io(l);
     return l;
+}
+
+void net_listener_make_room(struct net_listener *l, bool (*make_room)(void *ctx), void *ctx)
+{
+    OBJ_CHECK(l, LISTENER_MAGIC);
+    l->make_room = make_room;
+    l->room_ctx = ctx;
 }
 
 void net_listener_pause(struct net_listener *l, bool paused)

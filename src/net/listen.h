@@ -5,6 +5,7 @@
 #ifndef TR_NET_LISTEN_H
 #define TR_NET_LISTEN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "base/attrs.h"
 #include "base/err.h"
@@ -31,6 +32,10 @@ int net_listen_adopt(int fd, struct net_addr *bound, struct err *e) TR_MUST_USE;
  * 100 ms and goes on by itself; as long as that does not help, each further pause begins with the
  * reset of one connection, so that its client can go elsewhere. */
 struct net_listener *net_listener_new(struct ev_loop *loop, int fd, net_accept_fn fn, void *ctx);
+/* When descriptors are left only that are kept for other uses (fd_reserve), `make_room` is asked to
+ * close connections that are idle; what it cannot make room for waits as above, and is then reset.
+ * Without it the listener may use those too. */
+void net_listener_make_room(struct net_listener *l, bool (*make_room)(void *ctx), void *ctx);
 void net_listener_pause(struct net_listener *l, bool paused);
 
 /* Accepts what is queued first, then closes. Safe in its own callback. */

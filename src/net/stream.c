@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "net/seats.h"
 #include "rt/fdx.h"
 
 #define STREAM_MAGIC 0x57e0a301u
@@ -670,6 +671,7 @@ void net_stream_close(struct net_stream **sp, bool hard)
         tls_close_notify(s->tls);
     net_stream_close(&s->under, hard);
     retire(s);
+    seat_give_back(s->fd);
     fd_close(&s->fd);
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -35,6 +36,25 @@ size_t fd_limit_raise(void)
             have = more;
     }
     return (size_t)have.rlim_cur;
+}
+
+static int reserved_from = INT_MAX;
+
+size_t fd_reserve(size_t n)
+{
+    size_t all = fd_limit_raise();
+
+    if (!all || all > INT_MAX)
+        return 0;
+    if (n > all / 4)
+        n = all / 4;
+    __atomic_store_n(&reserved_from, (int)(all - n), __ATOMIC_RELAXED);
+    return n;
+}
+
+bool fd_is_reserved(int fd)
+{
+    return fd >= __atomic_load_n(&reserved_from, __ATOMIC_RELAXED);
 }
 
 void fd_close(int *fd)

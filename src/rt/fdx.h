@@ -21,6 +21,12 @@ int fd_tcp_bytes(int fd, uint64_t *in, uint64_t *out);
 /* Allow this process as many descriptors as the system lets it have (the soft limit is 1,024 by
  * tradition, for programs that use select(2)). The number. */
 size_t fd_limit_raise(void);
+/* Keep the last descriptors that the process may have for its own files and deliveries: `n`, or a
+ * quarter if it may have few. Once, at start; the number that is kept. */
+size_t fd_reserve(size_t n);
+/* Is this one of those that are kept? The system gives out the lowest that is free, so it tells
+ * that the others are in use. Any thread. */
+bool fd_is_reserved(int fd);
 void fd_close(int *fd); /* closes if >= 0 and sets it to -1; keeps errno */
 
 /* Read a whole file of at most `max` bytes into `out` (appended). A larger one is ERR_LIMIT. */

@@ -495,6 +495,23 @@ def stalled_body(gw):
         return until_closed(s, 60)
 
 
+def trickling_body(gw):
+    """A byte now and then, each long before the idle time is over."""
+    began = time.monotonic()
+    with socket.create_connection(('127.0.0.1', gw.port)) as s:
+        s.sendall(put(body=b'[' * 1000)[:-500])
+        s.settimeout(2)
+        while time.monotonic() - began < 60:
+            try:
+                s.sendall(b'[')
+                return s.recv(1000), time.monotonic() - began
+            except socket.timeout:
+                pass
+            except OSError:
+                break
+    return b'', time.monotonic() - began
+
+
 def half_preface(gw):
     with socket.create_connection(('127.0.0.1', gw.port)) as s:
         s.sendall(b'PRI * HTTP/2.0\r\n\r\nSM')
@@ -503,7 +520,8 @@ def half_preface(gw):
 
 def test_slow_and_silent_clients_are_closed_and_disturb_nobody(far, gw, api, watch):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        head, tls, body, preface = [pool.submit(f, gw) for f in (slow_head, silent_tls, stalled_body, half_preface)]
+        head, tls, body, trickle, preface = [pool.submit(f, gw) for f in (
+            slow_head, silent_tls, stalled_body, trickling_body, half_preface)]
         worst = 0
         while not head.done():
             began = time.monotonic()
@@ -517,8 +535,10 @@ def test_slow_and_silent_clients_are_closed_and_disturb_nobody(far, gw, api, wat
         assert 8 < preface.result()[1] < 20
         data, took = body.result()
         assert 25 < took < 45 and data.startswith(b'HTTP/1.1 408')
+        data, took = trickle.result()
+        assert 25 < took < 50 and data.startswith(b'HTTP/1.1 408')
     watch.disturbed_nothing(glitch='slow_head')
-    assert gw.metric('http_glitches_total', kind='slow_body') >= 1
+    assert gw.metric('http_glitches_total', kind='slow_body') >= 2
 
 
 def test_many_slow_bodies_hold_nothing_up(far, gw, api, watch):

@@ -82,9 +82,9 @@ def test_the_client_s_address_by_the_proxy_protocol(gateway_at):
 def test_connections_are_limited(gateway_at):
     with place(keep) as p:
         gw = proxy_at(gateway_at, listen={'orders': {'mode': 'forward', 'address': '127.0.0.1:0', 'to': f'127.0.0.1:{p.port}'}},
-                      limits={'connections': 16})
-        open_now = [dial(gw, 'orders') for _ in range(16)]
-        wait_for(lambda: gw.metric('tunnels') == 16)
+                      limits={'connections': 16, 'share': 100})
+        open_now = [dial(gw, 'orders') for _ in range(15)]
+        wait_for(lambda: gw.metric('tunnels') == 15)
         with dial(gw, 'orders') as s:
             try:
                 assert s.recv(1) == b''

@@ -488,15 +488,15 @@ def test_reload_and_drain(tmp_path_factory):
 
 def test_limits_and_leftovers(tmp_path_factory):
     """Clients that say nothing are bounded, do not stand in each other's way, and leave nothing behind."""
-    w = World(tmp_path_factory.mktemp('limits'), limits={'connections': 16}, workers=1)
+    w = World(tmp_path_factory.mktemp('limits'), limits={'connections': 16, 'share': 100}, workers=1)
     try:
         w.tls().handshake().sock.close()                    # whatever is made once
         wait_for(lambda: w.entries(kind='intercept', event='end'), what='its end')
         before = w.gw.fds()
-        silent = [socket.create_connection(('127.0.0.1', w.sni_port), WAIT) for _ in range(16)]
-        wait_for(lambda: w.gw.fds() >= before + 16, what='16 of them')
+        silent = [socket.create_connection(('127.0.0.1', w.sni_port), WAIT) for _ in range(15)]
+        wait_for(lambda: w.gw.fds() >= before + 15, what='15 of them')
         with socket.create_connection(('127.0.0.1', w.sni_port), WAIT) as s:
-            assert s.recv(1) == b'', 'the 17th'
+            assert s.recv(1) == b'', 'the 16th'
         for s in silent:
             s.close()
         for i in range(10):

@@ -10,6 +10,7 @@ from frames import END_HEADERS, END_STREAM, H2, HEADERS, frame
 from gateway import wait_for
 
 LIMIT = 16
+TUNNELS = 15        # the last tenth is for requests
 
 
 class Far:
@@ -136,10 +137,10 @@ def test_a_websocket_still_passes(far_at, gateway_at):
 def test_tunnels_have_a_limit(far_at, gateway_at):
     """Tunnels leave the server that counts connections; without a limit of their own they take every descriptor."""
     far = far_at()
-    gw = proxy_at(gateway_at, limits={'connections': LIMIT})
+    gw = proxy_at(gateway_at, limits={'connections': LIMIT, 'share': 100})
     tunnels = []
     try:
-        for _ in range(LIMIT):
+        for _ in range(TUNNELS):
             tunnels.append(connect(gw, far.port))
             assert status_of(tunnels[-1]) == 200
         with connect(gw, far.port) as s:
@@ -223,13 +224,13 @@ def test_the_trail_does_not_depend_on_the_level_of_the_log(gateway_at):
 
 def test_forwards_past_the_limit_are_counted(far_at, gateway_at):
     far = far_at()
-    gw = gateway_at('http://127.0.0.1:9', workers=1, limits={'connections': LIMIT}, listen={
+    gw = gateway_at('http://127.0.0.1:9', workers=1, limits={'connections': LIMIT, 'share': 100}, listen={
         'db': {'mode': 'forward', 'address': '127.0.0.1:0', 'to': f'127.0.0.1:{far.port}'}})
     socks = []
     try:
-        for _ in range(LIMIT):
+        for _ in range(TUNNELS):
             socks.append(send(gw.ports['db'], 'x'))
-        wait_for(lambda: gw.metric('tunnels') == LIMIT, what='all of them')
+        wait_for(lambda: gw.metric('tunnels') == TUNNELS, what='all of them')
         with send(gw.ports['db'], 'x') as s:
             assert ended(s)
         assert gw.metric('tunnels_refused_total') == 1

@@ -443,7 +443,7 @@ def test_connections_beyond_the_limit_are_closed_and_counted(far, gateway_at):
     gw = gateway_at(far.url, limits={'connections': 16}, workers=1)
     socks = [socket.create_connection(('127.0.0.1', gw.port), 5) for _ in range(40)]
     try:
-        wait_for(lambda: gw.metric('http_glitches_total', kind='connection_limit') >= 20)
+        wait_for(lambda: gw.metric('overload_refused_total') >= 20)
     finally:
         for s in socks:
             s.close()

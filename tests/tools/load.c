@@ -104,7 +104,7 @@ static struct {
     int64_t interval, seconds, retry_for, spread;
     const struct kind *kinds[MAX_KINDS];
     unsigned n_kinds;
-    bool again;
+    bool again, reconnect;
 } opt;
 
 static struct {
@@ -170,10 +170,38 @@ static void note_ack(const char *fmt, ...)
 /* --- what is written ------------------------------------------------------------------------ */
 
 static const char *const words[] = {
-    "Compiling", "src/", "module", "warning:", "unused", "variable", "[INFO]", "Downloading",
-    "from", "central:", "https://repo.example/maven2/org/", "tests", "passed", "in", "0.03s",
-    "-->", "Building", "target", "step", "image", "sha256:", "layer", "pushed", "error", "ok",
-    "running", "fixture", "cache", "hit", "miss", "resolved", "dependency",
+    "Compiling",
+    "src/",
+    "module",
+    "warning:",
+    "unused",
+    "variable",
+    "[INFO]",
+    "Downloading",
+    "from",
+    "central:",
+    "https://repo.example/maven2/org/",
+    "tests",
+    "passed",
+    "in",
+    "0.03s",
+    "-->",
+    "Building",
+    "target",
+    "step",
+    "image",
+    "sha256:",
+    "layer",
+    "pushed",
+    "error",
+    "ok",
+    "running",
+    "fixture",
+    "cache",
+    "hit",
+    "miss",
+    "resolved",
+    "dependency",
 };
 
 /* Line `seq` of a step: the same bytes whenever it is asked for. */
@@ -189,8 +217,8 @@ static void add_line(struct str *s, unsigned id, unsigned seq, size_t size)
         if (r >> 60 == 0)
             str_addf(s, " %08x", (unsigned)(r >> 20));
     }
-    str_addf(s, "\\n\",\"time\":\"2026-01-02T%02u:%02u:%02u.%06uZ\",\"args\":null}", seq / 3600 % 24,
-             seq / 60 % 60, seq % 60, (unsigned)(mix(seq) % 1000000));
+    str_addf(s, "\\n\",\"time\":\"2026-01-02T%02u:%02u:%02u.%06uZ\",\"args\":null}",
+             seq / 3600 % 24, seq / 60 % 60, seq % 60, (unsigned)(mix(seq) % 1000000));
 }
 
 static void put_body(const struct step *st, struct str *s)
@@ -309,9 +337,11 @@ static void step_name(struct step *st)
     const char *p;
 
     str_clear(&st->key);
-    str_addf(&st->key, "accountId:%s/orgId:default/projectId:p/pipelineId:%s/runSequence:%u/"
+    str_addf(&st->key,
+             "accountId:%s/orgId:default/projectId:p/pipelineId:%s/runSequence:%u/"
              "level0:pipeline/level1:stages/level2:s/level3:spec/level4:execution/level5:steps/"
-             "level6:s%u", opt.account, opt.run, st->round + 1, st->id);
+             "level6:s%u",
+             opt.account, opt.run, st->round + 1, st->id);
     note_ack("step %u %s %s", st->id, st->kind->name, str_c(&st->key));
     if (st->kind->escape) {
         struct str plain = st->key;
@@ -345,6 +375,8 @@ static void step_end(struct step *st, bool good)
     count.steps_done += good;
     count.steps_failed += !good;
     if (opt.again && !stopping && now < until) {
+        if (opt.reconnect)
+            hang_up(st);
         step_begin(st, st->round + 1);
         st->due = now + opt.interval / 4;
         return;
@@ -771,9 +803,9 @@ static int report(void)
            (unsigned long long)count.lost, (unsigned long long)count.late,
            (unsigned long long)count.status_5xx, (unsigned long long)count.unexpected);
     printf(",\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,\"max_ms\":%.3f,"
-           "\"other_max_ms\":%.3f,\"seconds\":%.2f,\"cpu_seconds\":%.2f}\n", quantile(0.5),
-           quantile(0.9), quantile(0.99), quantile(0.999), quantile(1), count.other_max_ms,
-           (double)(clock_ns() - begun) / NS_SEC,
+           "\"other_max_ms\":%.3f,\"seconds\":%.2f,\"cpu_seconds\":%.2f}\n",
+           quantile(0.5), quantile(0.9), quantile(0.99), quantile(0.999), quantile(1),
+           count.other_max_ms, (double)(clock_ns() - begun) / NS_SEC,
            (double)ru.ru_utime.tv_sec + (double)ru.ru_stime.tv_sec +
                (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
     return failed || count.steps_failed ? 1 : 0;
@@ -790,7 +822,9 @@ static const char usage[] =
     "                   le-blob le-link delegate open lines end close (open)\n"
     "  --ack FILE       what was acknowledged        --retry-for S   per call (60)\n"
     "  --mark FILE      whose size is noted with it\n"
-    "  --account A --token T --run NAME --first-id N --ca FILE --spread MS (the interval)\n";
+    "  --account A --token T --run NAME --first-id N --ca FILE --spread MS (the interval)\n"
+
+    "  --reconnect      a new connection for each step\n";
 
 static void parse_url(const char *url)
 {
@@ -838,13 +872,16 @@ static void parse_kinds(char *text)
 static void parse_options(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"url", 1, NULL, 'u'},      {"steps", 1, NULL, 'n'},  {"interval", 1, NULL, 'i'},
-        {"lines", 1, NULL, 'l'},    {"bytes", 1, NULL, 'b'},  {"seconds", 1, NULL, 's'},
-        {"puts", 1, NULL, 'p'},     {"again", 0, NULL, 'A'},  {"kinds", 1, NULL, 'k'},
-        {"ack", 1, NULL, 'a'},      {"retry-for", 1, NULL, 'r'}, {"account", 1, NULL, 'c'},
-        {"token", 1, NULL, 't'},    {"run", 1, NULL, 'R'},    {"first-id", 1, NULL, 'f'},
-        {"ca", 1, NULL, 'C'},       {"spread", 1, NULL, 'S'}, {"mark", 1, NULL, 'm'},
-        {0},
+        {"url", 1, NULL, 'u'},       {"steps", 1, NULL, 'n'},
+        {"interval", 1, NULL, 'i'},  {"lines", 1, NULL, 'l'},
+        {"bytes", 1, NULL, 'b'},     {"seconds", 1, NULL, 's'},
+        {"puts", 1, NULL, 'p'},      {"again", 0, NULL, 'A'},
+        {"kinds", 1, NULL, 'k'},     {"ack", 1, NULL, 'a'},
+        {"retry-for", 1, NULL, 'r'}, {"account", 1, NULL, 'c'},
+        {"token", 1, NULL, 't'},     {"run", 1, NULL, 'R'},
+        {"first-id", 1, NULL, 'f'},  {"ca", 1, NULL, 'C'},
+        {"spread", 1, NULL, 'S'},    {"mark", 1, NULL, 'm'},
+        {"reconnect", 0, NULL, 'N'}, {0},
     };
     int c;
 
@@ -852,25 +889,66 @@ static void parse_options(int argc, char **argv)
         long v = optarg ? atol(optarg) : 0;
 
         switch (c) {
-        case 'u': opt.url = optarg; break;
-        case 'n': opt.steps = (unsigned)v; break;
-        case 'i': opt.interval = v * NS_MS; break;
-        case 'l': opt.lines = (unsigned)v; break;
-        case 'b': opt.bytes = (unsigned)v; break;
-        case 's': opt.seconds = v * NS_SEC; break;
-        case 'p': opt.puts = (unsigned)v; break;
-        case 'A': opt.again = true; break;
-        case 'k': parse_kinds(optarg); break;
-        case 'a': opt.ack = optarg; break;
-        case 'm': opt.mark = optarg; break;
-        case 'r': opt.retry_for = v * NS_SEC; break;
-        case 'c': opt.account = optarg; break;
-        case 't': opt.token = optarg; break;
-        case 'R': opt.run = optarg; break;
-        case 'f': opt.first_id = (unsigned)v; break;
-        case 'C': opt.ca = optarg; break;
-        case 'S': opt.spread = v * NS_MS; break;
-        default: fputs(usage, stderr); exit(2);
+        case 'u':
+            opt.url = optarg;
+            break;
+        case 'n':
+            opt.steps = (unsigned)v;
+            break;
+        case 'i':
+            opt.interval = v * NS_MS;
+            break;
+        case 'l':
+            opt.lines = (unsigned)v;
+            break;
+        case 'b':
+            opt.bytes = (unsigned)v;
+            break;
+        case 's':
+            opt.seconds = v * NS_SEC;
+            break;
+        case 'p':
+            opt.puts = (unsigned)v;
+            break;
+        case 'A':
+            opt.again = true;
+            break;
+        case 'N':
+            opt.reconnect = true;
+            break;
+        case 'k':
+            parse_kinds(optarg);
+            break;
+        case 'a':
+            opt.ack = optarg;
+            break;
+        case 'm':
+            opt.mark = optarg;
+            break;
+        case 'r':
+            opt.retry_for = v * NS_SEC;
+            break;
+        case 'c':
+            opt.account = optarg;
+            break;
+        case 't':
+            opt.token = optarg;
+            break;
+        case 'R':
+            opt.run = optarg;
+            break;
+        case 'f':
+            opt.first_id = (unsigned)v;
+            break;
+        case 'C':
+            opt.ca = optarg;
+            break;
+        case 'S':
+            opt.spread = v * NS_MS;
+            break;
+        default:
+            fputs(usage, stderr);
+            exit(2);
         }
     }
 }

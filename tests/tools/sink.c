@@ -4,10 +4,11 @@
  *
  *     sink [--port N] [--tls-port N --cert FILE --key FILE] [--raw-port N] [--delay MS]
  *
- * Prints the ports it listens on ({"port":N,...}; a port of 0 is chosen by the system) and serves until
- * SIGTERM. GET /stats answers with the counters; any other GET with {"exists":false}, as a check
- * of a credential wants it. --delay holds every other answer back: a distant log service. A line is
- * counted at each `"pos":`; in a byte stream at each newline. Loopback only.
+ * Prints the ports it listens on ({"port":N,...}; a port of 0 is chosen by the system) and serves
+ * until SIGTERM. GET /stats answers with the counters; any other GET with {"exists":false}, as a
+ * check of a credential wants it; POST .../blob/link/upload (HTTP/1.1) with a link to itself.
+ * --delay holds every other answer back: a distant log service. A line is counted at each `"pos":`;
+ * in a byte stream at each newline. Loopback only.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -52,7 +53,8 @@ struct conn {
     bool writing;
     enum part part;
     uint64_t left;
-    bool get, stats;
+    bool get, stats, link;
+    uint16_t port; /* of its listener, for links */
     struct counter counter;
     unsigned waiting; /* answers that are held back */
     bool gone;
@@ -148,10 +150,12 @@ static void count_raw(const char *p, size_t n)
 
 static int stats_text(char *out, size_t size)
 {
-    return snprintf(out, size, "{\"requests\":%llu,\"lines\":%llu,\"body_bytes\":%llu,\"wire_bytes\":%llu,"
-                    "\"connections\":%llu}\n", (unsigned long long)stat.requests,
-                    (unsigned long long)stat.lines, (unsigned long long)stat.body_bytes,
-                    (unsigned long long)stat.wire_bytes, (unsigned long long)stat.connections);
+    return snprintf(out, size,
+                    "{\"requests\":%llu,\"lines\":%llu,\"body_bytes\":%llu,\"wire_bytes\":%llu,"
+                    "\"connections\":%llu}\n",
+                    (unsigned long long)stat.requests, (unsigned long long)stat.lines,
+                    (unsigned long long)stat.body_bytes, (unsigned long long)stat.wire_bytes,
+                    (unsigned long long)stat.connections);
 }
 
 /* --- bytes -------------------------------------------------------------------------------- */
@@ -261,13 +265,18 @@ static void h1_answer(struct conn *c)
     char body[256] = "{\"exists\":false}\n", head[128];
     int n, k;
 
-    if (!c->get) {
+    if (!c->get && !c->link) {
         buf_add(&c->out, none, sizeof(none) - 1);
         return;
     }
+    if (c->link)
+        snprintf(body, sizeof(body),
+                 "{\"link\":\"http://127.0.0.1:%u/object?X-Goog-Signature=s\"}\n", c->port);
     n = c->stats ? stats_text(body, sizeof(body)) : (int)strlen(body);
-    k = snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                 "Content-Length: %d\r\n\r\n", n);
+    k = snprintf(head, sizeof(head),
+                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                 "Content-Length: %d\r\n\r\n",
+                 n);
     buf_add(&c->out, head, (size_t)k);
     buf_add(&c->out, body, (size_t)n);
 }
@@ -302,6 +311,8 @@ static void h1_head(struct conn *c, const char *head)
 
     c->get = strncmp(head, "GET ", 4) == 0;
     c->stats = strncmp(head, "GET /stats ", 11) == 0;
+    c->link = strncmp(head, "POST ", 5) == 0 &&
+              memmem(head, strcspn(head, "?\r"), "/blob/link/upload", 17) != NULL;
     c->counter.have = 0;
     c->left = length ? strtoull(length, NULL, 10) : 0;
     c->part = coding ? PART_CHUNK_SIZE : PART_BODY;
@@ -400,8 +411,8 @@ static int on_begin(nghttp2_session *h2, const nghttp2_frame *f, void *ctx)
     return 0;
 }
 
-static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t *name, size_t name_n,
-                     const uint8_t *value, size_t value_n, uint8_t flags, void *ctx)
+static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t *name,
+                     size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags, void *ctx)
 {
     struct h2_stream *s = nghttp2_session_get_stream_user_data(h2, f->hd.stream_id);
 
@@ -412,7 +423,8 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t 
     return 0;
 }
 
-static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *ctx)
+static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t *p, size_t n,
+                   void *ctx)
 {
     struct h2_stream *s = nghttp2_session_get_stream_user_data(h2, id);
 
@@ -557,6 +569,7 @@ static void accept_all(struct conn *l)
         c = XNEW(struct conn);
         c->fd = fd;
         c->raw = l->raw;
+        c->port = l->port;
         stat.connections++;
         if (l->tls) {
             c->ssl = SSL_new(tls_ctx);
@@ -633,20 +646,21 @@ static void listen_on(long port, bool tls, bool raw, const char *name)
     if (bind(l->fd, (struct sockaddr *)&a, n) < 0 || listen(l->fd, BACKLOG) < 0)
         die("listen");
     getsockname(l->fd, (struct sockaddr *)&a, &n);
-    printf("%s\"%s\":%u", any ? "," : "{", name, ntohs(a.sin_port));
+    l->port = ntohs(a.sin_port);
+    printf("%s\"%s\":%u", any ? "," : "{", name, l->port);
     any = true;
     watch(l, EPOLL_CTL_ADD);
 }
 
-static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in,
-                       unsigned in_n, void *arg)
+static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n,
+                       const unsigned char *in, unsigned in_n, void *arg)
 {
     static const unsigned char ours[] = "\x02h2\x08http/1.1";
 
     (void)ssl;
     (void)arg;
-    if (SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, ours, sizeof(ours) - 1, in, in_n) !=
-        OPENSSL_NPN_NEGOTIATED)
+    if (SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, ours, sizeof(ours) - 1, in,
+                              in_n) != OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_NOACK;
     return SSL_TLSEXT_ERR_OK;
 }
@@ -670,8 +684,13 @@ static void on_signal(int signo)
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"port", 1, NULL, 'p'}, {"tls-port", 1, NULL, 't'}, {"raw-port", 1, NULL, 'r'},
-        {"cert", 1, NULL, 'c'}, {"key", 1, NULL, 'k'},      {"delay", 1, NULL, 'd'}, {0},
+        {"port", 1, NULL, 'p'},
+        {"tls-port", 1, NULL, 't'},
+        {"raw-port", 1, NULL, 'r'},
+        {"cert", 1, NULL, 'c'},
+        {"key", 1, NULL, 'k'},
+        {"delay", 1, NULL, 'd'},
+        {0},
     };
     struct sigaction stop = {.sa_handler = on_signal}; /* without SA_RESTART: it ends the wait */
     const char *cert = NULL, *key = NULL;
@@ -680,13 +699,29 @@ int main(int argc, char **argv)
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
-        case 'p': port = atol(optarg); break;
-        case 't': tls = atol(optarg); break;
-        case 'r': raw = atol(optarg); break;
-        case 'c': cert = optarg; break;
-        case 'k': key = optarg; break;
-        case 'd': delay_ns = atol(optarg) * 1000000; break;
-        default: fputs("usage: sink [--port N] [--tls-port N --cert F --key F] [--raw-port N] [--delay MS]\n", stderr); return 2;
+        case 'p':
+            port = atol(optarg);
+            break;
+        case 't':
+            tls = atol(optarg);
+            break;
+        case 'r':
+            raw = atol(optarg);
+            break;
+        case 'c':
+            cert = optarg;
+            break;
+        case 'k':
+            key = optarg;
+            break;
+        case 'd':
+            delay_ns = atol(optarg) * 1000000;
+            break;
+        default:
+            fputs("usage: sink [--port N] [--tls-port N --cert F --key F] [--raw-port N] [--delay "
+                  "MS]\n",
+                  stderr);
+            return 2;
         }
     }
     signal(SIGPIPE, SIG_IGN);

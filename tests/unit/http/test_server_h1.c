@@ -102,7 +102,8 @@ static void close_is_honoured(void **state)
 {
     rig_open(&r, NULL);
     rig_connect(&r, &a);
-    raw_send(&a, "GET /now HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /now HTTP/1.1\r\n\r\n");
+    raw_send(&a,
+             "GET /now HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /now HTTP/1.1\r\n\r\n");
     raw_expect_eof(&r, &a);
     assert_int_equal(raw_count(&a, "hello"), 1);
     assert_int_equal(r.n_seen, 1);
@@ -113,7 +114,8 @@ static void interim_answer_on_request(void **state)
 {
     rig_open(&r, NULL);
     rig_connect(&r, &a);
-    raw_send(&a, "PUT /end HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    raw_send(&a,
+             "PUT /end HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     raw_expect(&r, &a, "HTTP/1.1 100 Continue\r\n\r\n");
     raw_send(&a, "ok");
     raw_expect(&r, &a, "HTTP/1.1 204");
@@ -142,7 +144,8 @@ static void pipelined_requests_wait_their_turn(void **state)
 {
     rig_open(&r, NULL);
     rig_connect(&r, &a);
-    raw_send(&a, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\nPUT /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nxy"
+    raw_send(&a, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\nPUT /2 HTTP/1.1\r\nHost: h\r\nContent-Length: "
+                 "2\r\n\r\nxy"
                  "GET /now HTTP/1.1\r\nHost: h\r\n\r\n");
     rig_expect_seen(&r, 1);
     rig_turns(&r, 10);
@@ -164,7 +167,8 @@ static void pipeliner_that_does_not_read_is_stopped(void **state)
     rig_open(&r, NULL);
     rig_connect(&r, &a);
     a.deaf = true;
-    raw_send(&a, "GET /big?3000000 HTTP/1.1\r\nHost: h\r\n\r\nGET /now HTTP/1.1\r\nHost: h\r\n\r\n");
+    raw_send(&a,
+             "GET /big?3000000 HTTP/1.1\r\nHost: h\r\n\r\nGET /now HTTP/1.1\r\nHost: h\r\n\r\n");
     rig_expect_seen(&r, 1);
     rig_turns(&r, 30);
     assert_int_equal(r.n_seen, 1);
@@ -178,9 +182,10 @@ static void pipeliner_that_does_not_read_is_stopped(void **state)
 
 static void bytes_one_by_one(void **state)
 {
-    static const char text[] = "\r\nPUT /end?a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n12345"
-                               "PUT /end HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
-                               "a\r\n0123456789\r\n0\r\n\r\nGET /now HTTP/1.1\r\nHost: h\r\n\r\n";
+    static const char text[] =
+        "\r\nPUT /end?a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n12345"
+        "PUT /end HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "a\r\n0123456789\r\n0\r\n\r\nGET /now HTTP/1.1\r\nHost: h\r\n\r\n";
 
     rig_open(&r, NULL);
     rig_connect(&r, &a);
@@ -253,7 +258,8 @@ static void refusal_of_an_expected_body_closes(void **state)
 {
     rig_open(&r, NULL);
     rig_connect(&r, &a);
-    raw_send(&a, "PUT /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    raw_send(&a,
+             "PUT /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     raw_expect(&r, &a, "too large");
     assert_int_equal(raw_count(&a, "100 Continue"), 0);
     assert_int_equal(raw_count(&a, "Connection: close"), 1);
@@ -271,8 +277,10 @@ static void bad_requests_are_answered(void **state)
         {"GET  HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "},
         {"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "}, /* no Host */
         {"GET / HTTP/3.0\r\nHost: h\r\n\r\n", "HTTP/1.1 505 "},
-        {"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 400 "},
-        {"PUT /wait HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400 "},
+        {"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+         "HTTP/1.1 400 "},
+        {"PUT /wait HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+         "HTTP/1.1 400 "},
         {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", "HTTP/1.1 501 "},
         {"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "HTTP/1.1 505 "},
     };
@@ -328,7 +336,8 @@ static void body_waits_for_its_handler(void **state)
 
     rig_open(&r, NULL);
     rig_connect(&r, &a);
-    snprintf(head, sizeof head, "PUT /hold HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n", total);
+    snprintf(head, sizeof head, "PUT /hold HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n",
+             total);
     raw_send(&a, head);
     raw_send_n(&a, p, total);
     rig_until(&r, stands_still, &f);
@@ -505,6 +514,27 @@ static void body_that_moves_is_not_slow(void **state)
     rig_close(&r);
 }
 
+static bool trickled(void *ctx)
+{
+    if (++*(int *)ctx % 40 == 0)
+        raw_send(&a, "x");
+    return a.eof || *(int *)ctx > 2000;
+}
+
+/* A byte comes before each timeout, but the waits add up. */
+static void body_that_trickles_is_slow(void **state)
+{
+    int turns = 0;
+
+    rig_open(&r, &hasty);
+    rig_connect(&r, &a);
+    raw_send(&a, "PUT /end HTTP/1.1\r\nHost: h\r\nContent-Length: 201\r\n\r\n");
+    rig_until(&r, trickled, &turns);
+    assert_true(turns <= 2000);
+    assert_non_null(strstr(str_c(&a.got), "HTTP/1.1 408"));
+    rig_close(&r);
+}
+
 static void handler_may_take_its_time(void **state)
 {
     rig_open(&r, &hasty);
@@ -574,7 +604,8 @@ static void upgrade_echoes_both_ways(void **state)
 {
     rig_open(&r, NULL);
     rig_connect(&r, &a);
-    raw_send(&a, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly");
+    raw_send(&a, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: "
+                 "websocket\r\n\r\nearly");
     raw_expect(&r, &a, "\r\n\r\nearly");
     assert_int_equal(memcmp(a.got.p, "HTTP/1.1 101 ", 13), 0);
     assert_int_equal(raw_count(&a, "Upgrade: websocket\r\nConnection: upgrade\r\n"), 1);
@@ -675,7 +706,8 @@ static void detach_gives_the_stream(void **state)
     rig_open(&r, NULL);
     rig_connect(&r, &a);
     r.on_take = detach;
-    raw_send(&a, "GET /now HTTP/1.1\r\nHost: h\r\n\r\nCONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\nearly");
+    raw_send(&a,
+             "GET /now HTTP/1.1\r\nHost: h\r\n\r\nCONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\nearly");
     rig_expect_seen(&r, 1);
     while (!detached) /* the answer before it must be out first */
         rig_turns(&r, 1);
@@ -729,7 +761,8 @@ static void request_is_kept(void **state)
     rig_open(&r, NULL);
     rig_connect(&r, &a);
     r.on_take = look;
-    raw_send(&a, "PUT /wait?k=v HTTP/1.1\r\nHost: host:1\r\nX-Empty:\r\nX-A: 1\r\nx-a: 2\r\nContent-Length: 4\r\n\r\nb");
+    raw_send(&a, "PUT /wait?k=v HTTP/1.1\r\nHost: host:1\r\nX-Empty:\r\nX-A: 1\r\nx-a: "
+                 "2\r\nContent-Length: 4\r\n\r\nb");
     rig_expect_seen(&r, 1);
     raw_send(&a, "ody");
     rig_turns(&r, 3);
@@ -775,6 +808,7 @@ int main(void)
         cmocka_unit_test(idle_connection_is_closed),
         cmocka_unit_test(slow_body_is_answered),
         cmocka_unit_test(body_that_moves_is_not_slow),
+        cmocka_unit_test(body_that_trickles_is_slow),
         cmocka_unit_test(handler_may_take_its_time),
         cmocka_unit_test(slow_reader_is_cut_off),
         cmocka_unit_test(too_many_connections),

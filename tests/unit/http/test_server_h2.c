@@ -21,8 +21,8 @@ struct stream {
     uint32_t code;
     const char *up; /* request body */
     size_t up_n, up_off;
-    bool up_open;   /* more may be added: no end of stream */
-    bool trailed;   /* its end comes with trailers */
+    bool up_open; /* more may be added: no end of stream */
+    bool trailed; /* its end comes with trailers */
 };
 
 static struct client {
@@ -144,7 +144,10 @@ static ssize_t read_up(nghttp2_session *ng, int32_t id, uint8_t *to, size_t room
     return (ssize_t)n;
 }
 
-#define NV(n, v) {(uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), 0}
+#define NV(n, v)                                                                                   \
+    {                                                                                              \
+        (uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), 0                                    \
+    }
 
 /* `body` NULL: none. `n` its length; `open`: it goes on. */
 static int32_t request(const char *method, const char *path, const char *body, size_t n, bool open)
@@ -558,6 +561,33 @@ static void slow_body_is_answered(void **state)
     close_all();
 }
 
+static int32_t trickling;
+static int trickles;
+
+static bool trickled(void *ctx)
+{
+    if (++trickles % 40 == 0) {
+        at(trickling)->up_n++;
+        nghttp2_session_resume_data(c.ng, trickling);
+    }
+    return is_ended(ctx) || trickles > 2000;
+}
+
+/* A byte comes before each timeout, but the waits add up. */
+static void body_that_trickles_is_slow(void **state)
+{
+    char bytes[100];
+
+    memset(bytes, 'x', sizeof bytes);
+    trickles = 0;
+    open_all(&hasty);
+    trickling = request("PUT", "/end", bytes, 1, true);
+    rig_until(&r, trickled, at(trickling));
+    assert_true(trickles <= 2000);
+    assert_int_equal(at(trickling)->status, 408);
+    close_all();
+}
+
 static void stream_without_a_window_is_not_slow(void **state)
 {
     size_t total = 256 * 1024;
@@ -610,9 +640,9 @@ static void look_at_upgrade(struct rig *rig, struct seen *s, const struct http_r
 
 static void extended_connect_is_an_upgrade(void **state)
 {
-    nghttp2_nv nv[] = {NV(":method", "CONNECT"), NV(":protocol", "websocket"), NV(":scheme", "http"),
-                       NV(":authority", "h"), NV(":path", "/wait?ws"),
-                       NV("sec-websocket-version", "13")};
+    nghttp2_nv nv[] = {NV(":method", "CONNECT"), NV(":protocol", "websocket"),
+                       NV(":scheme", "http"),    NV(":authority", "h"),
+                       NV(":path", "/wait?ws"),  NV("sec-websocket-version", "13")};
     static const struct h1_field fields[] = {{{"Upgrade", 7}, {"websocket", 9}},
                                              {{"Sec-WebSocket-Accept", 20}, {"x", 1}},
                                              {{"Sec-WebSocket-Protocol", 22}, {"p", 1}}};
@@ -797,6 +827,7 @@ int main(void)
         cmocka_unit_test(nonsense_is_answered_with_goaway),
         cmocka_unit_test(idle_connection_is_closed),
         cmocka_unit_test(slow_body_is_answered),
+        cmocka_unit_test(body_that_trickles_is_slow),
         cmocka_unit_test(stream_without_a_window_is_not_slow),
         cmocka_unit_test(stalled_stream_is_cut_off),
         cmocka_unit_test(extended_connect_is_an_upgrade),
