@@ -24,6 +24,7 @@ enum config_mode {
     CONFIG_MODE_GRPC,    /* HTTP/2 to one destination */
 };
 enum config_profile { CONFIG_PROFILE_NONE, CONFIG_PROFILE_HARNESS };
+enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_REQUIRED, CONFIG_SANDBOX_OFF };
 enum config_tls { CONFIG_TLS_1_2, CONFIG_TLS_1_3 };
 
 struct config_listen {
@@ -104,6 +105,10 @@ struct config {
     int64_t drain_limit_ms;
 
     char *control_socket; /* <spool.directory>/control.sock if not given */
+    char *user; /* to become, "NAME", "NAME:GROUP" or numbers; NULL: whoever starts it */
+    enum config_sandbox sandbox;
+
+    struct conf_list files; /* that all this was read from */
 };
 
 /* Rows and sections, for conf_compare, conf_describe and tests. */

@@ -11,6 +11,7 @@
 #include "app/gateway.h"
 #include "app/handover.h"
 #include "app/notify.h"
+#include "app/sandbox.h"
 #include "app/settings.h"
 #include "app/takeover.h"
 #include "base/xmem.h"
@@ -152,7 +153,9 @@ static int start_logs(struct gateway *g, struct err *e)
         if (worker_init(&g->workers[i], i, g->plan, g->logs, e) < 0)
             return -1;
     }
-    if (logs_recover(g->logs, e) < 0)
+    /* From here on threads are started, which inherit what is given up; low ports among it. */
+    if (share_listeners(g, e) < 0 || sandbox_enter(g->config, e) < 0 ||
+        logs_recover(g->logs, e) < 0)
         return -1;
     return spool_start(g->spool, e);
 }
@@ -241,12 +244,16 @@ static int reload(struct gateway *g, struct err *why)
     if (config_load(g->opts->config, &c, &errors) < 0) {
         for (i = 0; i < errors.n; i++)
             log_event(LOG_ERROR, "app", "configuration", LF_STR("error", errors.lines[i]));
-        err_set(&e, ERR_INVALID, "the configuration has errors: %s", errors.lines[0]);
+        err_set(&e, ERR_INVALID, "%s: %s",
+                sandbox_is_tight() ? "the configuration has errors, or files that are outside of "
+                                     "what this process may reach"
+                                   : "the configuration has errors",
+                errors.lines[0]);
         conf_errors_fini(&errors);
         return reload_failed(g, e.text, why);
     }
     conf_errors_fini(&errors);
-    p = same_listeners(g->config, c) ? plan_new(c, &e) : NULL;
+    p = same_listeners(g->config, c) && sandbox_check(c, &e) == 0 ? plan_new(c, &e) : NULL;
     if (!p || configure_log(c, &e) < 0) {
         plan_free(p);
         config_free(&c);
@@ -591,7 +598,7 @@ void gateway_watch(struct gateway *g, bool on)
 /* All that can fail before anything changes for anybody. */
 static int prepare(struct gateway *g, struct err *e)
 {
-    if (configure_log(g->config, e) < 0)
+    if (sandbox_become(g->config, e) < 0 || configure_log(g->config, e) < 0)
         return -1;
     provide_descriptors(g);
     g->plan = plan_new(g->config, e);
@@ -631,8 +638,7 @@ static int start(struct gateway *g, struct err *e)
     for (i = 0; i < ARRAY_LEN(signals); i++) /* not earlier: they end what waits to take over */
         g->signals[i] = ev_signal_new(g->loop, signals[i], on_signal, g);
     /* The control socket before listeners: who finds those open finds it, too. */
-    if (open_control(g, e) < 0 || start_logs(g, e) < 0 || share_listeners(g, e) < 0 ||
-        start_workers(g, e) < 0)
+    if (open_control(g, e) < 0 || start_logs(g, e) < 0 || start_workers(g, e) < 0)
         return -1;
     say_all_listening(g);
     sockets_fini(&g->inherited, !g->takeover);
