@@ -49,10 +49,9 @@ static const char *const read_by_name[] = {"CREDENTIALS_DIRECTORY", "SSL_CERT_DI
 
 static char *real_of(const char *path)
 {
-    char *found = realpath(path, NULL), *copy = found ? xstrdup(found) : NULL;
+    char found[PATH_MAX];
 
-    free(found);
-    return copy;
+    return realpath(path, found) ? xstrdup(found) : NULL;
 }
 
 static char *directory_of(const char *path)

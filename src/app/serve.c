@@ -20,6 +20,7 @@
 #include "rt/command.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
+#include "rt/logline.h"
 #include "rt/metric.h"
 #include "rt/ready.h"
 
@@ -181,12 +182,23 @@ static int start_workers(struct gateway *g, struct err *e)
     return 0;
 }
 
+/* All of it, or nothing. */
 static int configure_log(const struct config *c, struct err *e)
 {
     const struct audit_opts audit = {c->audit_to, c->audit_file, c->audit_format};
 
+    int audit_fd, log_fd = log_prepare(c->log_file, e);
+
+    if (log_fd < 0)
+        return err_prefix(e, "log.file");
+    if (audit_prepare(&audit, &audit_fd, e) < 0) {
+        log_target_discard(log_fd);
+        return -1;
+    }
     log_configure(c->log_level, c->log_format);
-    return log_open(c->log_file, e) < 0 ? -1 : audit_open(&audit, e);
+    log_switch(log_fd);
+    audit_switch(&audit, audit_fd);
+    return 0;
 }
 
 /* --- reload ------------------------------------------------------------------------------- */

@@ -24,8 +24,13 @@ static struct tls_ctx *upstream_tls(const struct config *c, struct err *e)
         .key = c->upstream_key,
         .min_version = config_tls_min(c),
     };
-    struct tls_ctx *tls = tls_ctx_client(&o, e);
+    struct tls_ctx *tls;
 
+    if (c->upstream_key && file_check_private(c->upstream_key, e) < 0) {
+        err_prefix(e, "upstream.key");
+        return NULL;
+    }
+    tls = tls_ctx_client(&o, e);
     if (!tls)
         err_prefix(e, "upstream");
     return tls;

@@ -102,6 +102,10 @@ void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_
  * is not resolved again.) */
 bool passage_still_allowed(const struct passage *p, const struct policy *policy);
 
+/* `fn` is called before an entry is written while it lasts, to bring its bytes up to date by
+ * passage_add; it must not end the passage. */
+void passage_on_look(struct passage *p, void (*fn)(void *ctx), void *ctx);
+
 /* `fn` is called by gate_recheck when the gate's policy would not let it pass any more; it may end
  * this passage, and no other. */
 void passage_on_revoked(struct passage *p, void (*fn)(void *ctx), void *ctx);
