@@ -192,6 +192,12 @@ void plan_relay_target(const struct plan *p, struct relay_target *out)
 
 /* --- set-up ------------------------------------------------------------------------------- */
 
+static bool may_dial(void *ctx, const struct net_addr *to)
+{
+    (void)ctx;
+    return !gate_leads_back(to);
+}
+
 static int init_clients(struct worker *w, const struct plan *plan, struct err *e)
 {
     struct str servers = STR_INIT;
@@ -202,7 +208,8 @@ static int init_clients(struct worker *w, const struct plan *plan, struct err *e
     str_fini(&servers);
     if (!w->resolver)
         return err_prefix(e, "upstream.resolvers");
-    w->fetches = fetch_pool_new(w->loop, &(struct fetch_pool_opts){.resolver = w->resolver});
+    w->fetches = fetch_pool_new(
+        w->loop, &(struct fetch_pool_opts){.resolver = w->resolver, .allow = may_dial});
     w->client = http_client_new(w->loop, &(struct http_client_opts){.resolver = w->resolver});
     w->rpc = rpc_client_new(w->loop, &(struct rpc_client_opts){
                                          .resolver = w->resolver,

@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "base/str.h"
 #include "base/xmem.h"
+#include "net/self.h"
 #include "rt/clock.h"
 #include "rt/log.h"
 #include "rt/metric.h"
@@ -471,6 +472,22 @@ static bool renew(struct passage *p, const struct policy_query *q)
     return true;
 }
 
+bool gate_leads_back(const struct net_addr *to)
+{
+    static struct log_rate rate;
+    char text[NET_ADDR_TEXT];
+    uint64_t left_out;
+
+    if (!net_leads_back(to))
+        return false;
+    if (log_rate_ok(&rate, DENY_LOG_S, &left_out))
+        log_event(LOG_ERROR, "egress",
+                  "the name in harness.url leads back to this gateway: give name servers that know "
+                  "its real address in upstream.resolvers",
+                  LF_STR("address", net_addr_text(to, text)), LF_UINT("suppressed", left_out));
+    return true;
+}
+
 bool passage_allow(void *ctx, const struct net_addr *addr)
 {
     struct passage *p = ctx;
@@ -478,8 +495,8 @@ bool passage_allow(void *ctx, const struct net_addr *addr)
     struct policy_verdict v;
 
     remember_address(p, addr);
-    if (p->fixed)
-        return true; /* decided when it was asked for */
+    if (p->fixed) /* decided when it was asked for */
+        return strcmp(p->verdict.rule, "upstream") != 0 || !gate_leads_back(addr);
     if (!renew(p, &q))
         return false;
     if (q.dest->literal)

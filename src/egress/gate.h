@@ -30,6 +30,9 @@ struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
 void gate_configure(struct gate *g, const struct gate_settings *s);
 void gate_recheck(struct gate *g); /* see passage_on_revoked */
 void gate_free(struct gate **g);   /* after all passages have ended */
+/* Does what should go to harness.url come back to us there? Says so in the log. Any thread. */
+bool gate_leads_back(const struct net_addr *to);
+
 const struct gate_settings *gate_settings_of(const struct gate *g);
 struct ev_loop *gate_loop(const struct gate *g);
 size_t gate_passages(const struct gate *g);

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from calls import Api
 from gateway import BINARY, Gateway, free_port, key, to_yaml, wait_for
 from inside import HARNESS, Names, Tls
 from proxies import RULES, echo, place, proxy_at, status_of, tunnel
@@ -117,6 +118,31 @@ def test_what_lasts_inside_an_interception_has_its_bytes(tmp_path):
         assert end['bytes_up'] < 10000, 'nothing is counted twice'
     finally:
         w.close()
+
+
+# --- a gateway that finds itself -------------------------------------------------------------------
+
+@pytest.mark.parametrize('where', ['127.0.0.1', '0.0.0.0'])
+def test_a_harness_that_is_this_gateway_is_told_and_not_talked_to(gateway_at, tmp_path, where):
+    """DNS points the name at the gateway, for the gateway, too. Nothing goes round in circles, nothing is lost."""
+    names = Names({HARNESS: '127.0.0.1'})
+    sni = free_port()
+    ca = CA(tmp_path, 'mint CA')
+    gw = gateway_at(f'https://{HARNESS}:{sni}', workers=1, listen={'sni': {'address': f'{where}:{sni}'}}, drain={'limit': '100ms'},
+                    upstream={'resolvers': [names.address], 'ca': ca.ca}, intercept={'ca': ca.ca, 'key': ca.ca_key})
+    try:
+        api = Api(gw.log_url)
+        assert api.open(key('a'))[0] < 300 and api.put(key('a'), 'one', 'two')[0] < 300
+        status, _, _ = api.request('GET', '/api/version')
+        assert status == 502
+        log = wait_for(lambda: 'may not be reached at address 127.0.0.1' in gw.log() and gw.log(), what='a delivery that failed')
+        assert re.search(r'level=error component=egress msg="the name in harness\.url leads back to this gateway[^\n]*'
+                         rf'upstream\.resolvers" address=127\.0\.0\.1:{sni}', log)
+        assert gw.metric('intercept_hellos_total') == 0, 'no connection came in by the listener'
+        assert gw.ledger()['spooled'] == 2
+        api.close()
+    finally:
+        names.close()
 
 
 # --- files of secrets ------------------------------------------------------------------------------
