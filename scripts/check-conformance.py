@@ -1,5 +1,5 @@
 """Checks docs/conformance.md: a row for each item of the checklist, and every test that is named exists under tests/;
-so must the tests that docs/flows.md names."""
+so must the tests that docs/flows.md and docs/security.md name, and in the latter each row has one."""
 import argparse
 import re
 import sys
@@ -53,6 +53,21 @@ def unknown_tests(text, names):
     return [f'no test is called "{name}"' for name in sorted(set(re.findall(r'\btest_\w+\b(?!\.py)', text)) - names)]
 
 
+def unproven(text):
+    """Rows of tables whose last column is for tests, without one."""
+    found, proves = [], False
+    for line in text.splitlines():
+        if not line.startswith('|'):
+            proves = False
+            continue
+        cells = [cell.strip() for cell in line.strip().strip('|').split('|')]
+        if cells[-1] == 'test':
+            proves = True
+        elif proves and not set(line) <= set('|-: ') and not re.search(r'\btest_\w+', cells[-1]):
+            found.append(f'no test for "{cells[0]}"')
+    return found
+
+
 def self_test():
     """The checker must be able to fail."""
     good = ''.join(f'| {n} | x | test_a |\n' for n in range(1, ITEMS)) + f'| {ITEMS} | x | {LATER} |\n'
@@ -60,6 +75,9 @@ def self_test():
     assert problems(good, {'test_b'})
     assert problems(good.replace('| 7 |', '| 6 |'), {'test_a'})
     assert problems(good + '| what | test_none |\n', {'test_a'})
+    assert unproven('| x | test |\n|---|---|\n| a | test_a |\n') == []
+    assert unproven('| x | test |\n|---|---|\n| a | some day |\n') == ['no test for "a"']
+    assert unproven('| x | y |\n|---|---|\n| a | b |\n') == []
     assert unknown_tests('`tests/test_b.py`, test_a and test_none', {'test_a'}) == ['no test is called "test_none"']
 
 
@@ -72,6 +90,8 @@ def main():
     found = [f'docs/conformance.md: {x}'
              for x in problems((root / 'docs' / 'conformance.md').read_text(encoding='utf-8'), names)]
     found += [f'docs/flows.md: {x}' for x in unknown_tests((root / 'docs' / 'flows.md').read_text(encoding='utf-8'), names)]
+    security = (root / 'docs' / 'security.md').read_text(encoding='utf-8')
+    found += [f'docs/security.md: {x}' for x in unknown_tests(security, names) + unproven(security)]
     for problem in found:
         print(problem)
     return 1 if found else 0

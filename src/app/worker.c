@@ -192,10 +192,12 @@ void plan_relay_target(const struct plan *p, struct relay_target *out)
 
 /* --- set-up ------------------------------------------------------------------------------- */
 
+/* Deliveries go where the log service's links lead; a cloud's secrets are for none of them. */
 static bool may_dial(void *ctx, const struct net_addr *to)
 {
     (void)ctx;
-    return !gate_leads_back(to);
+    return addr_class((const struct sockaddr *)&to->ss, NULL) != ADDR_METADATA &&
+           !gate_leads_back(to);
 }
 
 static int init_clients(struct worker *w, const struct plan *plan, struct err *e)

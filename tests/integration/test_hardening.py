@@ -145,6 +145,15 @@ def test_a_harness_that_is_this_gateway_is_told_and_not_talked_to(gateway_at, tm
         names.close()
 
 
+def test_deliveries_do_not_go_to_metadata_services(gateway_at):
+    """Nor uploads, wherever a link leads: they are dialled by the same hand."""
+    gw = gateway_at('http://169.254.169.254', drain={'limit': '100ms'})
+    api = Api(gw.log_url)
+    assert api.open(key('a'))[0] < 300 and api.put(key('a'), 'one')[0] < 300
+    api.close()
+    wait_for(lambda: 'it may not be reached at address 169.254.169.254' in gw.log(), what='the refusal')
+
+
 # --- files of secrets ------------------------------------------------------------------------------
 
 def start_with(tmp_path, **options):
