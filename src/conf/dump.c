@@ -334,9 +334,10 @@ static void paths_of(const char *base, const struct pair *p, conf_path_fn fn, vo
     size_t i;
 
     for (i = 0; i < p->n_rows; i++) {
-        const char *path = *(const char *const *)((const char *)p->a + p->rows[i].offset);
+        const void *field = (const char *)p->a + p->rows[i].offset;
+        const char *path = p->rows[i].type == CONF_PATH ? *(const char *const *)field : NULL;
 
-        if (p->rows[i].type != CONF_PATH || !path)
+        if (!path)
             continue;
         str_clear(&setting);
         str_addf(&setting, "%s%s%s", base, *base ? "." : "", p->rows[i].path);

@@ -355,7 +355,12 @@ static void test_programs(void **state)
 
 static void signals_body(void)
 {
+    char memory[64];
+
+    snprintf(memory, sizeof(memory), "/proc/%ld/mem", (long)getppid());
+    EXPECT(try_open(memory, O_RDONLY) == 0 || geteuid() != 0);
     enter();
+    EXPECT(try_open(memory, O_RDONLY) == EACCES);
     /* From version 6 on: to nobody outside. */
     EXPECT(kill(getpid(), 0) == 0);
     EXPECT(syscall(444, NULL, 0, 1) < 6 || (kill(getppid(), 0) < 0 && errno == EPERM));
