@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import under_filter
 from calls import Api
+from frames import sanitized
 from gateway import BINARY, Gateway, key, wait_for
 from proxies import RULES, Trail, echo, place, read_exactly, status_of, tunnel
 from standin.certs import CA
@@ -96,6 +97,7 @@ def users_file(path):
     path.chmod(0o600)
 
 
+@pytest.mark.skipif(sanitized(), reason='sanitizers make calls of their own')
 def test_it_serves_under_the_filter(far, home, monkeypatch):
     """Logs, blobs, tunnels of much and little, TLS, credentials, a reload, a drain: nothing that the unit does not allow."""
     directory, binary, wrapper, give = home
