@@ -595,6 +595,14 @@ void config_free(struct config **config)
     XFREE(*config);
 }
 
+void config_add_file(struct config *config, const char *path)
+{
+    struct conf_list *l = &config->files;
+
+    l->items = xrealloc(l->items, (l->n + 1) * sizeof(*l->items));
+    l->items[l->n++] = xstrdup(path);
+}
+
 void config_dump(const struct config *config, FILE *out)
 {
     conf_dump(&config_spec, config, out);

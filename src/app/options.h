@@ -105,7 +105,7 @@ struct config {
     int64_t drain_limit_ms;
 
     char *control_socket; /* <spool.directory>/control.sock if not given */
-    char *user; /* to become, "NAME", "NAME:GROUP" or numbers; NULL: whoever starts it */
+    char *user;           /* to become, "NAME", "NAME:GROUP" or numbers; NULL: whoever starts it */
     enum config_sandbox sandbox;
 
     struct conf_list files; /* that all this was read from */
@@ -118,6 +118,9 @@ extern const struct conf_spec config_spec;
  * `*config` is NULL and `errors` (CONF_ERRORS_INIT before, conf_errors_fini after) says why. */
 int config_load(const char *path, struct config **config, struct conf_errors *errors) TR_MUST_USE;
 void config_free(struct config **config);
+
+/* One more file that must be there for a reload. */
+void config_add_file(struct config *config, const char *path);
 
 /* Write the effective configuration as YAML that loads back to the same. */
 void config_dump(const struct config *config, FILE *out);

@@ -676,6 +676,8 @@ int serve(const struct serve_opts *o)
     g.config = load_config(o->first_config >= 0 ? first : o->config);
     if (!g.config)
         return 1;
+    if (o->first_config >= 0) /* the one that a reload reads */
+        config_add_file(g.config, o->config);
     if (start(&g, &e) < 0)
         return cannot_start(&g, &e);
     log_event(LOG_NOTICE, "app", "serving", LF_STR("version", PACKAGE_VERSION),

@@ -111,6 +111,23 @@ def test_a_reload_that_names_a_path_outside_is_refused(gateway_at, outside, tmp_
 
 
 @needs_landlock
+def test_who_takes_over_by_signal_inherits_the_limits(far, gateway_at, outside):
+    """Again and again, past the sixteen that the kernel can stack; a process that is started afresh has limits of its own."""
+    gw = gateway_at(far.url, workers=1, drain={'limit': '200ms'})
+    for _ in range(17):
+        gw.take_over(True)
+    assert gw.metric('sandbox', feature='landlock') > 0
+    reload(gw)
+    gw.write_config(audit={'to': 'file', 'file': str(outside / 'audit')})
+    gw.signal(signal.SIGUSR2)
+    wait_for(lambda: 'handing over failed; this process goes on' in gw.log(), what='the report')
+    assert re.search(r'outside/audit: Permission denied', gw.log()) and not (outside / 'audit').exists()
+    assert gw.get('/readyz')[0] == 200
+    gw.take_over(False)
+    assert (outside / 'audit').exists()
+
+
+@needs_landlock
 def test_a_link_that_comes_to_lead_outside_is_not_followed(gateway_at, outside, tmp_path):
     """The way somebody who may write to the directory of the configuration would get at other files."""
     inside = tmp_path / 'inside'

@@ -99,7 +99,7 @@ def users_file(path):
 
 @pytest.mark.skipif(sanitized(), reason='sanitizers make calls of their own')
 def test_it_serves_under_the_filter(far, home, monkeypatch):
-    """Logs, blobs, tunnels of much and little, TLS, credentials, a reload, a drain: nothing that the unit does not allow."""
+    """Logs, blobs, tunnels of much and little, TLS, credentials, a reload, a takeover by signal, a drain: nothing that the unit does not allow."""
     directory, binary, wrapper, give = home
     monkeypatch.setattr('gateway.BINARY', binary)
     monkeypatch.setenv('TAILRACE_WRAPPER', ' '.join(wrapper))
@@ -120,6 +120,9 @@ def test_it_serves_under_the_filter(far, home, monkeypatch):
         gw.start()
         assert 'Seccomp:\t2\n' in Path(f'/proc/{gw.pid}/status').read_text()
         exercise(gw, far, directory)
+        gw.take_over(True)
+        assert 'Seccomp:\t2\n' in Path(f'/proc/{gw.pid}/status').read_text()
+        exercise(gw, far, directory, 'second')
         gw.kill()
         gw.start()
         far_lines(gw, far, 'after')
@@ -139,8 +142,8 @@ def far_lines(gw, far, name):
     far.wait(lambda h: h.blob('acct', k), timeout=10)
 
 
-def exercise(gw, far, directory):
-    far_lines(gw, far, 'first')
+def exercise(gw, far, directory, name='first'):
+    far_lines(gw, far, name)
     with place(echo) as p:
         with tunnel(gw, f'127.0.0.1:{p.port}', listener='open') as s:
             s.sendall(b'x')
