@@ -1,6 +1,6 @@
 """Checks docs/conformance.md: a row for each item of the checklist, and every test that is named exists under tests/;
-so must the tests that docs/flows.md names. Each guarantee of docs/reliability.md has its tests, which exist, and so
-do the fault points and files named there."""
+so must the tests that docs/flows.md and docs/security.md name, and in the latter each row has one. Each guarantee of
+docs/reliability.md has its tests, which exist, and so do the fault points and files named there."""
 import argparse
 import re
 import sys
@@ -91,6 +91,21 @@ def unproven(text, proofs, points):
     return found
 
 
+def untested(text):
+    """Rows of tables whose last column is for tests, without one."""
+    found, proves = [], False
+    for line in text.splitlines():
+        if not line.startswith('|'):
+            proves = False
+            continue
+        cells = [cell.strip() for cell in line.strip().strip('|').split('|')]
+        if cells[-1] == 'test':
+            proves = True
+        elif proves and not set(line) <= set('|-: ') and not re.search(r'\btest_\w+', cells[-1]):
+            found.append(f'no test for "{cells[0]}"')
+    return found
+
+
 def self_test():
     """The checker must be able to fail."""
     good = ''.join(f'| {n} | x | test_a |\n' for n in range(1, ITEMS)) + f'| {ITEMS} | x | {LATER} |\n'
@@ -102,6 +117,9 @@ def self_test():
     assert unproven(doc, {'test_a', 'check-b'}, {'logs-x'}) == []
     assert unproven(doc, {'test_a'}, {'logs-x'}) and unproven(doc.replace('test_a', ''), {'check-b'}, {'logs-x'})
     assert unproven(doc, {'test_a', 'check-b'}, set()) and unproven(doc, {'test_a', 'check-b'}, {'logs-x', 'logs-y'})
+    assert untested('| x | test |\n|---|---|\n| a | test_a |\n') == []
+    assert untested('| x | test |\n|---|---|\n| a | some day |\n') == ['no test for "a"']
+    assert untested('| x | y |\n|---|---|\n| a | b |\n') == []
     assert unknown_tests('`tests/test_b.py`, test_a and test_none', {'test_a'}) == ['no test is called "test_none"']
 
 
@@ -118,6 +136,8 @@ def main():
     found += [f'docs/reliability.md: {x}' for x in unproven(text, proofs_in(root, names), points_in(root))]
     found += [f'docs/reliability.md: there is no {name}' for name in re.findall(r'`(tests/[\w./-]+)`', text)
               if not (root / name).exists()]
+    security = (root / 'docs' / 'security.md').read_text(encoding='utf-8')
+    found += [f'docs/security.md: {x}' for x in unknown_tests(security, names) + untested(security)]
     for problem in found:
         print(problem)
     return 1 if found else 0

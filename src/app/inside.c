@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/xmem.h"
 #include "codec/url.h"
+#include "rt/fdx.h"
 
 /* Without the port, for the CA's constraints. The caller's. */
 static char *name_only(const char *host)
@@ -65,6 +66,8 @@ int inside_plan_init(struct inside_plan *p, const struct config *c, struct err *
         return err_set(e, ERR_INVALID,
                        "intercept.hosts: missing: harness.url has an address, and no name that "
                        "could be intercepted");
+    if (file_check_private(c->intercept_key, e) < 0)
+        return err_prefix(e, "intercept.key");
     if (load_mint(p, c, e) < 0 || list_hosts(p, c, e) < 0)
         return -1;
     p->tls = tls_ctx_client(&o, e);

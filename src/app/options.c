@@ -60,6 +60,12 @@ static const struct conf_choice tls_versions[] = {
     {"1.3", CONFIG_TLS_1_3},
     {0},
 };
+static const struct conf_choice sandboxes[] = {
+    {"auto", CONFIG_SANDBOX_AUTO},
+    {"required", CONFIG_SANDBOX_REQUIRED},
+    {"off", CONFIG_SANDBOX_OFF},
+    {0},
+};
 static const struct conf_choice http_versions[] = {
     {"auto", FETCH_HTTP_AUTO},
     {"1.1", FETCH_HTTP_1_1},
@@ -154,6 +160,7 @@ static const struct conf_row rows[] = {
         .text = "Compress logs for the bucket, where they were found to read back right."),
 
     ROW(PATH, spool_directory, "spool.directory", .deflt = "/var/lib/tailrace",
+        .use = CONF_USE_DIRECTORY,
         .text = "Where accepted records wait for their delivery; on a local file system."),
     ROW(SIZE, spool_limit, "spool.limit", .deflt = "10GiB", .min = 1 * MIB, .max = 64 * TIB,
         .text = "How large the spool may become."),
@@ -217,7 +224,7 @@ static const struct conf_row rows[] = {
 
     ROW(ENUM, audit_to, "audit.to", .choices = audit_targets, .deflt = "log", .reloadable = true,
         .text = "Where the audit trail goes: into the log, a file of its own, syslog, or nowhere."),
-    ROW(PATH, audit_file, "audit.file", .reloadable = true,
+    ROW(PATH, audit_file, "audit.file", .use = CONF_USE_APPEND, .reloadable = true,
         .text = "The file for audit.to: file; reopened at a reload."),
     ROW(ENUM, audit_format, "audit.format", .choices = formats, .deflt = "json", .reloadable = true,
         .text = "How an entry in a file or syslog is written."),
@@ -270,14 +277,19 @@ static const struct conf_row rows[] = {
         .text = "What is logged: this level and those above it."),
     ROW(ENUM, log_format, "log.format", .choices = formats, .deflt = "logfmt", .reloadable = true,
         .text = "How a line of the log is written."),
-    ROW(PATH, log_file, "log.file", .reloadable = true,
+    ROW(PATH, log_file, "log.file", .use = CONF_USE_APPEND, .reloadable = true,
         .text = "File to log to, reopened at a reload; default: standard error."),
     ROW(DURATION, drain_limit_ms, "drain.limit", .deflt = "30s", .min = 0, .max = 1 * HOURS,
         .reloadable = true, .text = "How long a shutdown waits for connections to end."),
 
-    ROW(PATH, control_socket, "control.socket",
+    ROW(PATH, control_socket, "control.socket", .use = CONF_USE_SOCKET,
         .text = "Where tailracectl reaches this process; who can open it may do everything. "
                 "Default: control.sock in spool.directory."),
+    ROW(STRING, user, "user",
+        .text = "Whom to become once started as root, NAME or NAME:GROUP; default: nobody else."),
+    ROW(ENUM, sandbox, "sandbox", .choices = sandboxes, .deflt = "auto",
+        .text = "Reach only the files that this configuration names, as far as the kernel can see "
+                "to it; required: or do not start; off: keep every right."),
 };
 
 static const struct conf_row listen_rows[] = {
@@ -570,6 +582,7 @@ const struct conf_spec config_spec = {
     .sections = sections,
     .n_sections = ARRAY_LEN(sections),
     .size = sizeof(struct config),
+    .files_offset = offsetof(struct config, files),
     .check = check_all,
 };
 
@@ -588,6 +601,14 @@ void config_free(struct config **config)
         return;
     conf_clear(&config_spec, *config);
     XFREE(*config);
+}
+
+void config_add_file(struct config *config, const char *path)
+{
+    struct conf_list *l = &config->files;
+
+    l->items = xrealloc(l->items, (l->n + 1) * sizeof(*l->items));
+    l->items[l->n++] = xstrdup(path);
 }
 
 void config_dump(const struct config *config, FILE *out)

@@ -24,6 +24,7 @@ enum config_mode {
     CONFIG_MODE_GRPC,    /* HTTP/2 to one destination */
 };
 enum config_profile { CONFIG_PROFILE_NONE, CONFIG_PROFILE_HARNESS };
+enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_REQUIRED, CONFIG_SANDBOX_OFF };
 enum config_tls { CONFIG_TLS_1_2, CONFIG_TLS_1_3 };
 
 struct config_listen {
@@ -107,6 +108,10 @@ struct config {
     int64_t drain_limit_ms;
 
     char *control_socket; /* <spool.directory>/control.sock if not given */
+    char *user;           /* to become, "NAME", "NAME:GROUP" or numbers; NULL: whoever starts it */
+    enum config_sandbox sandbox;
+
+    struct conf_list files; /* that all this was read from */
 };
 
 /* Rows and sections, for conf_compare, conf_describe and tests. */
@@ -116,6 +121,9 @@ extern const struct conf_spec config_spec;
  * `*config` is NULL and `errors` (CONF_ERRORS_INIT before, conf_errors_fini after) says why. */
 int config_load(const char *path, struct config **config, struct conf_errors *errors) TR_MUST_USE;
 void config_free(struct config **config);
+
+/* One more file that must be there for a reload. */
+void config_add_file(struct config *config, const char *path);
 
 /* Write the effective configuration as YAML that loads back to the same. */
 void config_dump(const struct config *config, FILE *out);

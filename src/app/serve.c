@@ -11,6 +11,7 @@
 #include "app/gateway.h"
 #include "app/handover.h"
 #include "app/notify.h"
+#include "app/sandbox.h"
 #include "app/settings.h"
 #include "app/takeover.h"
 #include "base/xmem.h"
@@ -22,6 +23,7 @@
 #include "rt/fault.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
+#include "rt/logline.h"
 #include "rt/metric.h"
 #include "rt/ready.h"
 
@@ -155,7 +157,9 @@ static int start_logs(struct gateway *g, struct err *e)
         if (worker_init(&g->workers[i], i, g->plan, g->logs, e) < 0)
             return -1;
     }
-    if (logs_recover(g->logs, e) < 0)
+    /* From here on threads are started, which inherit what is given up; low ports among it. */
+    if (share_listeners(g, e) < 0 || sandbox_enter(g->config, e) < 0 ||
+        logs_recover(g->logs, e) < 0)
         return -1;
     return spool_start(g->spool, e);
 }
@@ -181,12 +185,23 @@ static int start_workers(struct gateway *g, struct err *e)
     return 0;
 }
 
+/* All of it, or nothing. */
 static int configure_log(const struct config *c, struct err *e)
 {
     const struct audit_opts audit = {c->audit_to, c->audit_file, c->audit_format};
 
+    int audit_fd, log_fd = log_prepare(c->log_file, e);
+
+    if (log_fd < 0)
+        return err_prefix(e, "log.file");
+    if (audit_prepare(&audit, &audit_fd, e) < 0) {
+        log_target_discard(log_fd);
+        return -1;
+    }
     log_configure(c->log_level, c->log_format);
-    return log_open(c->log_file, e) < 0 ? -1 : audit_open(&audit, e);
+    log_switch(log_fd);
+    audit_switch(&audit, audit_fd);
+    return 0;
 }
 
 /* --- reload ------------------------------------------------------------------------------- */
@@ -244,12 +259,16 @@ static int reload(struct gateway *g, struct err *why)
     if (config_load(g->opts->config, &c, &errors) < 0) {
         for (i = 0; i < errors.n; i++)
             log_event(LOG_ERROR, "app", "configuration", LF_STR("error", errors.lines[i]));
-        err_set(&e, ERR_INVALID, "the configuration has errors: %s", errors.lines[0]);
+        err_set(&e, ERR_INVALID, "%s: %s",
+                sandbox_is_tight() ? "the configuration has errors, or files that are outside of "
+                                     "what this process may reach"
+                                   : "the configuration has errors",
+                errors.lines[0]);
         conf_errors_fini(&errors);
         return reload_failed(g, e.text, why);
     }
     conf_errors_fini(&errors);
-    p = same_listeners(g->config, c) ? plan_new(c, &e) : NULL;
+    p = same_listeners(g->config, c) && sandbox_check(c, &e) == 0 ? plan_new(c, &e) : NULL;
     if (!p || configure_log(c, &e) < 0) {
         plan_free(p);
         config_free(&c);
@@ -619,7 +638,7 @@ void gateway_watch(struct gateway *g, bool on)
 /* All that can fail before anything changes for anybody. */
 static int prepare(struct gateway *g, struct err *e)
 {
-    if (configure_log(g->config, e) < 0)
+    if (sandbox_become(g->config, e) < 0 || configure_log(g->config, e) < 0)
         return -1;
     g->plan = plan_new(g->config, e);
     if (!g->plan)
@@ -659,8 +678,7 @@ static int start(struct gateway *g, struct err *e)
     for (i = 0; i < ARRAY_LEN(signals); i++) /* not earlier: they end what waits to take over */
         g->signals[i] = ev_signal_new(g->loop, signals[i], on_signal, g);
     /* The control socket before listeners: who finds those open finds it, too. */
-    if (open_control(g, e) < 0 || start_logs(g, e) < 0 || share_listeners(g, e) < 0 ||
-        start_workers(g, e) < 0)
+    if (open_control(g, e) < 0 || start_logs(g, e) < 0 || start_workers(g, e) < 0)
         return -1;
     say_all_listening(g);
     sockets_fini(&g->inherited, !g->takeover);
@@ -686,6 +704,8 @@ int serve(const struct serve_opts *o)
     g.config = load_config(o->first_config >= 0 ? first : o->config);
     if (!g.config)
         return 1;
+    if (o->first_config >= 0) /* the one that a reload reads */
+        config_add_file(g.config, o->config);
     if (start(&g, &e) < 0)
         return cannot_start(&g, &e);
     log_event(LOG_NOTICE, "app", "serving", LF_STR("version", PACKAGE_VERSION),

@@ -27,8 +27,13 @@ static struct tls_ctx *upstream_tls(const struct config *c, struct err *e)
         .key = c->upstream_key,
         .min_version = config_tls_min(c),
     };
-    struct tls_ctx *tls = tls_ctx_client(&o, e);
+    struct tls_ctx *tls;
 
+    if (c->upstream_key && file_check_private(c->upstream_key, e) < 0) {
+        err_prefix(e, "upstream.key");
+        return NULL;
+    }
+    tls = tls_ctx_client(&o, e);
     if (!tls)
         err_prefix(e, "upstream");
     return tls;
@@ -190,6 +195,14 @@ void plan_relay_target(const struct plan *p, struct relay_target *out)
 
 /* --- set-up ------------------------------------------------------------------------------- */
 
+/* Deliveries go where the log service's links lead; a cloud's secrets are for none of them. */
+static bool may_dial(void *ctx, const struct net_addr *to)
+{
+    (void)ctx;
+    return addr_class((const struct sockaddr *)&to->ss, NULL) != ADDR_METADATA &&
+           !gate_leads_back(to);
+}
+
 static int init_clients(struct worker *w, const struct plan *plan, struct err *e)
 {
     struct str servers = STR_INIT;
@@ -200,7 +213,8 @@ static int init_clients(struct worker *w, const struct plan *plan, struct err *e
     str_fini(&servers);
     if (!w->resolver)
         return err_prefix(e, "upstream.resolvers");
-    w->fetches = fetch_pool_new(w->loop, &(struct fetch_pool_opts){.resolver = w->resolver});
+    w->fetches = fetch_pool_new(
+        w->loop, &(struct fetch_pool_opts){.resolver = w->resolver, .allow = may_dial});
     w->client = http_client_new(w->loop, &(struct http_client_opts){.resolver = w->resolver});
     w->rpc = rpc_client_new(w->loop, &(struct rpc_client_opts){
                                          .resolver = w->resolver,

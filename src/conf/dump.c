@@ -325,3 +325,43 @@ size_t conf_compare(const struct conf_spec *spec, const void *old_config, const 
     }
     return c.n;
 }
+
+/* ---- paths -------------------------------------------------------------------------------- */
+
+static void paths_of(const char *base, const struct pair *p, conf_path_fn fn, void *ctx)
+{
+    struct str setting = STR_INIT;
+    size_t i;
+
+    for (i = 0; i < p->n_rows; i++) {
+        const void *field = (const char *)p->a + p->rows[i].offset;
+        const char *path = p->rows[i].type == CONF_PATH ? *(const char *const *)field : NULL;
+
+        if (!path)
+            continue;
+        str_clear(&setting);
+        str_addf(&setting, "%s%s%s", base, *base ? "." : "", p->rows[i].path);
+        fn(ctx, str_c(&setting), p->rows[i].use, path);
+    }
+    str_fini(&setting);
+}
+
+void conf_each_path(const struct conf_spec *spec, const void *config, conf_path_fn fn, void *ctx)
+{
+    const struct pair whole = {spec->rows, spec->n_rows, config, NULL};
+    size_t i, k;
+
+    paths_of("", &whole, fn, ctx);
+    for (i = 0; i < spec->n_sections; i++) {
+        const struct conf_section *s = &spec->sections[i];
+
+        for (k = 0; k < conf_section_count(s, config); k++) {
+            const struct pair item = {s->rows, s->n_rows, conf_section_item(s, config, k), NULL};
+            struct str base = STR_INIT;
+
+            str_addf(&base, "%s.%s", s->path, conf_item_name(s, item.a));
+            paths_of(str_c(&base), &item, fn, ctx);
+            str_fini(&base);
+        }
+    }
+}

@@ -15,6 +15,10 @@ void conf_dump(const struct conf_spec *spec, const void *config, FILE *out);
  * an annotated YAML skeleton. */
 void conf_describe(const struct conf_spec *spec, FILE *out);
 
+/* Called for each path that is given or a default. */
+typedef void (*conf_path_fn)(void *ctx, const char *setting, enum conf_use use, const char *path);
+void conf_each_path(const struct conf_spec *spec, const void *config, conf_path_fn fn, void *ctx);
+
 /* Called for each option that differs between two configurations; items of a section that came or
  * went are reported by the path of the item. */
 typedef void (*conf_changed_fn)(void *ctx, const char *path, bool reloadable);

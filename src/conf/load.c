@@ -374,10 +374,29 @@ static void check_fini(struct conf_check *c)
     }
 }
 
+/* For those who must be able to read them again. */
+static void keep_files(struct conf_check *c)
+{
+    struct conf_list *list = (void *)((char *)c->config + c->spec->files_offset);
+    unsigned i;
+
+    if (!c->spec->files_offset)
+        return;
+    list->items = xcalloc(c->n_files, sizeof(*list->items));
+    for (i = 0; i < c->n_files; i++) {
+        const char *slash = strrchr(c->files[i]->name, '/');
+        struct str path = STR_INIT;
+
+        str_addf(&path, "%s/%s", c->files[i]->directory, slash ? slash + 1 : c->files[i]->name);
+        list->items[list->n++] = str_take(&path);
+    }
+}
+
 /* Everything after the files are read. */
 static int finish(struct conf_check *c)
 {
     fill_all(c);
+    keep_files(c);
     if (c->errors->n == 0 && c->spec->check)
         c->spec->check(c->config, c);
     check_fini(c);
@@ -430,10 +449,23 @@ static void clear_rows(const struct conf_row *rows, size_t n, void *object)
         conf_value_clear(&rows[i], object);
 }
 
+static void forget_files(const struct conf_spec *spec, void *config)
+{
+    struct conf_list *list = (void *)((char *)config + spec->files_offset);
+    size_t i;
+
+    if (!spec->files_offset)
+        return;
+    for (i = 0; i < list->n; i++)
+        xfree(list->items[i]);
+    xfree(list->items);
+}
+
 void conf_clear(const struct conf_spec *spec, void *config)
 {
     size_t i, k;
 
+    forget_files(spec, config);
     clear_rows(spec->rows, spec->n_rows, config);
     for (i = 0; i < spec->n_sections; i++) {
         const struct conf_section *s = &spec->sections[i];

@@ -37,6 +37,14 @@ enum conf_type {
     CONF_LIST,     /* struct conf_list: texts */
 };
 
+/* What the program does at a path. */
+enum conf_use {
+    CONF_USE_READ,      /* a file that is read, and read again at a reload */
+    CONF_USE_APPEND,    /* a file that is made if it is missing, and written at its end */
+    CONF_USE_DIRECTORY, /* a directory of its own: everything in it */
+    CONF_USE_SOCKET,    /* the name of a socket that it makes and takes away */
+};
+
 struct conf_list {
     char **items;
     size_t n;
@@ -57,6 +65,7 @@ struct conf_row {
     /* STRING, and each element of a LIST: may refuse a value that has the right type. The text it
      * gives is shown after the value: "use ...". */
     int (*check)(const char *value, struct err *e);
+    enum conf_use use;  /* PATH */
     bool required;      /* must be given; then there is no default */
     bool reloadable;    /* a change takes effect without a restart */
     bool name_is_deflt; /* in a section: the item's name is the default */
@@ -87,6 +96,9 @@ struct conf_spec {
     const struct conf_section *sections;
     size_t n_sections;
     size_t size; /* of the caller's struct */
+    /* Where in it a struct conf_list is (not at its very beginning) that takes the absolute paths
+     * of the files that were read; 0: nowhere. */
+    size_t files_offset;
     /* Called when every value is good by itself: fills what depends on other options, and reports
      * with conf_complain what does not fit together. May be NULL. */
     void (*check)(void *config, struct conf_check *check);

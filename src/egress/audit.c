@@ -33,50 +33,88 @@ static const char *const event_names[] = {
 
 /* --- where to ----------------------------------------------------------------------------- */
 
+/* A socket that the system log listens to, or -1 and errno. */
+static int syslog_dial(const char *path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd;
+
+    snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0)
+        fd_close(&fd);
+    return fd;
+}
+
 /* Under the lock. The system log may be restarted at any time, so this is tried again later. */
 static int syslog_connect(void)
 {
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-
-    if (syslog_fd >= 0)
-        return 0;
-    snprintf(to.sun_path, sizeof(to.sun_path), "%s", syslog_path);
-    syslog_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (syslog_fd < 0)
-        return -1;
-    if (connect(syslog_fd, (const struct sockaddr *)&to, sizeof(to)) == 0)
-        return 0;
-    fd_close(&syslog_fd);
-    return -1;
+        syslog_fd = syslog_dial(syslog_path);
+    return syslog_fd < 0 ? -1 : 0;
 }
 
-static int syslog_open(const char *path, struct err *e)
+static const char *syslog_socket(const struct audit_opts *o)
 {
-    int rc;
+    return o->file ? o->file : SYSLOG_SOCKET;
+}
 
-    if (!path)
-        path = SYSLOG_SOCKET;
+static int syslog_prepare(const char *path, struct err *e)
+{
+    int fd;
+
     if (strlen(path) >= sizeof(syslog_path))
         return err_set(e, ERR_INVALID, "audit.file: the path of a socket is at most %zu bytes long",
                        sizeof(syslog_path) - 1);
+    fd = syslog_dial(path);
+    return fd < 0 ? err_errno(e, ERR_IO, errno, "cannot reach the system log at %s", path) : fd;
+}
+
+static void syslog_switch(const char *path, int fd)
+{
     pthread_mutex_lock(&syslog_lock);
     fd_close(&syslog_fd);
+    syslog_fd = fd;
     memcpy(syslog_path, path, strlen(path) + 1);
-    rc = syslog_connect();
-    if (rc < 0)
-        err_errno(e, ERR_IO, errno, "cannot reach the system log at %s", path);
     pthread_mutex_unlock(&syslog_lock);
-    return rc;
+}
+
+int audit_prepare(const struct audit_opts *o, int *fd, struct err *e)
+{
+    *fd = -1;
+    if (o->to == AUDIT_FILE) {
+        *fd = log_target_prepare(o->file, e);
+        return *fd < 0 ? err_prefix(e, "audit.file") : 0;
+    }
+    if (o->to == AUDIT_SYSLOG) {
+        *fd = syslog_prepare(syslog_socket(o), e);
+        return *fd < 0 ? -1 : 0;
+    }
+    return 0;
+}
+
+void audit_switch(const struct audit_opts *o, int fd)
+{
+    if (o->to == AUDIT_FILE)
+        log_target_switch(&file_target, fd);
+    else if (o->to == AUDIT_SYSLOG)
+        syslog_switch(syslog_socket(o), fd);
+    atomic_store(&current_format, (int)o->format);
+    atomic_store(&current_to, (int)o->to);
+}
+
+void audit_discard(int fd)
+{
+    log_target_discard(fd);
 }
 
 int audit_open(const struct audit_opts *o, struct err *e)
 {
-    if (o->to == AUDIT_FILE && log_target_open(&file_target, o->file, e) < 0)
-        return err_prefix(e, "audit.file");
-    if (o->to == AUDIT_SYSLOG && syslog_open(o->file, e) < 0)
+    int fd;
+
+    if (audit_prepare(o, &fd, e) < 0)
         return -1;
-    atomic_store(&current_format, (int)o->format);
-    atomic_store(&current_to, (int)o->to);
+    audit_switch(o, fd);
     return 0;
 }
 
@@ -161,6 +199,8 @@ static void fill(struct fields *f, const struct audit_entry *a, char start[DATE_
     add_text(f, "verdict", a->verdict);
     add_text(f, "rule", a->rule);
     add_text(f, "reason", a->reason);
+    if (a->suppressed)
+        add(f, LF_UINT("suppressed", a->suppressed));
     if (strcmp(a->kind, "grpc") == 0 && a->grpc_status >= 0)
         add(f, LF_INT("grpc_status", a->grpc_status));
     if (a->status)

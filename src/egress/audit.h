@@ -27,6 +27,12 @@ struct audit_opts {
  * been rotated. -1: the old target stays. */
 int audit_open(const struct audit_opts *o, struct err *e) TR_MUST_USE;
 
+/* The same in two steps, so that a reload can fail before anything has changed. `*fd` is for the
+ * second, or for audit_discard. */
+int audit_prepare(const struct audit_opts *o, int *fd, struct err *e) TR_MUST_USE;
+void audit_switch(const struct audit_opts *o, int fd);
+void audit_discard(int fd);
+
 enum audit_event { AUDIT_START, AUDIT_INTERVAL, AUDIT_END, AUDIT_DENY };
 
 struct audit_entry {
@@ -50,8 +56,9 @@ struct audit_entry {
     uint64_t bytes_up, bytes_down;
     int64_t start_ns; /* wall */
     int64_t duration_ns;
-    const char *error; /* END: what was wrong with upstream; NULL: nothing */
-    const char *end;   /* END: "client", "upstream", "idle", "drain", "refused", ... */
+    uint64_t suppressed; /* DENY: of the same client, that were left out before this one */
+    const char *error;   /* END: what was wrong with upstream; NULL: nothing */
+    const char *end;     /* END: "client", "upstream", "idle", "drain", "refused", ... */
 };
 void audit_write(const struct audit_entry *a);
 

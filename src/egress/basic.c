@@ -189,28 +189,37 @@ static int read_users(const char *path, struct str *text, struct err *e)
     /* Hashes can be guessed at offline by whoever reads them. */
     if (stat(path, &st) < 0 || (st.st_mode & (S_IROTH | S_IWOTH | S_IWGRP)))
         return err_set(e, ERR_DENIED, "%s: others may read or change it: use chmod 640", path);
-    if (memchr(text->p ? text->p : "", '\0', text->n))
-        return err_set(e, ERR_INVALID, "%s: is not a text", path);
     return 0;
+}
+
+struct basic_users *basic_users_parse(struct view text, struct err *e)
+{
+    struct basic_users *u = XNEW(struct basic_users);
+    char *copy = xmemdup0(text.n ? text.p : "", text.n);
+    int rc = memchr(copy, '\0', text.n) ? err_set(e, ERR_INVALID, "is not a text") : 0;
+
+    sha256(text.p, text.n, u->digest);
+    if (rc == 0)
+        rc = parse(u, copy, e);
+    xfree_secret(copy, text.n);
+    if (rc < 0)
+        basic_users_free(&u);
+    return u;
 }
 
 struct basic_users *basic_users_load(const char *path, struct err *e)
 {
-    struct basic_users *u = XNEW(struct basic_users);
+    struct basic_users *u = NULL;
     struct str text = STR_INIT;
-    int rc = read_users(path, &text, e);
 
-    sha256(text.p, text.n, u->digest);
-    str_addc(&text, '\0');
-    if (rc == 0) {
-        rc = parse(u, text.p, e);
-        if (rc < 0)
+    if (read_users(path, &text, e) == 0) {
+        u = basic_users_parse(str_view(&text), e);
+        if (!u)
             err_prefix(e, "%s", path);
     }
-    explicit_bzero(text.p, text.n);
+    if (text.p)
+        explicit_bzero(text.p, text.n);
     str_fini(&text);
-    if (rc < 0)
-        basic_users_free(&u);
     return u;
 }
 
@@ -391,8 +400,7 @@ static struct basic_job *job_start(struct basic *b, const uint8_t tag[TAG], cons
 
 /* --- questions ---------------------------------------------------------------------------- */
 
-/* "user:password", with a NUL behind, out of the field's value. */
-static int decode(struct view field, struct str *out)
+int basic_decode(struct view field, struct str *out)
 {
     static const struct view scheme = VIEW_LIT("basic ");
 
@@ -449,7 +457,7 @@ enum basic_result basic_check(struct basic *b, struct view field, const struct n
     struct str text = STR_INIT;
     struct basic_ask *a;
 
-    if (decode(field, &text) == 0) {
+    if (basic_decode(field, &text) == 0) {
         a = XNEW(struct basic_ask);
         list_init(&a->link);
         a->ctx = ctx;

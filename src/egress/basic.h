@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include "base/attrs.h"
 #include "base/err.h"
+#include "base/str.h"
 #include "base/view.h"
 #include "ev/pool.h"
 #include "net/addr.h"
@@ -24,6 +25,8 @@ struct basic_users;
  * too much, a user stands twice. */
 struct basic_users *basic_users_load(const char *path, struct err *e) TR_MUST_USE;
 void basic_users_free(struct basic_users **u);
+/* The same of a text; `e` without a path. */
+struct basic_users *basic_users_parse(struct view text, struct err *e) TR_MUST_USE;
 
 /* Who checks for one listener of one worker; for its loop's thread. */
 struct basic;
@@ -51,6 +54,10 @@ void basic_free(struct basic **b); /* questions under way end without an answer 
 struct basic_ask;
 enum basic_result basic_check(struct basic *b, struct view field, const struct net_addr *from,
                               struct view *user, struct basic_ask **ask, void *ctx) TR_MUST_USE;
+
+/* Append "user:password" of such a field to `out`, to be wiped by the caller: there is a colon, and
+ * no NUL. -1: there is none to be had, and `out` may hold a part. */
+int basic_decode(struct view field, struct str *out) TR_MUST_USE;
 void basic_cancel(struct basic_ask **ask);
 
 #endif

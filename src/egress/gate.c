@@ -1,12 +1,16 @@
 #include "egress/gate.h"
 
+#include <netinet/in.h>
 #include <stdatomic.h>
 #include <string.h>
 #include "base/bug.h"
+#include "base/hash.h"
 #include "base/list.h"
 #include "base/str.h"
 #include "base/xmem.h"
+#include "net/self.h"
 #include "rt/clock.h"
+#include "rt/log.h"
 #include "rt/metric.h"
 
 enum {
@@ -16,6 +20,19 @@ enum {
     LOOKS = 8,          /* at the passages in each interval */
     RESOLVED_MAX = 512, /* bytes of addresses that an entry shows */
     PATH_SHOWN = 256,
+    /* A client that asks for what is denied, again and again, fills the disk with entries: so many
+     * at once and then so many a second of each address, on each worker. All are counted. */
+    DENY_SLOTS = 256,
+    DENY_BURST = 500,
+    DENY_EACH_MS = 50,
+    DENY_LOG_S = 10,
+};
+
+/* Of the addresses that share it: entries that may be written. */
+struct denials {
+    int64_t since_ns; /* until when those that came back are counted */
+    unsigned used;
+    uint64_t suppressed;
 };
 
 struct gate {
@@ -26,7 +43,8 @@ struct gate {
     size_t n_passages;
     struct ev_timer *look; /* for those that last */
     struct metric_family *denied, *would_deny, *total, *bytes;
-    struct metric *connect_seconds;
+    struct metric *connect_seconds, *suppressed;
+    struct denials denials[DENY_SLOTS];
 };
 
 /* What is needed until it has started. */
@@ -61,6 +79,8 @@ struct passage {
     uint64_t id, up, down;
     uint64_t counted_up, counted_down; /* in the metrics already */
     int64_t start_wall, start_mono, entry_mono;
+    void (*on_look)(void *ctx); /* or NULL */
+    void *look_ctx;
     void (*on_revoked)(void *ctx);
     void *revoked_ctx;
 };
@@ -80,11 +100,58 @@ static struct view view_or_none(const char *s)
     return s ? view_str(s) : VIEW_NONE;
 }
 
+/* Of an address without its port; of IPv6 the network that one subscriber has. */
+static struct denials *denials_of(struct gate *g, const struct net_addr *a)
+{
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&a->ss;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&a->ss;
+    uint64_t hash = 0;
+
+    if (a->ss.ss_family == AF_INET6)
+        hash = hash_bytes(&v6->sin6_addr, 8);
+    else if (a->ss.ss_family == AF_INET)
+        hash = hash_bytes(&v4->sin_addr, 4);
+    return &g->denials[hash % DENY_SLOTS];
+}
+
+static void tell_suppressed(struct passage *p)
+{
+    static struct log_rate rate;
+    char client[NET_ADDR_TEXT];
+    uint64_t left_out;
+
+    metric_add(p->g->suppressed, 1);
+    if (log_rate_ok(&rate, DENY_LOG_S, &left_out))
+        log_event(LOG_WARN, "egress",
+                  "a client is denied so often that the audit trail leaves it out",
+                  LF_STR("client", net_addr_ip(&p->from, client)), LF_UINT("suppressed", left_out));
+}
+
+/* May one more denial of that client be written? `*suppressed`: how many were not, before it. */
+static bool may_write_denial(struct passage *p, uint64_t *suppressed)
+{
+    struct denials *d = denials_of(p->g, &p->from);
+    const int64_t each = DENY_EACH_MS * NS_PER_MS, now = clock_mono_ns();
+    const int64_t back = (now - d->since_ns) / each;
+
+    d->since_ns = back >= d->used ? now : d->since_ns + back * each;
+    d->used -= (unsigned)TR_MIN(back, (int64_t)d->used);
+    if (d->used >= DENY_BURST) {
+        d->suppressed++;
+        tell_suppressed(p);
+        return false;
+    }
+    d->used++;
+    *suppressed = d->suppressed;
+    d->suppressed = 0;
+    return true;
+}
+
 static void write_entry(struct passage *p, enum audit_event event, const char *end)
 {
     char client[NET_ADDR_TEXT];
     int64_t now = clock_mono_ns();
-    const struct audit_entry a = {
+    struct audit_entry a = {
         .event = event,
         .id = p->id,
         .kind = p->kind,
@@ -115,7 +182,8 @@ static void write_entry(struct passage *p, enum audit_event event, const char *e
 
     p->entry_mono = now;
     count_bytes(p);
-    audit_write(&a);
+    if (event != AUDIT_DENY || may_write_denial(p, &a.suppressed))
+        audit_write(&a);
 }
 
 static unsigned interval_ms(const struct gate *g)
@@ -132,6 +200,8 @@ static void on_look(void *ctx)
     list_each (it, tmp, &g->passages) {
         struct passage *p = list_entry(it, struct passage, link);
 
+        if (p->on_look)
+            p->on_look(p->look_ctx);
         count_bytes(p);
         if (p->entry_mono <= due)
             write_entry(p, AUDIT_INTERVAL, NULL);
@@ -161,6 +231,9 @@ struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
                             "From asking for a destination to a connection that stands");
     metric_buckets(connect, metric_latency_buckets, metric_latency_buckets_n);
     g->connect_seconds = metric_series(connect);
+    g->suppressed = metric_series(
+        metric_family(METRIC_COUNTER, "audit_suppressed", "",
+                      "Denials left out of the audit trail, their client had too many"));
     g->look = ev_timer_new(loop, on_look, g);
     gate_configure(g, s);
     return g;
@@ -399,6 +472,22 @@ static bool renew(struct passage *p, const struct policy_query *q)
     return true;
 }
 
+bool gate_leads_back(const struct net_addr *to)
+{
+    static struct log_rate rate;
+    char text[NET_ADDR_TEXT];
+    uint64_t left_out;
+
+    if (!net_leads_back(to))
+        return false;
+    if (log_rate_ok(&rate, DENY_LOG_S, &left_out))
+        log_event(LOG_ERROR, "egress",
+                  "the name in harness.url leads back to this gateway: give name servers that know "
+                  "its real address in upstream.resolvers",
+                  LF_STR("address", net_addr_text(to, text)), LF_UINT("suppressed", left_out));
+    return true;
+}
+
 bool passage_allow(void *ctx, const struct net_addr *addr)
 {
     struct passage *p = ctx;
@@ -406,8 +495,8 @@ bool passage_allow(void *ctx, const struct net_addr *addr)
     struct policy_verdict v;
 
     remember_address(p, addr);
-    if (p->fixed)
-        return true; /* decided when it was asked for */
+    if (p->fixed) /* decided when it was asked for */
+        return strcmp(p->verdict.rule, "upstream") != 0 || !gate_leads_back(addr);
     if (!renew(p, &q))
         return false;
     if (q.dest->literal)
@@ -480,6 +569,12 @@ void gate_recheck(struct gate *g)
         if (p->on_revoked && !passage_still_allowed(p, g->settings.policy))
             p->on_revoked(p->revoked_ctx);
     }
+}
+
+void passage_on_look(struct passage *p, void (*fn)(void *ctx), void *ctx)
+{
+    p->on_look = fn;
+    p->look_ctx = ctx;
 }
 
 unsigned passage_idle_ms(const struct passage *p)

@@ -30,6 +30,9 @@ struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
 void gate_configure(struct gate *g, const struct gate_settings *s);
 void gate_recheck(struct gate *g); /* see passage_on_revoked */
 void gate_free(struct gate **g);   /* after all passages have ended */
+/* Does what should go to harness.url come back to us there? Says so in the log. Any thread. */
+bool gate_leads_back(const struct net_addr *to);
+
 const struct gate_settings *gate_settings_of(const struct gate *g);
 struct ev_loop *gate_loop(const struct gate *g);
 size_t gate_passages(const struct gate *g);
@@ -101,6 +104,10 @@ void passage_dial(struct passage *p, struct tls_ctx *tls, struct view alpn, net_
 /* Would that policy still let it pass, to the address that was dialled? (After a reload; the name
  * is not resolved again.) */
 bool passage_still_allowed(const struct passage *p, const struct policy *policy);
+
+/* `fn` is called before an entry is written while it lasts, to bring its bytes up to date by
+ * passage_add; it must not end the passage. */
+void passage_on_look(struct passage *p, void (*fn)(void *ctx), void *ctx);
 
 /* `fn` is called by gate_recheck when the gate's policy would not let it pass any more; it may end
  * this passage, and no other. */

@@ -88,7 +88,8 @@ struct inside {
     bool over;           /* a policy came that would not let it in any more */
     struct tls_ctx *tls; /* to the host, if it is another; a reload may have no more of it */
     char *identity;
-    uint64_t in_before, out_before; /* of its socket, before it was taken */
+    int fd;                         /* its socket, as long as it has `passage` */
+    uint64_t in_before, out_before; /* of that, what has been counted, or came before */
 };
 
 /* --- inside ------------------------------------------------------------------------------- */
@@ -188,16 +189,27 @@ static void inside_free(struct inside *in)
     xfree(in);
 }
 
+static void count_inside(void *ctx)
+{
+    struct inside *in = ctx;
+    uint64_t up, down;
+
+    if (fd_tcp_bytes(in->fd, &up, &down) < 0)
+        return;
+    passage_add(in->passage, up - in->in_before, down - in->out_before);
+    in->in_before = up;
+    in->out_before = down;
+}
+
 static void inside_closed(void *tag, const struct net_stream *s)
 {
     struct inside *in = tag;
     bool rejected = s && net_refused_certificate(s);
-    uint64_t up, down;
 
     if (rejected)
         tell_rejected(in, s);
-    if (in->passage && s && fd_tcp_bytes(net_fd(s), &up, &down) == 0)
-        passage_add(in->passage, up - in->in_before, down - in->out_before);
+    if (in->passage && s)
+        count_inside(in);
     passage_end(&in->passage, rejected ? "rejected" : in->i->draining ? "drain" : "client");
     inside_free(in);
 }
@@ -355,6 +367,8 @@ static void serve_here(struct peek *pk, struct tls_ctx *tls, struct inside *in)
                                                              .passage = pk->passage});
     } else {
         in->passage = pk->passage;
+        in->fd = fd;
+        passage_on_look(in->passage, count_inside, in);
         passage_started(in->passage);
     }
     peek_free(pk);

@@ -17,7 +17,7 @@ struct ev_pool {
     struct ev_task **urgent_end; /* behind the last of those that go first */
     size_t queued;
     size_t max_queued;
-    bool closing;
+    bool started, closing;
     unsigned n_threads;
     pthread_t threads[];
 };
@@ -67,7 +67,6 @@ static void *pool_main(void *ctx)
 struct ev_pool *ev_pool_new(unsigned threads, size_t max_queued)
 {
     struct ev_pool *pool;
-    sigset_t all, old;
 
     if (threads == 0)
         threads = 1;
@@ -78,16 +77,25 @@ struct ev_pool *ev_pool_new(unsigned threads, size_t max_queued)
     pool->end = pool->urgent_end = &pool->first;
     pool->max_queued = max_queued;
     pool->n_threads = threads;
+    return pool;
+}
+
+/* Not before there is something to do: what a process gives up once it is set up is inherited by
+ * threads that are started later only. Under the lock. */
+static void start(struct ev_pool *pool)
+{
+    sigset_t all, old;
+
     /* Signals are for the loop that watches them. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    for (unsigned i = 0; i < threads; i++) {
+    for (unsigned i = 0; i < pool->n_threads; i++) {
         if (pthread_create(&pool->threads[i], NULL, pool_main, pool) != 0)
             BUG("cannot start a pool thread");
         pthread_setname_np(pool->threads[i], "pool");
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return pool;
+    pool->started = true;
 }
 
 void ev_pool_free(struct ev_pool **poolp)
@@ -101,7 +109,7 @@ void ev_pool_free(struct ev_pool **poolp)
     pool->closing = true;
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
-    for (unsigned i = 0; i < pool->n_threads; i++)
+    for (unsigned i = 0; pool->started && i < pool->n_threads; i++)
         pthread_join(pool->threads[i], NULL);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
@@ -119,6 +127,8 @@ static int submit(struct ev_pool *pool, struct ev_loop *loop, struct ev_job *job
         pthread_mutex_unlock(&pool->lock);
         return -1;
     }
+    if (!pool->started)
+        start(pool);
     job->loop = loop;
     job->task.run = job_done;
     at = urgent ? pool->urgent_end : pool->end;

@@ -17,6 +17,7 @@ struct ev_job {
     void (*done)(struct ev_job *job); /* loop thread; may free the job */
 };
 
+/* The threads are started by the first job. */
 struct ev_pool *ev_pool_new(unsigned threads, size_t max_queued);
 
 /* Finishes what is queued, then posts it to its loops, which must still be alive. Not from a pool

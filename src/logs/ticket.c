@@ -18,6 +18,8 @@ int ticket_key_load(const char *path, struct aead_key *key, struct err *e)
     if (rc < 0 && e->code == ERR_NOTFOUND) {
         rng_bytes(key->bytes, sizeof(key->bytes));
         rc = file_write_durable(path, key->bytes, sizeof(key->bytes), 0600, e);
+    } else if (rc == 0 && file_check_private(path, e) < 0) {
+        rc = -1;
     } else if (rc == 0 && bytes.n != sizeof(key->bytes)) {
         rc = err_set(e, ERR_INVALID, "%s is %zu bytes long, a ticket key has %zu", path, bytes.n,
                      sizeof(key->bytes));

@@ -70,7 +70,7 @@ static bool say_own(struct fetch *f)
     else if (f->gave_up_writing)
         err_set(&f->r.err, ERR_CLOSED, "%s: the answer was not wanted to its end", text);
     else if (f->denied && f->r.outcome == FETCH_NOT_SENT)
-        err_set(&f->r.err, ERR_DENIED, "%s: the policy refuses address %s", text,
+        err_set(&f->r.err, ERR_DENIED, "%s: it may not be reached at address %s", text,
                 net_addr_text(&f->denied_addr, addr));
     else
         return false;

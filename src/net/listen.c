@@ -10,6 +10,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "net/seats.h"
+#include "net/self.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
 #include "rt/metric.h"
@@ -262,6 +263,7 @@ struct net_listener *net_listener_new(struct ev_loop *loop, int fd, net_accept_f
     l->fn = fn;
     l->ctx = ctx;
     l->reserve = -1;
+    net_self_add(fd);
     reserve_take(l);
     l->rest = ev_timer_new(loop, on_rested, l);
     l->io = ev_io_new(loop, fd, on_acceptable, l);
@@ -309,6 +311,7 @@ static void end(struct net_listener **lp, bool accept_queued)
     ev_timer_free(&l->rest);
     if (accept_queued)
         drain(l);
+    net_self_remove(l->fd);
     fd_close(&l->fd);
     fd_close(&l->reserve);
     OBJ_FINI(l);

@@ -2,6 +2,8 @@
 
 #include <ares.h>
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -14,6 +16,7 @@
 #include "base/list.h"
 #include "base/xmem.h"
 #include "rt/clock.h"
+#include "rt/fdx.h"
 #include "rt/log.h"
 
 #define RESOLVER_MAGIC 0x4e507e11u
@@ -535,6 +538,17 @@ static bool same_stamp(const struct stamp *a, const struct stamp *b)
            same_time(&a->modified, &b->modified) && same_time(&a->changed, &b->changed);
 }
 
+/* It is there, but not for us, as when root's file was replaced by another (app/sandbox.h). */
+static bool may_not_be_read(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), why = errno;
+
+    if (fd < 0)
+        return why != ENOENT;
+    fd_close(&fd);
+    return false;
+}
+
 static void forget_answers(struct net_resolver *r)
 {
     while (!list_empty(&r->order))
@@ -556,6 +570,13 @@ static void check_servers(struct net_resolver *r)
     stamp = stamp_of(r->resolv_conf);
     if (same_stamp(&stamp, &r->stamp))
         return;
+    if (may_not_be_read(r->resolv_conf)) { /* c-ares would take 127.0.0.1 for its name server */
+        r->stamp = stamp;
+        log_event(LOG_WARN, "resolver",
+                  "the name servers stay as they were: their file may not be read any more",
+                  LF_STR("file", r->resolv_conf));
+        return;
+    }
     ch = channel_new(r, NULL, &e);
     if (!ch) { /* the stamp stays: tried again at the next check */
         log_event(LOG_WARN, "resolver", "the name servers stay as they were", LF_ERR(&e));

@@ -131,6 +131,19 @@ static struct policy_verdict denied(const struct policy *p, const char *rule, co
         .allow = report, .would_deny = report, .rule = rule, .reason = reason, .index = index};
 }
 
+/* Report mode is there to find the rules that are missing. For these there is none to be found:
+ * whoever asks for a cloud's secrets, or for what listens on this machine, is refused as ever. */
+static struct policy_verdict insist(struct policy_verdict v, const struct sockaddr *a)
+{
+    const enum addr_class kind = addr_place(a).kind;
+
+    if (!v.would_deny || (kind != ADDR_METADATA && kind != ADDR_OWN && kind != ADDR_LOOPBACK &&
+                          kind != ADDR_UNSPECIFIED))
+        return v;
+    return (struct policy_verdict){
+        .rule = "address", .reason = address_reasons[kind], .index = v.index};
+}
+
 /* Does a range in the rule's hosts mean the address? */
 static bool named(const struct rule *r, uint16_t port, const struct sockaddr *a)
 {
@@ -162,7 +175,8 @@ static struct policy_verdict judge_address(const struct policy *p, size_t index,
     return denied(p, "address", address_reasons[place.kind], (int)index);
 }
 
-struct policy_verdict policy_decide(const struct policy *p, const struct policy_query *q)
+/* On the destination alone, before addresses that nobody may have. */
+static struct policy_verdict decide(const struct policy *p, const struct policy_query *q)
 {
     const struct sockaddr *a = (const struct sockaddr *)&q->dest->addr;
     struct search s = {.p = p, .q = q, .best = p->n_rules};
@@ -183,19 +197,29 @@ struct policy_verdict policy_decide(const struct policy *p, const struct policy_
     return q->dest->literal ? judge_address(p, s.best, q, a) : allowed(p, s.best);
 }
 
+struct policy_verdict policy_decide(const struct policy *p, const struct policy_query *q)
+{
+    struct policy_verdict v = decide(p, q);
+
+    return q->dest->literal ? insist(v, (const struct sockaddr *)&q->dest->addr) : v;
+}
+
 struct policy_verdict policy_check_address(const struct policy *p, const struct policy_query *q,
                                            const struct policy_verdict *first,
                                            const struct sockaddr *addr)
 {
     struct search s = {.p = p, .q = q, .deny_only = true};
 
-    if (!first->allow || first->would_deny || first->index < 0)
+    if (first->would_deny)
+        return insist(*first, addr);
+    if (!first->allow || first->index < 0)
         return *first;
     if (q->dest->literal && addr_same(addr, (const struct sockaddr *)&q->dest->addr))
         return *first;
     s.best = (size_t)first->index;
     ask_ranges(&s, addr);
     if (s.best != (size_t)first->index)
-        return denied(p, p->rules[s.best].name, "address denied by this rule", NO_RULE);
-    return judge_address(p, s.best, q, addr);
+        return insist(denied(p, p->rules[s.best].name, "address denied by this rule", NO_RULE),
+                      addr);
+    return insist(judge_address(p, s.best, q, addr), addr);
 }

@@ -21,7 +21,9 @@ struct policy;
 
 enum policy_mode {
     POLICY_ENFORCE,
-    POLICY_REPORT, /* what would be denied passes, and is counted and audited as such */
+    /* What would be denied passes, and is counted and audited as such; but for metadata services,
+     * loopback and this machine's own addresses, which need their rule all the same. */
+    POLICY_REPORT,
 };
 
 /* As configured; all texts and lists are borrowed while policy_new runs. */

@@ -100,6 +100,19 @@ int file_read(const char *path, size_t max, struct str *out, struct err *e)
     return rc;
 }
 
+int file_check_private(const char *path, struct err *e)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return err_errno(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, errno, "cannot open %s", path);
+    if (st.st_mode & (S_IRWXO | S_IWGRP | S_IXGRP))
+        return err_set(e, ERR_DENIED,
+                       "%s: its permissions (%04o) let others read or change it: use chmod 640",
+                       path, (unsigned)st.st_mode & 07777);
+    return 0;
+}
+
 static int write_all(int fd, const char *p, size_t n)
 {
     while (n) {

@@ -32,6 +32,10 @@ void fd_close(int *fd); /* closes if >= 0 and sets it to -1; keeps errno */
 /* Read a whole file of at most `max` bytes into `out` (appended). A larger one is ERR_LIMIT. */
 int file_read(const char *path, size_t max, struct str *out, struct err *e) TR_MUST_USE;
 
+/* Does nobody but its owner, and its group for reading, get at that file? -1: ERR_DENIED, or it
+ * cannot be looked at. For keys and passwords. */
+int file_check_private(const char *path, struct err *e) TR_MUST_USE;
+
 /* Write a file so that after a crash it holds either the old or the new bytes: temporary file in
  * the same directory, fsync, rename, fsync of the directory. */
 int file_write_durable(const char *path, const void *p, size_t n, mode_t mode,

@@ -64,6 +64,16 @@ int log_open(const char *path, struct err *e)
     return log_target_open(&log_target, path, e);
 }
 
+int log_prepare(const char *path, struct err *e)
+{
+    return log_target_prepare(path, e);
+}
+
+void log_switch(int fd)
+{
+    log_target_switch(&log_target, fd);
+}
+
 void log_write(enum log_level level, const char *component, const char *message,
                const struct log_field *fields, size_t n)
 {

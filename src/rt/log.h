@@ -48,6 +48,11 @@ void log_configure(enum log_level level, enum log_format format);
  * -1: the old target stays. Call again with the same path to reopen after rotation. */
 int log_open(const char *path, struct err *e) TR_MUST_USE;
 
+/* The same in two steps, to open other things in between: -1 if it cannot be; then put the
+ * descriptor in place, or give it up with log_target_discard (rt/logline.h). */
+int log_prepare(const char *path, struct err *e) TR_MUST_USE;
+void log_switch(int fd);
+
 /* Parse "error".."debug" / "logfmt"|"json". -1 if unknown. */
 int log_level_parse(const char *text, enum log_level *level) TR_MUST_USE;
 int log_format_parse(const char *text, enum log_format *format) TR_MUST_USE;

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/bug.h"
 #include "base/utf8.h"
 
@@ -14,41 +15,68 @@ enum {
     VALUE_MAX = 1024, /* of one field, before escaping */
 };
 
-/* A new descriptor for the target. */
-static int open_target(const char *path, struct err *e)
+static int check_kind(int fd, const char *path, struct err *e)
 {
-    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640)
-                  : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    struct stat st;
 
+    if (fstat(fd, &st) < 0)
+        return err_errno(e, ERR_IO, errno, "cannot look at the log file %s", path);
+    if (S_ISBLK(st.st_mode))
+        return err_set(e, ERR_INVALID, "%s is a block device: use a file", path);
+    return 0;
+}
+
+int log_target_prepare(const char *path, struct err *e)
+{
+    const int how = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    int fd;
+
+    if (!path)
+        return STDERR_FILENO;
+    fd = open(path, how | O_EXCL, 0640);
+    if (fd >= 0)
+        (void)fchmod(fd, 0640); /* whatever the umask: those who read logs are a group */
+    else if (errno == EEXIST)
+        fd = open(path, how, 0640);
+    if (fd < 0 && errno == ENXIO)
+        return err_set(e, ERR_IO, "cannot open the log file %s: nobody reads this FIFO", path);
     if (fd < 0)
-        return err_errno(e, ERR_IO, errno, "cannot open the log file %s",
-                         path ? path : "standard error");
-    return fd;
+        return err_errno(e, ERR_IO, errno, "cannot open the log file %s", path);
+    if (check_kind(fd, path, e) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+void log_target_discard(int fd)
+{
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
+void log_target_switch(struct log_target *t, int fd)
+{
+    int at;
+
+    pthread_mutex_lock(&t->lock);
+    at = atomic_load(&t->fd);
+    if (at == STDERR_FILENO) {
+        atomic_store(&t->fd, fd);
+    } else {
+        (void)dup3(fd, at, O_CLOEXEC); /* both are open and differ: it cannot fail */
+        log_target_discard(fd);
+    }
+    pthread_mutex_unlock(&t->lock);
 }
 
 int log_target_open(struct log_target *t, const char *path, struct err *e)
 {
-    int rc = 0, fresh, at;
+    int fd = log_target_prepare(path, e);
 
-    pthread_mutex_lock(&t->lock);
-    at = atomic_load(&t->fd);
-    if (at == STDERR_FILENO && !path)
-        goto out;
-    fresh = open_target(path, e);
-    if (fresh < 0) {
-        rc = -1;
-        goto out;
-    }
-    if (at == STDERR_FILENO) {
-        atomic_store(&t->fd, fresh);
-        goto out;
-    }
-    if (dup3(fresh, at, O_CLOEXEC) < 0)
-        rc = err_errno(e, ERR_IO, errno, "cannot switch the log to %s", path ? path : "stderr");
-    close(fresh);
-out:
-    pthread_mutex_unlock(&t->lock);
-    return rc;
+    if (fd < 0)
+        return -1;
+    log_target_switch(t, fd);
+    return 0;
 }
 
 static void line_add(struct log_line *l, const char *p, size_t n)

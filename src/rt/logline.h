@@ -38,7 +38,15 @@ struct log_target {
         STDERR_FILENO, PTHREAD_MUTEX_INITIALIZER                                                   \
     }
 
-/* NULL: standard error. -1: the old target stays. Any thread. */
+/* In two steps, so that several can be opened before any is changed. First a descriptor for what is
+ * at `path` (created 0640; NULL: standard error), or -1. It never waits for whoever is at the other
+ * end: a FIFO must have a reader, and what does not fit into it is lost. */
+int log_target_prepare(const char *path, struct err *e) TR_MUST_USE;
+/* Then put it in place; it is taken over. Any thread. */
+void log_target_switch(struct log_target *t, int fd);
+/* Or give it up. */
+void log_target_discard(int fd);
+/* Both. -1: the old target stays. */
 int log_target_open(struct log_target *t, const char *path, struct err *e) TR_MUST_USE;
 
 /* All at once where the target takes it, so that lines of different threads stay whole. A full or

@@ -432,7 +432,7 @@ def test_no_secret_and_no_log_text_in_log_or_metrics(far, gateway_at, form, tmp_
 
 def test_log_file_is_reopened_by_sighup(far, gateway_at, tmp_path):
     """As logrotate does it: move, then a signal."""
-    gw = gateway_at(far.url)
+    gw = gateway_at(far.url, audit={'file': str(tmp_path / 'unused')})  # so that it may write there
     path = tmp_path / 'tailrace.log'
     gw.write_config(log={'file': str(path)})
     gw.signal(signal.SIGHUP)

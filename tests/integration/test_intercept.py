@@ -448,8 +448,7 @@ def test_reload_and_drain(tmp_path_factory):
                              f'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n'
                              f'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'.encode())
         assert b' 101 ' in ws.run(ws.tls.read, 65536)
-        (directory / 'mint2').mkdir()
-        second = CA(directory / 'mint2', 'second CA')
+        second = CA(directory / 'mint', 'second CA')
         w.gw.write_config(intercept={'ca': second.ca, 'key': second.ca_key, 'hosts': [HARNESS]})
         w.gw.signal(signal.SIGHUP)
         wait_for(lambda: w.gw.metric('config_generation') == 2, what='the reload')

@@ -11,8 +11,9 @@ import subprocess
 import threading
 
 import pytest
-from gateway import free_port, wait_for
+from gateway import Gateway, free_port, wait_for
 from names import Names
+from parents import OddParent
 from proxies import (MB, RULES, Place, ask, dial, echo, get, keep, place, proxy_at, read_all, read_exactly, read_head, status_of,
                      tunnel)
 from standin.harness import Harness
@@ -113,7 +114,7 @@ def test_ids_are_of_one_passage(gw, echoes):
             exchange(s, b'1')
     gw.trail.last(event='end', count=3)
     starts, ends = gw.trail.entries(event='start'), gw.trail.entries(event='end')
-    assert [e['id'] for e in starts] == [e['id'] for e in ends] and len({e['id'] for e in starts}) == 3
+    assert sorted(e['id'] for e in starts) == sorted(e['id'] for e in ends) and len({e['id'] for e in starts}) == 3
 
 
 def test_the_family_that_answers_is_taken(gw):
@@ -267,27 +268,58 @@ def test_a_client_that_leaves_while_it_waits(gateway_at, names):
 
 # --- report mode -----------------------------------------------------------------------------------
 
+def answer_and_echo(parent, connection, head):
+    connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
+    echo(connection)
+
+
 def test_report_mode_lets_pass_and_says_so(gateway_at, names, echoes):
-    gw = proxy_at(gateway_at, names, egress={'mode': 'report'})
-    with tunnel(gw, f'elsewhere.test:{echoes.port}') as s:
-        assert exchange(s, b'x') == b'x'
-    e = gw.trail.last(event='end')
-    assert e['verdict'] == 'would-deny' and e['rule'] == 'default'
-    with tunnel(gw, f'127.0.0.1:{echoes.port}') as s:
-        exchange(s, b'x')
-    assert gw.trail.last(event='end', count=2)['verdict'] == 'allow'
+    """By a parent, for here every destination is this machine, which report mode opens to nobody."""
+    with OddParent(answer_and_echo) as parent:
+        gw = proxy_at(gateway_at, names, egress={'mode': 'report'}, upstream={'parent': parent.url})
+        with tunnel(gw, 'elsewhere.test:443') as s:
+            assert exchange(s, b'x') == b'x'
+        e = gw.trail.last(event='end')
+        assert e['verdict'] == 'would-deny' and e['rule'] == 'default'
+        with tunnel(gw, f'127.0.0.1:{echoes.port}') as s:
+            exchange(s, b'x')
+        assert gw.trail.last(event='end', count=2)['verdict'] == 'allow'
     assert gw.metric('denied_total') == 0 and gw.metric('would_deny_total', rule='default') == 1
     assert status_of(gw, 'user@here.example:443') == 400, 'what is not understood cannot pass'
 
 
-def test_report_mode_lets_addresses_pass(gateway_at, names, echoes):
-    """A name that is allowed, an address that is not."""
-    rules = {'names': {'hosts': ['*.example'], 'ports': ['1-65535'], 'addresses': ['10.9.9.9']}}
-    gw = proxy_at(gateway_at, names, egress={'mode': 'report'}, rules=rules)
-    with tunnel(gw, f'here.example:{echoes.port}') as s:
-        assert exchange(s, b'x') == b'x'
+def test_report_mode_lets_addresses_pass(gateway_at, names):
+    """A name that is allowed, an address that is not: it is dialled, whether it can be reached or not."""
+    gw = proxy_at(gateway_at, names, egress={'mode': 'report', 'connect-timeout': '200ms'})
+    assert status_of(gw, 'private.example:9') in (200, 502, 504)
     e = gw.trail.last(event='end')
     assert (e['verdict'], e['rule']) == ('would-deny', 'address')
+
+
+@pytest.mark.parametrize('target', ['metadata.example:80', 'metadata6.example:80', '169.254.169.254:80', '[fd00:ec2::254]:80',
+                                    '168.63.129.16:80', 'elsewhere.test:{port}', 'here.example:{port}', 'loop.example:{port}',
+                                    '127.0.0.1:{port}', '0.0.0.0:{port}', '[::1]:{port}', '[::ffff:127.0.0.1]:{port}',
+                                    pytest.param('own.example:{port}', marks=pytest.mark.skipif(not OWN, reason='no address'))])
+def test_report_mode_opens_neither_metadata_nor_ourselves(reporting, echoes, target):
+    """What a rule opens in so many words is open; nothing else there is, in any mode."""
+    before = len(echoes.connections)
+    target = target.format(port=echoes.port)
+    assert status_of(reporting, target) == 403
+    e = reporting.trail.last(event='deny', asked=target.replace('[::ffff:127.0.0.1]', '127.0.0.1'))
+    assert (e['verdict'], e['rule']) == ('deny', 'address') and len(echoes.connections) == before
+
+
+@pytest.fixture(scope='module')
+def reporting(tmp_path_factory, names):
+    made = []
+
+    def make(url, **options):
+        made.append(Gateway(tmp_path_factory.mktemp('reporting'), url, **options))
+        return made[0]
+    gw = proxy_at(make, names, egress={'mode': 'report'}, rules={'local': {'hosts': ['192.0.2.1']},
+                                                               'names': {'hosts': ['*.example'], 'addresses': ['192.0.2.1']}})
+    yield gw
+    gw.close()
 
 
 # --- absolute URLs ---------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class CA:
     def _write_key(self, name, key):
         path = self._path(name, '.key')
         with open(path, 'wb') as out:
+            os.chmod(path, 0o600)
             out.write(key.private_bytes(serialization.Encoding.PEM,
                                         serialization.PrivateFormat.PKCS8,
                                         serialization.NoEncryption()))

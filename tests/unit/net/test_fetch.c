@@ -1035,7 +1035,7 @@ static void test_allow(void **state)
     run(&c, o);
     expect(&c, FETCH_NOT_SENT, 0);
     assert_int_equal(c.err.code, ERR_DENIED);
-    snprintf(c.body, sizeof(c.body), "the policy refuses address 127.0.0.1:%u", s->port);
+    snprintf(c.body, sizeof(c.body), "it may not be reached at address 127.0.0.1:%u", s->port);
     assert_non_null(strstr(c.err.text, c.body));
     assert_int_equal(asked, 1);
     name_set("two.test", "127.0.0.1,127.0.0.2");

@@ -361,9 +361,52 @@ static void test_report(void **state)
     assert_string_equal(v.rule, "default");
     v = ask(p, "yes.example:443", "8.8.8.8", NULL, NULL);
     assert_true(v.allow && !v.would_deny);
-    v = ask(p, "yes.example:443", "127.0.0.1", NULL, NULL);
+    v = ask(p, "yes.example:443", "10.0.0.1", NULL, NULL);
     assert_true(v.allow && v.would_deny);
     assert_string_equal(v.rule, "address");
+    policy_free(&p);
+}
+
+/* Cloud metadata and this machine: a rule has to open them in report mode, too, whether the name is
+ * allowed, denied, or named by nobody. */
+static void test_report_insists(void **state)
+{
+    static const char *const never[] = {"169.254.169.254",
+                                        "fd00:ec2::254",
+                                        "127.0.0.1",
+                                        "127.9.9.9",
+                                        "0.0.0.0",
+                                        "::1",
+                                        "::",
+                                        "::ffff:7f00:1",
+                                        "64:ff9b::a9fe:a9fe",
+                                        "2002:7f00:1::1",
+                                        "168.63.129.16"};
+    static const char *const names[] = {"no.example:443", "yes.example:443", "other.example:443"};
+    const struct policy_rule_opts rules[] = {
+        {.name = "no", .deny = true, HOSTS("no.example")},
+        {.name = "yes", HOSTS("yes.example")},
+        {.name = "opened", HOSTS("opened.example", "127.0.0.1"), ADDRESSES("127.0.0.1")}};
+    struct policy *p = make(POLICY_REPORT, rules, 3);
+    struct policy_verdict v;
+    size_t i, k;
+
+    for (i = 0; i < ARRAY_LEN(never); i++) {
+        char literal[64];
+
+        for (k = 0; k < ARRAY_LEN(names); k++) {
+            v = ask(p, names[k], never[i], NULL, NULL);
+            assert_false(v.allow || v.would_deny);
+            assert_string_equal(v.rule, "address");
+        }
+        snprintf(literal, sizeof(literal), strchr(never[i], ':') ? "[%s]:80" : "%s:80", never[i]);
+        v = ask(p, literal, NULL, NULL, NULL);
+        assert_false(v.allow || v.would_deny);
+    }
+    v = ask(p, "opened.example:443", "127.0.0.1", NULL, NULL);
+    assert_true(v.allow && !v.would_deny);
+    v = ask(p, "127.0.0.1:443", NULL, NULL, NULL);
+    assert_true(v.allow && !v.would_deny);
     policy_free(&p);
 }
 
@@ -531,14 +574,15 @@ static void test_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_default),      cmocka_unit_test(test_names),
-        cmocka_unit_test(test_wildcards),    cmocka_unit_test(test_order),
-        cmocka_unit_test(test_ports),        cmocka_unit_test(test_clients),
-        cmocka_unit_test(test_addresses),    cmocka_unit_test(test_rebinding),
-        cmocka_unit_test(test_literals),     cmocka_unit_test(test_denied_range),
-        cmocka_unit_test(test_own_address),  cmocka_unit_test(test_report),
-        cmocka_unit_test(test_fixed),        cmocka_unit_test(test_bad_rules),
-        cmocka_unit_test(test_bad_policies), cmocka_unit_test(test_many),
+        cmocka_unit_test(test_default),        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_wildcards),      cmocka_unit_test(test_order),
+        cmocka_unit_test(test_ports),          cmocka_unit_test(test_clients),
+        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_rebinding),
+        cmocka_unit_test(test_literals),       cmocka_unit_test(test_denied_range),
+        cmocka_unit_test(test_own_address),    cmocka_unit_test(test_report),
+        cmocka_unit_test(test_report_insists), cmocka_unit_test(test_fixed),
+        cmocka_unit_test(test_bad_rules),      cmocka_unit_test(test_bad_policies),
+        cmocka_unit_test(test_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
