@@ -39,14 +39,16 @@ int ports_parse(struct view text, struct ports *out, struct err *e)
 /* Cut the ports off the end: "[v6]:P", "host:P"; several colons without brackets are IPv6. */
 static int split_ports(struct view text, struct view *host, struct ports *ports, struct err *e)
 {
-    const char *end = text.n && text.p[0] == '[' ? memchr(text.p, ']', text.n) : NULL;
+    size_t end = 1; /* of what is in brackets */
     const char *colon = memchr(text.p, ':', text.n);
 
     *ports = (struct ports){0, 0};
     *host = text;
-    if (end) {
-        *host = view_of(text.p + 1, (size_t)(end - text.p) - 1);
-        text = view_from(text, host->n + 2);
+    while (end < text.n && text.p[end] != ']')
+        end++;
+    if (end < text.n && text.p[0] == '[') {
+        *host = view_of(text.p + 1, end - 1);
+        text = view_from(text, end + 1);
         if (!memchr(host->p, ':', host->n) || (text.n && text.p[0] != ':'))
             return err_set(e, ERR_INVALID, "%s", host_hint);
         return text.n ? ports_parse(view_from(text, 1), ports, e) : 0;
