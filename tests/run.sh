@@ -214,6 +214,7 @@ if build tsan --prefix=/usr --enable-werror --enable-fault-points --with-sanitiz
 fi
 
 named_check check-outage 600 SECONDS="$OUTAGE_SECONDS"
+named_check check-faults 600
 named_check check-crash 900 KILLS="$KILLS"
 named_check check-break 1800
 if must demo 600 contrib/demo.sh --seconds 15 --outage 4; then
