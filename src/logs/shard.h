@@ -46,6 +46,7 @@ struct shard {
     struct list replays;          /* of dead letters, being sent (replay.c) */
     struct list readbacks;        /* of records, under way (readback.c) */
     size_t n_readbacks;           /* ... that will come back */
+    int64_t lines_taken;          /* monotonic: when upstream last took lines; 0: never */
     int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;
     atomic_uint state; /* enum limiter_state, for the metrics */

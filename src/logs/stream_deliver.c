@@ -241,6 +241,7 @@ static void went_well(struct lane *lane)
     lane->not_before = 0;
     lane->check = false;
     lane->credential_good = false;
+    lane->failed = 0;
 }
 
 static void opened(struct stream *s, struct life *l)
@@ -315,13 +316,36 @@ static void lines_delivered(struct stream *s, struct life *l)
     commit_send(c);
 }
 
+/* Upstream does not take this batch: it waits for the end of its life, when the finished log has it
+ * or is completed with it, and what is behind it goes on. */
+static uint64_t set_aside(struct stream *s, struct life *l)
+{
+    uint64_t lines = 0;
+    size_t i;
+
+    for (i = 0; i < s->n_batch; i++) {
+        struct record *rec = s->batch[i];
+
+        lines += rec->row.lines;
+        rec->state = RECORD_STUCK;
+        rec->loaded = false;
+        queue_remove(&l->lines, rec);
+        queue_append(&l->stuck, rec);
+    }
+    s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
+    batch_clear(s);
+    stream_mark_dirty(s);
+    /* before anything else is sent: they must not go after what comes behind them, or after the
+     * close */
+    stream_save(s);
+    return lines;
+}
+
 /* Upstream says 200: the stream is not there, or its backend is in trouble (HP §7a). */
 static void lines_absent(struct stream *s, struct life *l, const struct op_result *r,
                          struct stream_now now)
 {
     struct lane *lane = &s->lanes[LANE_LINES];
-    uint64_t lines = 0;
-    size_t i;
 
     l->absent++;
     if (l->absent < STREAM_ABSENT_TRIES) {
@@ -338,24 +362,9 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
         stream_save(s);
         return;
     }
-    for (i = 0; i < s->n_batch; i++) {
-        struct record *rec = s->batch[i];
-
-        lines += rec->row.lines;
-        rec->state = RECORD_STUCK;
-        rec->loaded = false;
-        queue_remove(&l->lines, rec);
-        queue_append(&l->stuck, rec);
-    }
-    s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
-    batch_clear(s);
     l->absent = STREAM_ABSENT_TRIES - 1; /* what follows is offered once; a 204 resets */
-    stream_mark_dirty(s);
-    /* before anything else is sent: they must not go after what comes behind them, or after the
-     * close */
-    stream_save(s);
     note(s, now.wall - l->since_wall > s->env->rules->expiry_ns ? NOTE_EXPIRED : NOTE_ABSENT,
-         lines);
+         set_aside(s, l));
 }
 
 static void bury(struct commit *c, const char *reason, const struct op_result *r)
@@ -377,21 +386,48 @@ static void lines_dead(struct stream *s, const struct op_result *r)
     commit_send(c);
 }
 
-/* A batch is refused for what is in it: send its records one by one, and bury the one that is at
- * fault. */
-static void lines_refused(struct stream *s, const struct op_result *r)
+static void send_singly(struct stream *s)
 {
     size_t i;
 
-    if (s->n_batch == 1) {
-        lines_dead(s, r);
-        return;
-    }
     for (i = 0; i < s->n_batch; i++)
         s->batch[i]->state = RECORD_WAITING;
     s->singly_left = s->n_batch;
     batch_clear(s);
     went_well(&s->lanes[LANE_LINES]);
+}
+
+/* A batch is refused for what is in it: send its records one by one, and bury the one that is at
+ * fault. */
+static void lines_refused(struct stream *s, const struct op_result *r)
+{
+    if (s->n_batch == 1)
+        lines_dead(s, r);
+    else
+        send_singly(s);
+}
+
+/* The service fails at these lines again and again. While it takes those of other streams, they are
+ * at fault and not the service; a stream that is alone can only be patient. A 500 is no refusal:
+ * the record at fault is not buried but kept for the finished log. */
+static void lines_failed(struct stream *s, struct life *l, const struct op_result *r, int64_t now)
+{
+    struct lane *lane = &s->lanes[LANE_LINES];
+    unsigned most = s->n_batch > 1 ? STREAM_FAILED_SPLIT : STREAM_FAILED_TRIES;
+
+    if (lane->failed++ == 0)
+        lane->failed_since = now;
+    if (lane->failed < most || (r->others_at <= lane->failed_since &&
+                                now - lane->failed_since < s->env->rules->failed_alone_ns)) {
+        back_off(s, lane, r, now);
+        return;
+    }
+    if (s->n_batch > 1) {
+        send_singly(s);
+        return;
+    }
+    went_well(lane);
+    note(s, NOTE_ASIDE, set_aside(s, l));
 }
 
 /* The batch may be stored now. What of it may have been stored before is there twice, and
@@ -439,12 +475,11 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
         }
         lane->check = true;
         break;
-    case OUT_UNKNOWN:
-    case OUT_PARTIAL:
-        back_off(s, lane, r, now.mono);
-        break;
     default:
-        back_off(s, lane, r, now.mono);
+        if (r->outcome == OUT_PARTIAL && r->failed)
+            lines_failed(s, l, r, now.mono);
+        else
+            back_off(s, lane, r, now.mono);
         break;
     }
 }

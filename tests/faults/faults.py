@@ -37,6 +37,7 @@ HOST, STORE = 'log.faults.test', 'store.faults.test'
 STEP, OTHER, ACCOUNT = 'acct/step', 'acct/other', 'acct'
 LINES = ['line %d\n' % i for i in range(3)]
 LARGE = 'large %s\n' % ('x' * 4000)
+POISONED = 'poisoned\n'
 LINES_MAX = 2000                # what answers 413 takes
 BLOB_SMALL = 40 << 10           # goes over the protocol of the cell; larger ones always over HTTP/1.1
 BLOB_LARGE = 8 << 20            # more than fits into all buffers on the way
@@ -82,13 +83,16 @@ class Stand:
 class Cell:
     def __init__(self, stand, directory, fault, call):
         self.far, self.stand, self.fault, self.call = stand.far, stand, fault, call
-        self.statuses, self.word, self.attempts, self.failed = [], '?', 0, 0
+        self.statuses, self.word, self.attempts, self.failed, self.superseded = [], '?', 0, 0, 0
         self.expected = fault.expect[call]
         self.which = {'main': call != 'put-object', 'store': call == 'put-object'}
         self.large = fault.args.get('when') == 'before_body'
         self.texts = list(LINES)
+        self.others = 0                 # lines of another stream
         if fault.how == 'too large' and call == 'lines':
             self.texts[1] = LARGE
+        elif fault.how == 'poisoned':
+            self.texts[1] = POISONED
         self.blob = blob_of(self.texts, BLOB_LARGE if self.large else BLOB_SMALL)
         self.gateway = Gateway(
             directory, 'https://%s:%d' % (HOST, self.far.port),
@@ -152,7 +156,8 @@ class Cell:
 
     def delivered(self):
         """Nothing of the lines waits, or what waits does so for the finished log."""
-        self.wait(lambda: self.ledger()['spooled'] == 0 or self.event('absent'), 'delivery of the lines')
+        self.wait(lambda: self.ledger()['spooled'] == 0 or self.event('absent') or self.event('set_aside'),
+                  'delivery of the lines')
 
     def uploaded(self):
         self.wait(lambda: self.ledger(1)['spooled'] == 0, 'delivery of the blob')
@@ -224,6 +229,22 @@ class Cell:
             return lambda: (self.uploaded(), lift())
         return self.arm('status', count=2 if self.call == 'open' else 1, code=413)
 
+    def fault_poisoned(self):
+        """Lines with that text are answered so for ever, while another stream's are taken."""
+        args = dict(self.fault.args, contains=POISONED.strip())
+        lift = self.arm('status', count=None, **args)
+
+        def settled():
+            self.did(lambda: self.api.put(OTHER, 'other %d\n' % self.others, start=self.others), 204)
+            self.others += 1
+            time.sleep(0.5)             # a pace, not a wait
+            return self.event('set_aside') or self.ledger()['dead']
+        return lambda: (self.wait(settled, 'the end of the poisoned record'), self.wait(self.others_gone, 'the rest'), lift())
+
+    def others_gone(self):
+        return POISONED not in self.far.lines(ACCOUNT, STEP) and \
+            len(self.far.lines(ACCOUNT, STEP)) == len(self.texts) - 1
+
     def fault_credential(self):
         """The token is refused from now on, and its streams are held: then a newer one of the account comes."""
         if self.call == 'put-object':
@@ -290,6 +311,7 @@ class Cell:
         lines, blobs = self.ledger(), self.ledger(1)
         self.attempts = len(self.requests(self.call))
         self.failed = self.failures()
+        self.superseded = lines['superseded']
         self.word = self.what_happened(lines, blobs)
         ensure(self.expected in ('any', self.word), 'expected: %s', self.expected)
         self.judge_ledger(lines, blobs, self.expected == 'dead')
@@ -326,7 +348,7 @@ class Cell:
         return 'retried' if executed <= 1 else 'repeated'
 
     def judge_ledger(self, lines, blobs, dead):
-        n = len(self.texts)
+        n = len(self.texts) + self.others
         ensure(lines['accepted'] == n and blobs['accepted'] == 1, 'accepted: %s %s', lines, blobs)
         ensure(lines['refused'] == lines['late'] == blobs['broken'] == 0, 'astray: %s %s', lines, blobs)
         ensure(lines['dead'] + blobs['dead'] == int(dead), 'dead: %s %s', lines, blobs)
@@ -337,12 +359,12 @@ class Cell:
         state = self.far.state(key=STEP)
         record = state['records'][name]
         ensure(record['wipes'] == 0, 'the stream was wiped')
-        ensure(record['opens'] == (self.word != 'superseded'), '%d opens', record['opens'])
+        ensure(record['opens'] == (self.word != 'superseded' or self.call != 'open'), '%d opens', record['opens'])
         order = [text for text in self.texts if text in record['lines']]
         numbers = [self.texts.index(out) for out in record['lines']]
         wrong, twice = disorder(numbers)
         ensure(not wrong, 'out of order: %s', numbers)
-        ensure(len(order) == lines['delivered'], 'upstream has %d lines, %s', len(order), lines)
+        ensure(len(order) + self.others == lines['delivered'], 'upstream has %d lines, %s', len(order), lines)
         resent = int(self.gateway.metric('lines_resent_total'))
         ensure(twice <= resent, '%d lines came twice, %d are counted', twice, resent)
         stored = self.far.blob(ACCOUNT, STEP) or b''
@@ -373,8 +395,8 @@ class Cell:
         ensure(buried == (self.word == 'dead'), '%d dead letters', buried)
 
     def text(self):
-        count = {'retried': self.failed, 'repeated': self.failed, 'dead': 1, 'superseded': len(self.texts),
-                 'settled': len(self.texts)}.get(self.word)
+        count = {'retried': self.failed, 'repeated': self.failed, 'dead': 1,
+                 'superseded': self.superseded}.get(self.word)
         return self.word if count is None else '%s %d' % (self.word, count)
 
 

@@ -8,7 +8,7 @@ A word says what upstream saw of the faulted call, and what became of what it ca
     kept        an open that was executed and whose answer was lost: lines tell, it is not sent again
     reopened    an open that was lost: the first lines tell (200 to each of four), and it is sent once more
     dead        given up and kept as a dead letter; the stream goes on
-    superseded  its lines never went, and the finished log that has them did
+    superseded  lines did not go, and the finished log that has them did
     any         whatever of these; that all has arrived is checked in every cell
 """
 
@@ -62,6 +62,10 @@ FAULTS = (
                                    **{'put-object': 'dead', 'close': 'retried'}),
           'what is too large will always be: a batch is split down to the record, which is a dead letter, as is a blob. '
           'Calls without a body are not too large: something between says so. An open is then left out'),
+    Fault('poisoned, 400', 'poisoned', dict(lines='dead'), 'a record that is refused though the credential is good is '
+          'found by sending the batch one by one, and buried; the stream goes on', code=400),
+    Fault('poisoned, 500', 'poisoned', dict(lines='superseded'), 'a record at which the service fails for ever, while it '
+          'takes those of others, waits for the finished log (HP 1.2: no refusal); the stream goes on', code=500),
     Fault('reset mid-body', 'reset', SILENT, UNKNOWN),
     Fault('GOAWAY, taken', 'goaway', ONCE, 'the stream is below the last one: it is answered'),
     Fault('GOAWAY, not taken', 'goaway', SILENT, 'the stream is above the last one: not executed (RFC 9113 6.8); but '
@@ -77,7 +81,7 @@ FAULTS = (
 )
 
 # Seconds that some cells take by their nature: they begin first.
-LONG = {('400 credential', None): 30, ('413', 'open'): 28,
+LONG = {('poisoned, 500', 'lines'): 40, ('400 credential', None): 30, ('413', 'open'): 28,
         ('stalled in answer', 'close'): 26, ('502, executed', 'close'): 26, ('lost response', 'close'): 26,
         ('corrupted answer', 'close'): 26, ('truncated answer', 'close'): 26}
 

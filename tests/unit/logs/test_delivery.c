@@ -730,6 +730,55 @@ static void test_too_large_batch_goes_one_by_one(void **state)
     take_lines("cd");
 }
 
+/* Answered 500 for ever, while the lines of others are taken. */
+static void test_lines_that_fail_for_ever_are_set_aside(void **state)
+{
+    (void)state;
+    call('o', "");
+    request(OP_OPEN, END_WELL);
+    call('l', "a");
+    call('l', "b");
+    w->others_at = INT64_MAX;
+    request_times(OP_LINES, END_HALF, STREAM_FAILED_SPLIT);
+    take_lines("a");
+    ends(END_WELL);
+    call('l', "c");
+    request_times(OP_LINES, END_HALF, STREAM_FAILED_TRIES - 1);
+    assert_int_equal(w->notes[NOTE_ASIDE], 0);
+    take_lines("b");
+    ends(END_HALF);
+    assert_int_equal(w->notes[NOTE_ASIDE], 1);
+    ledger(LEDGER_LINES_DEAD, 0);
+    take_lines("c");
+    ends(END_WELL);
+    call('c', "");
+    request(OP_CLOSE, END_WELL);
+    request(OP_SETTLE, END_WELL);
+    ledger(LEDGER_LINES_SETTLED, 1);
+    ledger(LEDGER_LINES_SPOOLED, 0);
+    assert_non_null(strchr(w->up[0].content, 'b'));
+}
+
+/* When nobody's lines are taken, it is the service: patience, for as long as the rules say. */
+static void test_lines_that_fail_with_all_others_wait(void **state)
+{
+    (void)state;
+    w->up[0].exists = true;
+    call('l', "a");
+    call('l', "b");
+    request_times(OP_LINES, END_HALF, 5 * STREAM_FAILED_TRIES);
+    take_lines("ab");
+    w->now.mono += w->rules.failed_alone_ns;
+    ends(END_HALF);
+    take_lines("a");
+    ends(END_WELL);
+    request_times(OP_LINES, END_HALF, 5 * STREAM_FAILED_TRIES);
+    assert_int_equal(w->notes[NOTE_ASIDE], 0);
+    w->now.mono += w->rules.failed_alone_ns;
+    request(OP_LINES, END_HALF);
+    assert_int_equal(w->notes[NOTE_ASIDE], 1);
+}
+
 static void test_refused_credential_buries_nothing(void **state)
 {
     (void)state;
@@ -1191,6 +1240,8 @@ int main(void)
         TEST(test_truncation_is_reported),
         TEST(test_refused_batch_goes_one_by_one),
         TEST(test_too_large_batch_goes_one_by_one),
+        TEST(test_lines_that_fail_for_ever_are_set_aside),
+        TEST(test_lines_that_fail_with_all_others_wait),
         TEST(test_refused_credential_buries_nothing),
         TEST(test_a_credential_is_asked_for_again),
         TEST(test_retry_keeps_the_batch),
