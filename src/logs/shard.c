@@ -615,7 +615,7 @@ static void sweep_due(void *ctx)
 
     repeat_commits(sh);
     pay_owed(sh);
-    atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
+    atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness, now.mono));
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     sweep_creds(sh, now.mono);
