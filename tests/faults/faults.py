@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Every fault of matrix.py at every call, over both protocols: a stream lives its life through a gateway of its own
-while one of its calls fails upstream. What the client saw, what upstream saw, what it has at the end, and the ledger
-are checked; the last line is `faults: N cells, N passed, 0 failed`.
+"""Every fault of matrix.py at every call, over both protocols (the client's and upstream's): a stream lives its life
+through a gateway of its own while one of its calls fails upstream. What the client saw, what upstream saw, what it has
+at the end, and the ledger are checked; the last line is `faults: N cells, N passed, 0 failed`.
 
     TAILRACE=.../tailrace faults.py [--only TEXT] [--jobs 12] [--keep DIR]
 
@@ -12,6 +12,7 @@ import json
 import queue
 import shutil
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import threading
@@ -59,11 +60,29 @@ def blob_of(texts, size):
     return (''.join(rows) + filling * (size // len(filling))).encode()
 
 
+class Api2(Api):
+    """The same calls over HTTP/2."""
+
+    def request(self, method, target, body=None, headers=None):
+        argv = ['curl', '-sS', '--http2-prior-knowledge', '-m', str(self.timeout), '-X', method, '-H', 'Content-Type:',
+                '-w', '\n%{http_code} %{http_version}', 'http://%s:%d%s' % (self.host, self.port, target)]
+        for name, value in (headers if headers is not None else {'X-Harness-Token': self.token}).items():
+            argv += ['-H', '%s: %s' % (name, value)]
+        if body is not None or method in ('POST', 'PUT'):
+            argv += ['--data-binary', '@-']
+        done = subprocess.run(argv, input=body or b'', stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        text, _, status = done.stdout.decode().rpartition('\n')
+        ensure(done.returncode == 0 and status.endswith(' 2'), 'curl: %d, "%s" %s', done.returncode, status,
+               done.stderr.decode())
+        return int(status.split()[0]), text, {}
+
+
 class Stand:
     """A stand-in of one protocol, used for one cell after another."""
 
     def __init__(self, protocol, certificate, ca):
         self.protocol, self.ca = protocol, ca
+        self.api = Api2 if protocol == 'HTTP/2' else Api
         alpn = 'h2' if protocol == 'HTTP/2' else 'http/1.1'
         self.far = Harness(tls=certificate, store_tls=True, alpn=alpn, store_host=STORE)
         self.good_names = {HOST: ['127.0.0.1'], STORE: ['127.0.0.1']}
@@ -98,7 +117,7 @@ class Cell:
             directory, 'https://%s:%d' % (HOST, self.far.port),
             harness={'upload-gzip': False}, workers=1,
             upstream={'ca': str(stand.ca), 'timeout': '%ds' % TIMEOUT_S, 'resolvers': [stand.names.address]})
-        self.api = Api(self.gateway.log_url)
+        self.api = stand.api(self.gateway.log_url)
 
     # -- the client's side
 
@@ -255,7 +274,7 @@ class Cell:
             self.wait(lambda: self.gateway.metric('credentials_refused') == 1, 'a refused credential')
             ensure('level=error' in self.gateway.log() and 'refuses this account' in self.gateway.log(),
                    'the log does not tell of the credential')
-            newer = Api(self.gateway.log_url, token='newer-token')
+            newer = self.stand.api(self.gateway.log_url, token='newer-token')
             self.did(lambda: newer.open(OTHER), 204)
             newer.close()
         return lift
