@@ -457,6 +457,8 @@ static void open_done(void *ctx, const struct fetch_result *r)
      * 502 or 504 says nothing of what happened behind it. */
     if (out.outcome == OUT_PARTIAL && r->outcome == FETCH_ANSWERED)
         out.outcome = r->status == 500 ? OUT_BUSY : OUT_UNKNOWN;
+    out.failed = r->outcome == FETCH_ANSWERED && r->status == 500;
+    out.others_at = d->sh->lines_taken;
     delivery_end(d, &out);
 }
 

@@ -50,6 +50,7 @@ enum {
     /* 500s in a row while others are served: a batch goes on one by one, a record is set aside */
     STREAM_FAILED_SPLIT = 4,
     STREAM_FAILED_TRIES = 8,
+    STREAM_FAILED_BLOB = 16, /* ... a blob is buried */
 };
 
 struct stream_rules {
@@ -63,6 +64,7 @@ struct stream_rules {
     uint64_t batch_lines; /* most lines and bytes of one delivery */
     uint64_t batch_bytes;
     int64_t failed_alone_ns; /* 500s for so long are believed though no others are served */
+    int64_t failed_blob_ns;  /* and a blob is not given up sooner than this */
     uint64_t snapshot_lines; /* upstream keeps so many for a snapshot (HP §1.5) */
     int64_t expiry_ns;       /* and a stream for so long */
     uint32_t max_ahead;      /* STREAM_MAX_AHEAD; less in tests */
@@ -121,8 +123,10 @@ struct op_result {
     int64_t retry_after_ns; /* at least so long; 0: not said */
     int status;             /* that was answered; 0: none. For the note on a dead letter only, */
     const char *said;       /* as what it meant, in words of ours (static), or NULL */
-    bool failed;       /* OUT_PARTIAL: 500, which the service itself says, not who is before it */
-    int64_t others_at; /* monotonic: when it last took lines of any stream; 0: never */
+    /* a 500 of the service itself, not of who is before it, or a 4xx of the store: the request may
+     * be at fault */
+    bool failed;
+    int64_t others_at; /* monotonic: when the like was last done for any stream; 0: never */
 };
 
 /* What the environment is asked to make durable, all or nothing, in the order of asking. */

@@ -235,6 +235,18 @@ static void back_off(struct stream *s, struct lane *lane, const struct op_result
         lane->not_before = TR_MAX(lane->not_before, now + r->retry_after_ns);
 }
 
+/* The service itself failed at this request once more. While it does the same for others, the
+ * request is at fault and not the service. Which, and for how long one is patient, is the caller's
+ * affair: `tries`, and `alone_ns` for when no others are served. */
+static bool fails_for_good(struct lane *lane, const struct op_result *r, unsigned tries,
+                           int64_t alone_ns, int64_t now)
+{
+    if (lane->failed++ == 0)
+        lane->failed_since = now;
+    return lane->failed >= tries &&
+           (r->others_at > lane->failed_since || now - lane->failed_since >= alone_ns);
+}
+
 static void went_well(struct lane *lane)
 {
     lane->attempts = 0;
@@ -279,6 +291,14 @@ static void open_result(struct stream *s, struct life *l, const struct op_result
         back_off(s, lane, r, now);
         break;
     default:
+        if (r->failed && fails_for_good(lane, r, STREAM_FAILED_TRIES, INT64_MAX, now)) {
+            went_well(lane);
+            l->open = OPEN_NONE; /* its lines will be kept for the finished log */
+            note(s, NOTE_ASIDE, 0);
+            stream_mark_dirty(s);
+            stream_save(s);
+            break;
+        }
         back_off(s, lane, r, now);
         break;
     }
@@ -407,27 +427,20 @@ static void lines_refused(struct stream *s, const struct op_result *r)
         send_singly(s);
 }
 
-/* The service fails at these lines again and again. While it takes those of other streams, they are
- * at fault and not the service; a stream that is alone can only be patient. A 500 is no refusal:
- * the record at fault is not buried but kept for the finished log. */
+/* A 500 is no refusal: the record at fault is not buried but kept for the finished log. */
 static void lines_failed(struct stream *s, struct life *l, const struct op_result *r, int64_t now)
 {
     struct lane *lane = &s->lanes[LANE_LINES];
     unsigned most = s->n_batch > 1 ? STREAM_FAILED_SPLIT : STREAM_FAILED_TRIES;
 
-    if (lane->failed++ == 0)
-        lane->failed_since = now;
-    if (lane->failed < most || (r->others_at <= lane->failed_since &&
-                                now - lane->failed_since < s->env->rules->failed_alone_ns)) {
+    if (!fails_for_good(lane, r, most, s->env->rules->failed_alone_ns, now)) {
         back_off(s, lane, r, now);
-        return;
-    }
-    if (s->n_batch > 1) {
+    } else if (s->n_batch > 1) {
         send_singly(s);
-        return;
+    } else {
+        went_well(lane);
+        note(s, NOTE_ASIDE, set_aside(s, l));
     }
-    went_well(lane);
-    note(s, NOTE_ASIDE, set_aside(s, l));
 }
 
 /* The batch may be stored now. What of it may have been stored before is there twice, and
@@ -610,7 +623,13 @@ static void blob_result(struct stream *s, const struct op_result *r, int64_t now
         lane->check = true;
         break;
     default:
-        back_off(s, lane, r, now);
+        /* A blob that holds its stream's close for ever goes to the dead letters; not in an outage,
+         * however long, and not in haste. */
+        if (r->failed && fails_for_good(lane, r, STREAM_FAILED_BLOB, INT64_MAX, now) &&
+            now - lane->failed_since >= s->env->rules->failed_blob_ns)
+            blob_over(s, r);
+        else
+            back_off(s, lane, r, now);
         break;
     }
 }

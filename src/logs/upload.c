@@ -155,6 +155,7 @@ static void link_done(void *ctx, const struct fetch_result *r)
     struct op_result out = delivery_outcome(r);
 
     delivery_answered(u->d, "link", r);
+    u->status = r->status;
     if (out.outcome == OUT_OK && link_of_answer(r->body, &u->link) == 0) {
         have_link(u);
         return;

@@ -258,7 +258,8 @@ class Cell:
             self.others += 1
             time.sleep(0.5)             # a pace, not a wait
             return self.event('set_aside') or self.ledger()['dead']
-        return lambda: (self.wait(settled, 'the end of the poisoned record'), self.wait(self.others_gone, 'the rest'), lift())
+        return lambda: (self.wait(settled, 'the end of the poisoned record'),
+                        self.wait(self.others_gone, 'the rest'), lift())
 
     def others_gone(self):
         return POISONED not in self.far.lines(ACCOUNT, STEP) and \

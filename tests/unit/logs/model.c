@@ -636,7 +636,10 @@ void world_result(struct world *w, int stream, enum stream_lane lane, enum op_ou
 {
     struct op op = w->inflight[stream][lane];
     struct op_result r = {
-        .outcome = outcome, .failed = outcome == OUT_PARTIAL, .others_at = w->others_at};
+        .outcome = outcome,
+        .failed = outcome == OUT_PARTIAL || (outcome == OUT_BUSY && w->failing),
+        .others_at = w->others_at,
+    };
 
     if (outcome == OUT_OK || outcome == OUT_UNKNOWN || outcome == OUT_PARTIAL)
         w->resent_most += resent_lines(w, &op);
