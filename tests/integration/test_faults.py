@@ -60,8 +60,9 @@ def test_a_refused_credential_holds_its_own_streams_and_alerts(far, gw, api):
         assert api.put(STEP, 'line %d\n' % i, start=i)[0] == 204
     wait_for(lambda: far.lines('acct', STEP) == ['line %d\n' % i for i in range(5)])
     assert [e['key'] for e in far.log('lines')][asked:].count(key('other')) == 0, 'it is held'
+    wait_for(lambda: gw.ledger()['spooled'] == 1)
     ledger = gw.ledger()
-    assert ledger['spooled'] == 1 and ledger['dead'] == ledger['refused'] == 0
+    assert ledger['dead'] == ledger['refused'] == 0
     other.close()
 
 
