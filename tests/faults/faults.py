@@ -197,6 +197,10 @@ class Cell:
 
     def host_fault(self, on, off):
         on()
+        if self.call == 'open':         # on a kept connection that is just breaking it may have been executed
+            self.did(lambda: self.api.put(OTHER, 'other\n'), 204)
+            self.others += 1
+            self.wait(lambda: self.gateway.metric('upstream_requests_total', call='lines', code='none'), 'the break')
         return lambda: (self.wait(lambda: self.unanswered() >= 2, 'two failures'), off())
 
     def fault_refused(self):
