@@ -20,7 +20,7 @@ def tests_in(root):
         if path.suffix == '.py':
             names |= set(re.findall(r'^\s*(?:async )?def (test_\w+)', text, re.M))
         else:
-            names |= set(re.findall(r'cmocka_unit_test\w*\((\w+)', text))
+            names |= set(re.findall(r'\b(?:cmocka_unit_test\w*|TEST|T)\((\w+)', text))
     return names
 
 

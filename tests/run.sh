@@ -216,6 +216,7 @@ if build tsan --prefix=/usr --enable-werror --enable-fault-points --with-sanitiz
 fi
 
 named_check check-outage 600 SECONDS="$OUTAGE_SECONDS"
+named_check check-faults 600
 named_check check-crash 900 KILLS="$KILLS"
 named_check check-power 300 IMAGES="$IMAGES"
 named_check check-soak 1200 SECONDS="$SOAK_SECONDS"

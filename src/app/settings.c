@@ -54,6 +54,8 @@ struct logs_settings *settings_from_config(const struct config *c, struct parent
         .batch_delay_ns = c->batch_delay_ms * NS_PER_MS,
         .batch_lines = (uint64_t)c->batch_lines,
         .batch_bytes = c->batch_bytes,
+        .failed_alone_ns = 3600 * NS_PER_SEC,
+        .failed_blob_ns = 1800 * NS_PER_SEC,
         .snapshot_lines = 5000,             /* HP §1.5 */
         .expiry_ns = 5 * 3600 * NS_PER_SEC, /* HP §1.5 */
         .max_ahead = STREAM_MAX_AHEAD,

@@ -4,6 +4,7 @@
  * that can be known.
  */
 #include "base/bug.h"
+#include "base/hash.h"
 #include "base/xmem.h"
 #include "codec/zcodec.h"
 #include "logs/blob_check.h"
@@ -12,11 +13,11 @@
 #include "rt/log.h"
 
 enum {
-    GZIP_LEAST = 1024,          /* not worth a trial */
+    GZIP_LEAST = 1024, /* not worth a trial */
     GZIP_LEVEL = 6,
     GZIP_INLINE_MAX = 64 * 1024, /* larger ones are compressed in a thread of the pool */
-    GZIP_ATTEMPTS = 3,          /* failures after which even a trusted store gets it plain */
-    POST_WHOLE_MAX = 64 * 1024, /* POST /blob needs nothing whole */
+    GZIP_ATTEMPTS = 3,           /* failures after which even a trusted store gets it plain */
+    POST_WHOLE_MAX = 64 * 1024,  /* POST /blob needs nothing whole */
 };
 
 #define DAMAGED_RETRY_NS (60 * NS_PER_SEC)
@@ -35,10 +36,10 @@ struct blob_out {
     struct str pack;
     struct ev_job job;
     struct str shape;
-    enum shape_use use;       /* of the upload under way */
-    bool trying;              /* the shape's trial is ours: shapes_tell is owed */
-    bool plain;               /* gzip is given up for this blob */
-    bool suspect;             /* the store refused the gzip: if it takes it plain, that was why */
+    enum shape_use use; /* of the upload under way */
+    bool trying;        /* the shape's trial is ours: shapes_tell is owed */
+    bool plain;         /* gzip is given up for this blob */
+    bool suspect;       /* the store refused the gzip: if it takes it plain, that was why */
     enum stage stage;
     struct blob_check check;
 };
@@ -84,6 +85,20 @@ static void damaged(struct blob_out *o, const struct err *e, struct op_result *o
                               .said = "it cannot be read from the spool"};
 }
 
+/* Does the service, or the store, fail at this blob only, or at all of its account that go this
+ * way? */
+static void compare_with_others(const struct blob_out *o, struct op_result *out)
+{
+    const struct delivery *d = o->d;
+    uint64_t account = hash_bytes(d->s->account_v.p, d->s->account_v.n);
+    struct blob_taken *t = &d->sh->blobs_taken[o->up.by_link][account % SHARD_ACCOUNTS];
+
+    if (out->outcome == OUT_OK)
+        *t = (struct blob_taken){.account = account, .at = ev_now_ns(d->sh->loop)};
+    out->failed = o->up.refused || o->up.status == 500;
+    out->others_at = t->account == account ? t->at : 0;
+}
+
 /* --- gzip ----------------------------------------------------------------------------------- */
 
 static bool gzip_is_allowed(const struct blob_out *o)
@@ -108,8 +123,8 @@ static enum shape_use choose_use(struct blob_out *o)
     str_clear(&o->shape);
     if (shape_of_link(str_view(&o->up.link), &o->shape) < 0)
         return SHAPE_PLAIN;
-    use = shapes_ask(d->sh->logs->shapes, str_view(&o->shape), attempts == 0,
-                     ev_now_ns(d->sh->loop));
+    use =
+        shapes_ask(d->sh->logs->shapes, str_view(&o->shape), attempts == 0, ev_now_ns(d->sh->loop));
     if (use == SHAPE_GZIP && attempts >= GZIP_ATTEMPTS)
         return SHAPE_PLAIN;
     o->trying = use == SHAPE_TRY;
@@ -280,6 +295,7 @@ static void uploaded(struct upload *u, const struct op_result *r)
     }
     if (out.outcome == OUT_OK && o->suspect)
         tell(o, SHAPE_DIFFERENT);
+    compare_with_others(o, &out);
     finish(o, &out);
 }
 

@@ -1,9 +1,9 @@
 #include "logs/deliver.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "codec/retry_after.h"
 #include "codec/zcodec.h"
 #include "logs/dead.h"
 #include "logs/logs_priv.h"
@@ -47,18 +47,11 @@ static bool is_trouble(const struct fetch_result *r)
     return r->status == 429 || r->status == 502 || r->status == 503 || r->status == 504;
 }
 
-/* Retry-After in seconds (RFC 9110 §10.2.3); the date form is left to the backoff. */
 static int64_t retry_after(const struct fetch_result *r)
 {
-    char text[16];
-    long sec;
-
-    if (!r->retry_after.n || r->retry_after.n >= sizeof(text))
+    if (!r->retry_after.n)
         return 0;
-    memcpy(text, r->retry_after.p, r->retry_after.n);
-    text[r->retry_after.n] = '\0';
-    sec = strtol(text, NULL, 10);
-    return sec > 0 ? TR_MIN(sec, 300) * NS_PER_SEC : 0;
+    return retry_after_seconds(r->retry_after, clock_wall_ns() / NS_PER_SEC) * NS_PER_SEC;
 }
 
 static bool is_harness_blob(const struct delivery *d)
@@ -429,6 +422,10 @@ static void lines_done(void *ctx, const struct fetch_result *r)
     delivery_answered(d, "lines", r);
     if (out.outcome == OUT_OK && r->status != 204)
         out.outcome = OUT_ABSENT; /* only 204 is success (HP §1.5) */
+    if (out.outcome == OUT_OK)
+        d->sh->lines_taken = ev_now_ns(d->sh->loop);
+    out.failed = r->outcome == FETCH_ANSWERED && r->status == 500;
+    out.others_at = d->sh->lines_taken;
     if (d->zstd && r->outcome == FETCH_ANSWERED && r->status == 415) {
         send_plainly(d);
         return;
@@ -463,6 +460,8 @@ static void open_done(void *ctx, const struct fetch_result *r)
      * 502 or 504 says nothing of what happened behind it. */
     if (out.outcome == OUT_PARTIAL && r->outcome == FETCH_ANSWERED)
         out.outcome = r->status == 500 ? OUT_BUSY : OUT_UNKNOWN;
+    out.failed = r->outcome == FETCH_ANSWERED && r->status == 500;
+    out.others_at = d->sh->lines_taken;
     delivery_end(d, &out);
 }
 

@@ -174,7 +174,8 @@ bool direct_start(struct ingest *in, const struct submission *sub)
     const struct way *way = way_of(in);
     struct direct *d;
 
-    if (!in->ex || !way || from_edge(in) || limiter_state(&in->sh->harness) == LIMITER_DOWN)
+    if (!in->ex || !way || from_edge(in) ||
+        limiter_state(&in->sh->harness, ev_now_ns(in->sh->loop)) == LIMITER_DOWN)
         return false;
     d = in->direct = XNEW(struct direct);
     d->in = in;

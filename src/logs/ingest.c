@@ -306,7 +306,8 @@ static void begin_open(struct ingest *in)
 {
     http_bind(in->ex, &plain_handler, in);
     if (cred_is_proven(in->sh->logs->creds, in->cred, in->start_ns) ||
-        in->sh->checks >= CHECKS_MAX || limiter_state(&in->sh->harness) == LIMITER_DOWN)
+        in->sh->checks >= CHECKS_MAX ||
+        limiter_state(&in->sh->harness, in->start_ns) == LIMITER_DOWN)
         open_submit(in);
     else
         check_credential(in);

@@ -8,6 +8,7 @@
 #define PAUSE_FIRST      (100 * NS_PER_MS)
 #define PAUSE_MOST       (5 * NS_PER_SEC) /* an outage's end is noticed within seconds */
 #define RETRY_AFTER_MOST (300 * NS_PER_SEC)
+#define NEWS_FOR         (60 * NS_PER_SEC)
 
 void limiter_init(struct limiter *l)
 {
@@ -32,6 +33,7 @@ static void cut(struct limiter *l, int64_t started, struct rng *rng, int64_t now
     unsigned i;
 
     l->failures++;
+    l->failed = now;
     /* Requests that were under way together fail together: one cut for all of them. */
     if (started >= l->decreased) {
         l->limit = TR_MAX(1.0, l->limit / 2);
@@ -70,8 +72,10 @@ void limiter_leave(struct limiter *l)
     l->in_flight--;
 }
 
-enum limiter_state limiter_state(const struct limiter *l)
+enum limiter_state limiter_state(const struct limiter *l, int64_t now)
 {
+    if (l->in_flight == 0 && now - TR_MAX(l->failed, l->not_before) > NEWS_FOR)
+        return LIMITER_HEALTHY;
     if (l->failures >= 3 && l->limit <= 1.0)
         return LIMITER_DOWN;
     return l->failures ? LIMITER_SLOWED : LIMITER_HEALTHY;

@@ -24,6 +24,7 @@ struct limiter {
     unsigned failures;  /* in a row */
     int64_t not_before; /* no request before this monotonic time */
     int64_t decreased;  /* when the limit was last cut */
+    int64_t failed;     /* when a request last failed */
 };
 
 void limiter_init(struct limiter *l);
@@ -36,6 +37,8 @@ void limiter_end(struct limiter *l, enum limiter_verdict v, int64_t started, int
                  struct rng *rng, int64_t now);
 /* It was not tried after all: that says nothing about the host. */
 void limiter_leave(struct limiter *l);
-enum limiter_state limiter_state(const struct limiter *l);
+/* Trouble that nothing was heard of for a minute, since nothing is sent, is over for all we know.
+ */
+enum limiter_state limiter_state(const struct limiter *l, int64_t now);
 
 #endif

@@ -49,7 +49,7 @@ bool link_is_refused(int status, struct view body)
         if (strncasecmp(body.p + i, word, n) == 0)
             return true;
     }
-    return status == 403;
+    return status == 401 || status == 403;
 }
 
 static struct view trim(struct view v)

@@ -18,8 +18,8 @@ int link_of_answer(struct view body, struct str *out) TR_MUST_USE;
 /* Scheme, host and port of both URLs are the same. */
 bool link_same_place(struct view a, struct view b);
 
-/* Does this answer of the store mean that another link might do: 403, or 400 that speaks of
- * expiry? */
+/* Does this answer of the store mean that another link might do: 401, 403, or 400 that speaks
+ * of expiry? */
 bool link_is_refused(int status, struct view body);
 
 /* Does an x-goog-hash field agree with the bytes that were sent? Where it names a crc32c that

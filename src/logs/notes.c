@@ -32,6 +32,10 @@ static const struct {
     [NOTE_REOPENED] = {"reopened",
                        "an open whose outcome was unknown had not taken effect and is sent now",
                        LOG_NOTICE},
+    [NOTE_ASIDE] = {"set_aside",
+                    "the log service fails at lines of this stream, and not at others'; they are "
+                    "kept for the end of the stream",
+                    LOG_WARN},
     [NOTE_LATE] = {"late", "lines came after their stream's close was sent", LOG_INFO},
 };
 

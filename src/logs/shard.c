@@ -679,7 +679,7 @@ static void sweep_due(void *ctx)
     pay_owed(sh);
     turns_sweep(sh);
     sh->env.crowded = accounts_crowded(sh->logs->accounts);
-    atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness));
+    atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness, now.mono));
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     sweep_creds(sh, now.mono);

@@ -19,6 +19,8 @@
 #include "net/fetch.h"
 #include "rt/overload.h"
 
+enum { SHARD_ACCOUNTS = 64 };
+
 struct shard {
     struct logs *logs;
     unsigned index;
@@ -43,12 +45,18 @@ struct shard {
     struct list barriers; /* closes that wait for streams of this shard */
     struct ev_task barrier_task;
     bool barrier_due;
-    size_t deliveries;            /* under way */
-    struct turns turns;           /* line calls on their way to the spool */
-    struct list unsaved;          /* struct shard_commit: to be repeated */
-    struct list replays;          /* of dead letters, being sent (replay.c) */
-    struct list readbacks;        /* of records, under way (readback.c) */
-    size_t n_readbacks;           /* ... that will come back */
+    size_t deliveries;     /* under way */
+    struct turns turns;    /* line calls on their way to the spool */
+    struct list unsaved;   /* struct shard_commit: to be repeated */
+    struct list replays;   /* of dead letters, being sent (replay.c) */
+    struct list readbacks; /* of records, under way (readback.c) */
+    size_t n_readbacks;    /* ... that will come back */
+    int64_t lines_taken;   /* monotonic: when upstream last took lines; 0: never */
+    /* the same for blobs, by account and route; a newer account may take an older one's place */
+    struct blob_taken {
+        uint64_t account;
+        int64_t at;
+    } blobs_taken[2][SHARD_ACCOUNTS];
     int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;
     atomic_uint state; /* enum limiter_state, for the metrics */

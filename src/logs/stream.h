@@ -47,6 +47,10 @@ enum {
     STREAM_MAX_AHEAD = 16,
     STREAM_ABSENT_TRIES = 4, /* answers of "not found" to lines before they are believed */
     STREAM_CLOSE_TRIES = 4,  /* the same for a close */
+    /* 500s in a row while others are served: a batch goes on one by one, a record is set aside */
+    STREAM_FAILED_SPLIT = 4,
+    STREAM_FAILED_TRIES = 8,
+    STREAM_FAILED_BLOB = 16, /* ... a blob is buried */
 };
 
 struct stream_rules {
@@ -59,6 +63,8 @@ struct stream_rules {
     int64_t batch_delay_ns;
     uint64_t batch_lines; /* most lines and bytes of one delivery */
     uint64_t batch_bytes;
+    int64_t failed_alone_ns; /* 500s for so long are believed though no others are served */
+    int64_t failed_blob_ns;  /* and a blob is not given up sooner than this */
     uint64_t snapshot_lines; /* upstream keeps so many for a snapshot (HP §1.5) */
     int64_t expiry_ns;       /* and a stream for so long */
     uint32_t max_ahead;      /* STREAM_MAX_AHEAD; less in tests */
@@ -117,6 +123,10 @@ struct op_result {
     int64_t retry_after_ns; /* at least so long; 0: not said */
     int status;             /* that was answered; 0: none. For the note on a dead letter only, */
     const char *said;       /* as what it meant, in words of ours (static), or NULL */
+    /* a 500 of the service itself, not of who is before it, or a 4xx of the store: the request may
+     * be at fault */
+    bool failed;
+    int64_t others_at; /* monotonic: when the like was last done for any stream; 0: never */
 };
 
 /* What the environment is asked to make durable, all or nothing, in the order of asking. */
@@ -161,6 +171,7 @@ enum stream_note {
     NOTE_TRUNCATED,   /* closed with a snapshot after more lines than upstream keeps */
     NOTE_DEAD,        /* refused for good */
     NOTE_REOPENED,    /* an open of unknown outcome had not taken effect: sent now */
+    NOTE_ASIDE,       /* the service fails at these lines, not at others: they wait to be settled */
     NOTE_LATE,
     NOTE_N
 };

@@ -235,12 +235,25 @@ static void back_off(struct stream *s, struct lane *lane, const struct op_result
         lane->not_before = TR_MAX(lane->not_before, now + r->retry_after_ns);
 }
 
+/* The service itself failed at this request once more. While it does the same for others, the
+ * request is at fault and not the service. Which, and for how long one is patient, is the caller's
+ * affair: `tries`, and `alone_ns` for when no others are served. */
+static bool fails_for_good(struct lane *lane, const struct op_result *r, unsigned tries,
+                           int64_t alone_ns, int64_t now)
+{
+    if (lane->failed++ == 0)
+        lane->failed_since = now;
+    return lane->failed >= tries &&
+           (r->others_at > lane->failed_since || now - lane->failed_since >= alone_ns);
+}
+
 static void went_well(struct lane *lane)
 {
     lane->attempts = 0;
     lane->not_before = 0;
     lane->check = false;
     lane->credential_good = false;
+    lane->failed = 0;
 }
 
 static void opened(struct stream *s, struct life *l)
@@ -278,6 +291,14 @@ static void open_result(struct stream *s, struct life *l, const struct op_result
         back_off(s, lane, r, now);
         break;
     default:
+        if (r->failed && fails_for_good(lane, r, STREAM_FAILED_TRIES, INT64_MAX, now)) {
+            went_well(lane);
+            l->open = OPEN_NONE; /* its lines will be kept for the finished log */
+            note(s, NOTE_ASIDE, 0);
+            stream_mark_dirty(s);
+            stream_save(s);
+            break;
+        }
         back_off(s, lane, r, now);
         break;
     }
@@ -315,13 +336,36 @@ static void lines_delivered(struct stream *s, struct life *l)
     commit_send(c);
 }
 
+/* Upstream does not take this batch: it waits for the end of its life, when the finished log has it
+ * or is completed with it, and what is behind it goes on. */
+static uint64_t set_aside(struct stream *s, struct life *l)
+{
+    uint64_t lines = 0;
+    size_t i;
+
+    for (i = 0; i < s->n_batch; i++) {
+        struct record *rec = s->batch[i];
+
+        lines += rec->row.lines;
+        rec->state = RECORD_STUCK;
+        rec->loaded = false;
+        queue_remove(&l->lines, rec);
+        queue_append(&l->stuck, rec);
+    }
+    s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
+    batch_clear(s);
+    stream_mark_dirty(s);
+    /* before anything else is sent: they must not go after what comes behind them, or after the
+     * close */
+    stream_save(s);
+    return lines;
+}
+
 /* Upstream says 200: the stream is not there, or its backend is in trouble (HP §7a). */
 static void lines_absent(struct stream *s, struct life *l, const struct op_result *r,
                          struct stream_now now)
 {
     struct lane *lane = &s->lanes[LANE_LINES];
-    uint64_t lines = 0;
-    size_t i;
 
     l->absent++;
     if (l->absent < STREAM_ABSENT_TRIES) {
@@ -338,24 +382,9 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
         stream_save(s);
         return;
     }
-    for (i = 0; i < s->n_batch; i++) {
-        struct record *rec = s->batch[i];
-
-        lines += rec->row.lines;
-        rec->state = RECORD_STUCK;
-        rec->loaded = false;
-        queue_remove(&l->lines, rec);
-        queue_append(&l->stuck, rec);
-    }
-    s->singly_left -= TR_MIN(s->singly_left, s->n_batch);
-    batch_clear(s);
     l->absent = STREAM_ABSENT_TRIES - 1; /* what follows is offered once; a 204 resets */
-    stream_mark_dirty(s);
-    /* before anything else is sent: they must not go after what comes behind them, or after the
-     * close */
-    stream_save(s);
     note(s, now.wall - l->since_wall > s->env->rules->expiry_ns ? NOTE_EXPIRED : NOTE_ABSENT,
-         lines);
+         set_aside(s, l));
 }
 
 static void bury(struct commit *c, const char *reason, const struct op_result *r)
@@ -377,21 +406,41 @@ static void lines_dead(struct stream *s, const struct op_result *r)
     commit_send(c);
 }
 
-/* A batch is refused for what is in it: send its records one by one, and bury the one that is at
- * fault. */
-static void lines_refused(struct stream *s, const struct op_result *r)
+static void send_singly(struct stream *s)
 {
     size_t i;
 
-    if (s->n_batch == 1) {
-        lines_dead(s, r);
-        return;
-    }
     for (i = 0; i < s->n_batch; i++)
         s->batch[i]->state = RECORD_WAITING;
     s->singly_left = s->n_batch;
     batch_clear(s);
     went_well(&s->lanes[LANE_LINES]);
+}
+
+/* A batch is refused for what is in it: send its records one by one, and bury the one that is at
+ * fault. */
+static void lines_refused(struct stream *s, const struct op_result *r)
+{
+    if (s->n_batch == 1)
+        lines_dead(s, r);
+    else
+        send_singly(s);
+}
+
+/* A 500 is no refusal: the record at fault is not buried but kept for the finished log. */
+static void lines_failed(struct stream *s, struct life *l, const struct op_result *r, int64_t now)
+{
+    struct lane *lane = &s->lanes[LANE_LINES];
+    unsigned most = s->n_batch > 1 ? STREAM_FAILED_SPLIT : STREAM_FAILED_TRIES;
+
+    if (!fails_for_good(lane, r, most, s->env->rules->failed_alone_ns, now)) {
+        back_off(s, lane, r, now);
+    } else if (s->n_batch > 1) {
+        send_singly(s);
+    } else {
+        went_well(lane);
+        note(s, NOTE_ASIDE, set_aside(s, l));
+    }
 }
 
 /* The batch may be stored now. What of it may have been stored before is there twice, and
@@ -439,12 +488,11 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
         }
         lane->check = true;
         break;
-    case OUT_UNKNOWN:
-    case OUT_PARTIAL:
-        back_off(s, lane, r, now.mono);
-        break;
     default:
-        back_off(s, lane, r, now.mono);
+        if (r->outcome == OUT_PARTIAL && r->failed)
+            lines_failed(s, l, r, now.mono);
+        else
+            back_off(s, lane, r, now.mono);
         break;
     }
 }
@@ -575,7 +623,13 @@ static void blob_result(struct stream *s, const struct op_result *r, int64_t now
         lane->check = true;
         break;
     default:
-        back_off(s, lane, r, now);
+        /* A blob that holds its stream's close for ever goes to the dead letters; not in an outage,
+         * however long, and not in haste. */
+        if (r->failed && fails_for_good(lane, r, STREAM_FAILED_BLOB, INT64_MAX, now) &&
+            now - lane->failed_since >= s->env->rules->failed_blob_ns)
+            blob_over(s, r);
+        else
+            back_off(s, lane, r, now);
         break;
     }
 }

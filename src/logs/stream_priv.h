@@ -60,6 +60,8 @@ struct lane {
     int64_t not_before;   /* monotonic */
     bool check;           /* a 4xx came: find out whether the credential is at fault */
     bool credential_good; /* ... it is not */
+    unsigned failed;      /* 500s to the same lines */
+    int64_t failed_since; /* monotonic: the first of them */
 };
 
 struct edge_mark {

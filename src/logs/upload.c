@@ -86,10 +86,12 @@ static void add_body(const struct upload *u, struct fetch_opts *o)
     o->timeout_ms = u->d->settings->timeout_ms + (unsigned)TR_MIN(slow_ms, 24u * 3600 * 1000);
 }
 
-/* Success of a body that had not left is none: the answer was to something else. */
-static void require_sent(const struct upload *u, struct op_result *out)
+/* Success of a body that had not left is none: the answer was to something else. That it left
+ * afterwards changes nothing: it may have been read to be thrown away. */
+static void require_sent(const struct upload *u, const struct fetch_result *r,
+                         struct op_result *out)
 {
-    if (out->outcome == OUT_OK && !blob_body_sent(u->body))
+    if (out->outcome == OUT_OK && (r->early || !blob_body_sent(u->body)))
         out->outcome = OUT_UNKNOWN;
 }
 
@@ -102,7 +104,7 @@ static void post_done(void *ctx, const struct fetch_result *r)
 
     delivery_answered(u->d, "blob", r);
     u->status = r->status;
-    require_sent(u, &out);
+    require_sent(u, r, &out);
     u->done(u, &out);
 }
 
@@ -158,6 +160,7 @@ static void link_done(void *ctx, const struct fetch_result *r)
     struct op_result out = delivery_outcome(r);
 
     delivery_answered(u->d, "link", r);
+    u->status = r->status;
     if (out.outcome == OUT_OK && link_of_answer(r->body, &u->link) == 0) {
         fault_point("logs-link-fetched");
         have_link(u);
@@ -296,7 +299,7 @@ static void put_done(void *ctx, const struct fetch_result *r)
         fetch_link(u);
         return;
     }
-    require_sent(u, &out);
+    require_sent(u, r, &out);
     check_hash(u, r, &out);
     read_put_answer(u, r, &out);
     u->done(u, &out);

@@ -73,6 +73,9 @@ struct fetch_result {
     struct view server;          /* Server */
     struct view gateway;         /* Tailrace: the hub's name and version (edge to hub) */
     struct view content_encoding;
+    /* the answer's head came before the body's end was asked for: it cannot be of the whole of it.
+     * Only with `read` and a known length. */
+    bool early;
     int http_version;   /* 11 or 20 */
     int64_t connection; /* id of the connection used, different for each of a pool; or -1 */
 };

@@ -265,6 +265,7 @@ static size_t on_header(char *p, size_t size, size_t count, void *ctx)
     case HEAD_FIELDS:
         if (trimmed(p, n).n == 0) {
             f->head = f->status >= 200 ? HEAD_DONE : HEAD_STATUS;
+            f->r.early = f->o.read && f->body_sent < f->o.length;
             if (f->head == HEAD_STATUS)
                 heads_reset(f);
         } else {

@@ -202,7 +202,7 @@ class Control:
         return _json({})
 
     def listeners(self, query, spec):
-        """{"main": "shut"|"open"|"hang"|"speak", "store": ..., "drop": true}"""
+        """{"main": "shut"|"open"|"hang"|"speak"|"alert"|"greet", "store": ..., "drop": true}"""
         for name, listener in (('main', self.app.main), ('store', self.app.stores)):
             order = spec.get(name)
             if order == 'shut':
@@ -211,6 +211,8 @@ class Control:
                 listener.open()
             elif order in ('hang', 'speak'):
                 listener.stall_accept = order == 'hang'
+            elif order in ('alert', 'greet'):
+                listener.alert(order == 'alert')
             elif order is not None:
                 raise ValueError('unknown order: %s' % order)
         return _json({})

@@ -153,10 +153,13 @@ class Exchange:
         await self.answer(*(result or self.execute(body)))
 
     async def do_stall(self):
-        """Never answers; executes only if told so."""
+        """Never answers; executes only if told so. where=headers: silent within the answer's body."""
         body = await self.req.read()
         if self.args.get('execute'):
             self.execute(body)
+        if self.args.get('where') == 'headers':
+            await self.req.start(200, (), length=1000)
+            await self.req.write(b'{"link": "http')
         await self.req.gone()
 
     def error_answer(self):
@@ -177,12 +180,17 @@ class Exchange:
         return code, headers, body
 
     async def do_status(self):
-        """Any status; `when` before_body answers at once, after_body (default) reads first."""
+        """Any status; `when` before_body answers at once, after_body (default) reads first. `over`
+        spares shorter bodies, `contains` those without that text."""
         if self.args.get('when') == 'before_body':
             await self.pause()
             await self.answer(*self.error_answer())
             return
         body = await self.req.read()
+        if len(body) <= self.args.get('over', -1) or \
+                self.args.get('contains', '').encode() not in body:
+            await self.normal(body)
+            return
         await self.pause()
         if self.args.get('execute'):
             self.execute(body)

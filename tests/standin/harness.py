@@ -300,6 +300,13 @@ class Harness:
     def speak(self, main=True, store=True):
         self._listeners('speak', main, store, False)
 
+    def alert(self, main=True, store=True):
+        """TLS handshakes fail with an alert, until greet()."""
+        self._listeners('alert', main, store, False)
+
+    def greet(self, main=True, store=True):
+        self._listeners('greet', main, store, False)
+
     def _listeners(self, order, main, store, drop):
         spec = {'drop': drop}
         if main:

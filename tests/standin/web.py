@@ -7,6 +7,7 @@ they came, the connection's number, whether it was TLS.
 import asyncio
 import itertools
 import socket
+import ssl
 import struct
 import time
 from email.utils import formatdate
@@ -309,6 +310,12 @@ class Listener:
             for conn in list(self.connections):
                 if drop != 'requests' or getattr(conn, 'upgraded', None) is None:
                     conn.conn_abort()
+
+    def alert(self, on):
+        """TLS handshakes fail with an alert from now on, or work again; what is there is reset."""
+        self.tls.sni_callback = (lambda *_: ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE) if on else None
+        for conn in list(self.connections) if on else ():
+            conn.conn_abort()
 
     def accept(self):
         for _ in range(64):

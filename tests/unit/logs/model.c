@@ -186,6 +186,7 @@ struct world *world_new(void)
         .batch_bytes = 65536,
         .snapshot_lines = 5000,
         .expiry_ns = W_EXPIRY,
+        .failed_alone_ns = W_EXPIRY,
         .max_ahead = STREAM_MAX_AHEAD,
     };
     w->env = (struct stream_env){
@@ -634,7 +635,11 @@ static uint64_t resent_lines(const struct world *w, const struct op *op)
 void world_result(struct world *w, int stream, enum stream_lane lane, enum op_outcome outcome)
 {
     struct op op = w->inflight[stream][lane];
-    struct op_result r = {.outcome = outcome};
+    struct op_result r = {
+        .outcome = outcome,
+        .failed = outcome == OUT_PARTIAL || (outcome == OUT_BUSY && w->failing),
+        .others_at = w->others_at,
+    };
 
     if (outcome == OUT_OK || outcome == OUT_UNKNOWN || outcome == OUT_PARTIAL)
         w->resent_most += resent_lines(w, &op);

@@ -156,6 +156,8 @@ struct world {
     bool refuse_blobs;   /* 400, although the credential is good */
     bool bad_credential; /* 400 to everything */
     char poison;         /* lines with this letter are refused, 0: none */
+    bool failing;        /* what is answered "not now" is the service's own 500 */
+    int64_t others_at;   /* when it last took lines of other streams */
 
     /* the oracle's memory, as bits of letters ('a' is bit 0) */
     uint32_t durable, acked, late_lines, delivered, superseded, settled, dead;

@@ -730,6 +730,113 @@ static void test_too_large_batch_goes_one_by_one(void **state)
     take_lines("cd");
 }
 
+/* Answered 500 for ever, while the lines of others are taken. */
+static void test_lines_that_fail_for_ever_are_set_aside(void **state)
+{
+    (void)state;
+    call('o', "");
+    request(OP_OPEN, END_WELL);
+    call('l', "a");
+    call('l', "b");
+    w->others_at = INT64_MAX;
+    request_times(OP_LINES, END_HALF, STREAM_FAILED_SPLIT);
+    take_lines("a");
+    ends(END_WELL);
+    call('l', "c");
+    request_times(OP_LINES, END_HALF, STREAM_FAILED_TRIES - 1);
+    assert_int_equal(w->notes[NOTE_ASIDE], 0);
+    take_lines("b");
+    ends(END_HALF);
+    assert_int_equal(w->notes[NOTE_ASIDE], 1);
+    ledger(LEDGER_LINES_DEAD, 0);
+    take_lines("c");
+    ends(END_WELL);
+    call('c', "");
+    request(OP_CLOSE, END_WELL);
+    request(OP_SETTLE, END_WELL);
+    ledger(LEDGER_LINES_SETTLED, 1);
+    ledger(LEDGER_LINES_SPOOLED, 0);
+    assert_non_null(strchr(w->up[0].content, 'b'));
+}
+
+/* A blob at which the service or the store fails for ever would hold the close of its stream. */
+static void test_a_blob_that_fails_for_ever_is_buried(void **state)
+{
+    (void)state;
+    call('o', "");
+    request(OP_OPEN, END_WELL);
+    call('l', "a");
+    request(OP_LINES, END_WELL);
+    w->failing = true;
+    w->rules.failed_blob_ns = 1000;
+    call('b', "a");
+    call('c', "");
+    request_times(OP_BLOB, END_BUSY, 5 * STREAM_FAILED_BLOB); /* an outage */
+    w->others_at = w->now.mono + 1;
+    request(OP_BLOB, END_BUSY); /* not in haste */
+    w->now.mono += 1001;
+    assert_false(world_ready(w, 0, LANE_LINES));
+    request(OP_BLOB, END_BUSY);
+    ledger(LEDGER_BLOBS_DEAD, 1);
+    assert_true(world_take(w, 0, LANE_LINES)->snapshot);
+    assert_int_equal(w->inflight[0][LANE_LINES].kind, OP_CLOSE);
+    ends(END_WELL);
+    ledger(LEDGER_BLOBS_SPOOLED, 0);
+    upstream("", "a");
+}
+
+static void test_a_blob_that_fails_with_all_others_waits(void **state)
+{
+    (void)state;
+    w->failing = true;
+    call('b', "a");
+    request_times(OP_BLOB, END_BUSY, 5 * STREAM_FAILED_BLOB);
+    w->now.mono += 48 * 3600 * INT64_C(1000000000);
+    request(OP_BLOB, END_BUSY);
+    ledger(LEDGER_BLOBS_DEAD, 0);
+    request(OP_BLOB, END_WELL);
+    ledger(LEDGER_BLOBS_DELIVERED, 1);
+}
+
+/* Then its lines are kept for the finished log. */
+static void test_an_open_that_fails_for_ever_is_left_out(void **state)
+{
+    (void)state;
+    w->failing = true;
+    call('o', "");
+    call('l', "a");
+    request_times(OP_OPEN, END_BUSY, 5 * STREAM_FAILED_TRIES);
+    w->others_at = INT64_MAX;
+    request(OP_OPEN, END_BUSY);
+    assert_int_equal(w->notes[NOTE_ASIDE], 1);
+    request_times(OP_LINES, END_WELL, STREAM_ABSENT_TRIES);
+    call('c', "");
+    request(OP_CLOSE, END_WELL);
+    request_times(OP_CLOSE, END_WELL, STREAM_CLOSE_TRIES - 1);
+    request(OP_SETTLE, END_WELL);
+    ledger(LEDGER_LINES_SETTLED, 1);
+}
+
+/* When nobody's lines are taken, it is the service: patience, for as long as the rules say. */
+static void test_lines_that_fail_with_all_others_wait(void **state)
+{
+    (void)state;
+    w->up[0].exists = true;
+    call('l', "a");
+    call('l', "b");
+    request_times(OP_LINES, END_HALF, 5 * STREAM_FAILED_TRIES);
+    take_lines("ab");
+    w->now.mono += w->rules.failed_alone_ns;
+    ends(END_HALF);
+    take_lines("a");
+    ends(END_WELL);
+    request_times(OP_LINES, END_HALF, 5 * STREAM_FAILED_TRIES);
+    assert_int_equal(w->notes[NOTE_ASIDE], 0);
+    w->now.mono += w->rules.failed_alone_ns;
+    request(OP_LINES, END_HALF);
+    assert_int_equal(w->notes[NOTE_ASIDE], 1);
+}
+
 static void test_refused_credential_buries_nothing(void **state)
 {
     (void)state;
@@ -1191,6 +1298,11 @@ int main(void)
         TEST(test_truncation_is_reported),
         TEST(test_refused_batch_goes_one_by_one),
         TEST(test_too_large_batch_goes_one_by_one),
+        TEST(test_lines_that_fail_for_ever_are_set_aside),
+        TEST(test_lines_that_fail_with_all_others_wait),
+        TEST(test_a_blob_that_fails_for_ever_is_buried),
+        TEST(test_a_blob_that_fails_with_all_others_waits),
+        TEST(test_an_open_that_fails_for_ever_is_left_out),
         TEST(test_refused_credential_buries_nothing),
         TEST(test_a_credential_is_asked_for_again),
         TEST(test_retry_keeps_the_batch),

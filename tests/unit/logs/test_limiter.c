@@ -27,11 +27,11 @@ static void fail_until_down(struct limiter *l, int64_t *now)
 {
     int i;
 
-    for (i = 0; i < 100 && limiter_state(l) != LIMITER_DOWN; i++) {
+    for (i = 0; i < 100 && limiter_state(l, *now) != LIMITER_DOWN; i++) {
         *now += NS_PER_SEC;
         one(l, LIMITER_TROUBLE, *now, 0, *now);
     }
-    assert_int_equal(limiter_state(l), LIMITER_DOWN);
+    assert_int_equal(limiter_state(l, *now), LIMITER_DOWN);
 }
 
 static void test_full_host_waits_for_an_end(void **state)
@@ -59,7 +59,7 @@ static void test_grows_to_a_bound(void **state)
     for (i = 0; i < 100000; i++)
         one(&l, LIMITER_GOOD, i, 0, i);
     assert_true(l.limit <= 256.0 && l.limit > 255.0);
-    assert_int_equal(limiter_state(&l), LIMITER_HEALTHY);
+    assert_int_equal(limiter_state(&l, i), LIMITER_HEALTHY);
 }
 
 static void test_one_cut_for_those_that_fail_together(void **state)
@@ -98,7 +98,7 @@ static void test_floor_is_a_probe_with_pauses(void **state)
     }
     assert_true(longest >= 2 * NS_PER_SEC);
     one(&l, LIMITER_GOOD, now, 0, now);
-    assert_int_equal(limiter_state(&l), LIMITER_HEALTHY);
+    assert_int_equal(limiter_state(&l, now), LIMITER_HEALTHY);
     assert_int_equal(limiter_ready(&l, now), 0);
 }
 
@@ -130,7 +130,41 @@ static void test_leaving_says_nothing(void **state)
     limiter_leave(&l);
     assert_int_equal(l.in_flight, 0);
     assert_true(l.limit == before);
-    assert_int_equal(limiter_state(&l), LIMITER_SLOWED);
+    assert_int_equal(limiter_state(&l, 6), LIMITER_SLOWED);
+}
+
+/* Every third request fails, for a long time: it goes on all the while, and is well soon after. */
+static void test_flapping_does_not_wedge(void **state)
+{
+    struct limiter l;
+    int64_t now = NS_PER_SEC, at;
+    int i;
+
+    limiter_init(&l);
+    for (i = 0; i < 10000; i++) {
+        at = limiter_ready(&l, now);
+        assert_true(at <= now + 5 * NS_PER_SEC);
+        now = TR_MAX(at, now) + NS_PER_MS;
+        one(&l, i % 3 ? LIMITER_GOOD : LIMITER_TROUBLE, now - NS_PER_MS, 0, now);
+    }
+    assert_int_equal(l.in_flight, 0);
+    one(&l, LIMITER_GOOD, now, 0, now);
+    assert_int_equal(limiter_state(&l, now), LIMITER_HEALTHY);
+    assert_int_equal(limiter_ready(&l, now), 0);
+    assert_true(l.limit >= 2.0);
+}
+
+static void test_old_trouble_is_no_news(void **state)
+{
+    struct limiter l;
+    int64_t now = NS_PER_SEC;
+
+    limiter_init(&l);
+    fail_until_down(&l, &now);
+    assert_int_equal(limiter_state(&l, now + 59 * NS_PER_SEC), LIMITER_DOWN);
+    assert_int_equal(limiter_state(&l, now + 70 * NS_PER_SEC), LIMITER_HEALTHY);
+    limiter_start(&l);
+    assert_int_equal(limiter_state(&l, now + 70 * NS_PER_SEC), LIMITER_DOWN);
 }
 
 int main(void)
@@ -142,6 +176,8 @@ int main(void)
         cmocka_unit_test_setup(test_floor_is_a_probe_with_pauses, seed),
         cmocka_unit_test_setup(test_retry_after_is_obeyed_within_bounds, seed),
         cmocka_unit_test_setup(test_leaving_says_nothing, seed),
+        cmocka_unit_test_setup(test_flapping_does_not_wedge, seed),
+        cmocka_unit_test_setup(test_old_trouble_is_no_news, seed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

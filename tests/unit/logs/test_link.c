@@ -68,6 +68,7 @@ static void test_same_place(void **state)
 
 static void test_refused_links(void **state)
 {
+    assert_true(link_is_refused(401, VIEW_NONE));
     assert_true(link_is_refused(403, VIEW_NONE));
     assert_true(link_is_refused(400, VIEW_LIT("<Error><Code>ExpiredToken</Code></Error>")));
     assert_false(link_is_refused(400, VIEW_LIT("<Error><Code>BadDigest</Code></Error>")));

@@ -139,6 +139,7 @@ static void on_done(void *ctx, const struct fetch_result *r)
     c->outcome = r->outcome;
     c->status = r->status;
     c->version = r->http_version;
+    c->early = r->early;
     c->connection = r->connection;
     c->err = r->err;
     c->body_n = r->body.n;
@@ -507,8 +508,8 @@ struct server *server_new(serve_fn serve)
     return s;
 }
 
-static int choose_h1(SSL *ssl, const unsigned char **out, unsigned char *n,
-                     const unsigned char *in, unsigned in_n, void *ctx)
+static int choose_h1(SSL *ssl, const unsigned char **out, unsigned char *n, const unsigned char *in,
+                     unsigned in_n, void *ctx)
 {
     static const unsigned char h1[] = "\x08http/1.1";
 

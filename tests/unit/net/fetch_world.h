@@ -23,8 +23,8 @@ void pool_remake(const struct fetch_pool_opts *o); /* resolver is filled in */
 /* ---- names: unknown ones fail */
 
 void name_set(const char *host, const char *addrs); /* "127.0.0.1,127.0.0.2" or "" */
-extern unsigned name_asked;                          /* lookups since the test began */
-extern bool name_held;                               /* lookups never end */
+extern unsigned name_asked;                         /* lookups since the test began */
+extern bool name_held;                              /* lookups never end */
 
 /* ---- requests */
 
@@ -34,6 +34,7 @@ struct call {
     enum fetch_outcome outcome;
     int status;
     int version;
+    bool early;
     int64_t connection;
     struct err err;
     char body[4096];
@@ -89,7 +90,7 @@ bool conn_read_head(struct conn *c);    /* false at the end */
 bool conn_read_request(struct conn *c); /* head and body */
 bool conn_read_some(struct conn *c, size_t n);
 void conn_say(struct conn *c, const char *text);
-void conn_reset(struct conn *c); /* TCP RST */
+void conn_reset(struct conn *c);    /* TCP RST */
 void conn_wait_end(struct conn *c); /* until the client closes */
 
 /* A port that nobody listens on. */

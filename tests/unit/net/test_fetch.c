@@ -12,7 +12,7 @@
 #include <cmocka.h>
 #include "base/xmem.h"
 
-#define SECRET "x?accountID=a&token=SECRET"
+#define SECRET     "x?accountID=a&token=SECRET"
 #define NO_CONTENT "HTTP/1.1 204 No Content\r\n\r\n"
 #define OK_TEXT    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -23,10 +23,8 @@ static struct fetch_opts get(uint16_t port)
 
 static struct fetch_opts put(uint16_t port, const char *body)
 {
-    return (struct fetch_opts){.method = "PUT",
-                               .url = url_of(port, SECRET),
-                               .peer = &plain_peer,
-                               .body = view_str(body)};
+    return (struct fetch_opts){
+        .method = "PUT", .url = url_of(port, SECRET), .peer = &plain_peer, .body = view_str(body)};
 }
 
 static void run(struct call *c, struct fetch_opts o)
@@ -94,16 +92,17 @@ static void test_request_is_bare(void **state)
     expect(&c, FETCH_ANSWERED, 204);
     snprintf(want, sizeof(want),
              "GET /a/../b//%%2f%%2F%%zz?key=a%%20b;c&x=|^{}\"\\<>[]`' HTTP/1.1\r\n"
-             "Host: 127.0.0.1:%u\r\nUser-Agent: tailrace/0.1.0\r\n\r\n", s->port);
+             "Host: 127.0.0.1:%u\r\nUser-Agent: tailrace/0.1.0\r\n\r\n",
+             s->port);
     assert_string_equal(s->last, want);
     server_free(s);
 }
 
 static void test_request_fields(void **state)
 {
-    static const char *const fields[] = {"X-Harness-Token: tok", "User-Agent: me/2", "X-Empty:",
-                                         "Content-Type: application/json", "Accept: text/plain",
-                                         NULL};
+    static const char *const fields[] = {
+        "X-Harness-Token: tok",           "User-Agent: me/2",   "X-Empty:",
+        "Content-Type: application/json", "Accept: text/plain", NULL};
     struct server *s = server_new(serve_204);
     struct call c;
     char want[512];
@@ -115,7 +114,8 @@ static void test_request_fields(void **state)
     snprintf(want, sizeof(want),
              "PUT /" SECRET " HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nX-Harness-Token: tok\r\n"
              "User-Agent: me/2\r\nX-Empty:\r\nContent-Type: application/json\r\n"
-             "Accept: text/plain\r\nContent-Length: 8\r\n\r\n", s->port);
+             "Accept: text/plain\r\nContent-Length: 8\r\n\r\n",
+             s->port);
     assert_string_equal(s->last, want);
     assert_string_equal(s->last_body, "[\"line\"]");
     server_free(s);
@@ -150,9 +150,13 @@ static void test_malformed(void **state)
 {
     static const char *const bad_fields[][2] = {
         {"X: a\r\nY: b", NULL}, {"nothing", NULL}, {": x", NULL}, {"X y: z", NULL}};
-    static const char *const bad_urls[] = {
-        "http://u:SECRET@127.0.0.1/x", "ftp://127.0.0.1/x", "http://127.0.0.1/a b",
-        "http://127.0.0.1/x\r\nSECRET: 1", "http://:80/", "http://127.0.0.1:99999/x", ""};
+    static const char *const bad_urls[] = {"http://u:SECRET@127.0.0.1/x",
+                                           "ftp://127.0.0.1/x",
+                                           "http://127.0.0.1/a b",
+                                           "http://127.0.0.1/x\r\nSECRET: 1",
+                                           "http://:80/",
+                                           "http://127.0.0.1:99999/x",
+                                           ""};
     struct call c;
 
     for (size_t i = 0; i < ARRAY_LEN(bad_fields); i++) {
@@ -181,8 +185,8 @@ struct source {
     size_t left;
     size_t piece;
     int reads, pauses;
-    bool hold;    /* pause until told */
-    long end;     /* returned when nothing is left */
+    bool hold; /* pause until told */
+    long end;  /* returned when nothing is left */
     size_t got;
     int writes, give_up_at;
     struct fetch **cancel; /* from within the callback */
@@ -615,11 +619,12 @@ static void test_early_answers(void **state)
     call_wait(&src.c);
     expect(&src.c, FETCH_ANSWERED, 413);
     assert_string_equal(src.c.body, "big");
-    assert_true(src.left > 0);
+    assert_true(src.left > 0 && src.c.early);
     src = (struct source){.left = 80000000, .piece = 65536};
     call_start(&src.c, upload(&src, t->port, 80000000));
     call_wait(&src.c);
     expect(&src.c, FETCH_ANSWERED, 204);
+    assert_true(src.c.early);
     server_free(s);
     server_free(t);
 }
@@ -644,8 +649,7 @@ static void test_unresolved(void **state)
     o.url = "http://nowhere.test/" SECRET;
     run(&c, o);
     expect(&c, FETCH_NOT_SENT, 0);
-    assert_string_equal(c.err.text,
-                        "nowhere.test:80: cannot resolve nowhere.test: no such name");
+    assert_string_equal(c.err.text, "nowhere.test:80: cannot resolve nowhere.test: no such name");
     name_held = true;
     o.url = "http://slow.test/" SECRET;
     o.timeout_ms = 50;
