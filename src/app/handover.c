@@ -28,7 +28,7 @@ enum {
     CALLS_MS = 3000,        /* clients wait in the kernel meanwhile */
     AGAIN_MS = 2000,        /* everything goes on, before the next try */
     COMMITS_MS = 3000,      /* the disk may be slow */
-    TRIES_MIN_MS = 10000,   /* see HANDOVER in docs: with a drain.limit shorter than this */
+    TRIES_MIN_MS = 3000,    /* for all tries, if drain.limit is less */
     SERVING_MS = 60 * 1000, /* recovery of a large spool */
     RESCUE_MS = 1000,       /* between tries to start a successor */
     RESCUES = 10,
@@ -559,14 +559,25 @@ static void tick(void *ctx)
 
 /* --- beginning ---------------------------------------------------------------------------- */
 
+/* NULL: it can be. The first process of a container takes all others with it when it ends. */
+static const char *why_not(const struct handover *h)
+{
+    if (getpid() == 1)
+        return "it is the first process of its container, which ends with it: replace the "
+               "container";
+    if (h->g->draining)
+        return "it is draining";
+    return h->phase == PHASE_NONE ? NULL : "it is handing over already";
+}
+
 void handover_begin(struct handover *h, int fd)
 {
-    static const char busy[] = "another process is taking over already";
+    const char *why = why_not(h);
     struct str payload = STR_INIT;
     struct err e;
 
-    if (h->phase != PHASE_NONE || h->g->draining) {
-        wire_put_view(&payload, view_str(h->g->draining ? "the process is draining" : busy));
+    if (why) {
+        wire_put_view(&payload, view_str(why));
         passing_send(fd, PASSING_FAILED, str_view(&payload), NULL, 0, &e);
         str_fini(&payload);
         fd_close(&fd);
@@ -583,11 +594,12 @@ void handover_begin(struct handover *h, int fd)
 
 void handover_spawn(struct handover *h)
 {
+    const char *why = why_not(h);
     struct err e = {0};
     int fd;
 
-    if (h->phase != PHASE_NONE || h->g->draining) {
-        log_event(LOG_WARN, "handover", "this process is handing over or ending already");
+    if (why) {
+        log_event(LOG_WARN, "handover", "this process cannot hand over", LF_STR("error", why));
         return;
     }
     fd = successor_start(h->program, NULL, &e);

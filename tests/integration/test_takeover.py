@@ -213,6 +213,35 @@ def test_a_slow_upload_is_not_cut_off(far, gateway_at):
     gw.wait_delivered()
 
 
+def test_an_upload_without_end_calls_it_off(far, gateway_at):
+    gw = gateway_at(far.url, drain={'limit': '1s'})
+    s = socket.create_connection(('127.0.0.1', gw.port), WAIT)
+    s.sendall(f'POST /log-service/blob?accountID=acct&key={key()} HTTP/1.1\r\nHost: h\r\nX-Harness-Token: token-1\r\n'
+              f'Content-Length: 10\r\n\r\nline\n'.encode())
+    wait_for(lambda: gw.metric('http_connections') >= 2)
+    new = gw.take_over(wait=False)
+    assert new.wait(WAIT) == 1
+    assert 'calls of clients did not end in time' in gw.log()
+    s.sendall(b'line\n')
+    assert b' 204 ' in s.recv(1000)
+    s.close()
+    gw.wait_delivered()
+    assert far.blob('acct', key()) == b'line\nline\n'
+
+
+def test_calls_under_way_are_finished(far, gateway_at):
+    """Over HTTP/1.1 and HTTP/2, by a relay that upstream lets wait."""
+    gw = gateway_at(far.url)
+    far.fault('delay', 'api', count=2, seconds=2)
+    curls = [subprocess.Popen(['curl', '-sS', '-o', '/dev/null', '-w', '%{http_code} %{http_version}', flag,
+                               f'{gw.url}/api/slow'], stdout=subprocess.PIPE)
+             for flag in ('--http1.1', '--http2-prior-knowledge')]
+    wait_for(lambda: len(far.log('api')) == 2, what='both calls')
+    gw.take_over()
+    assert [c.communicate(timeout=WAIT)[0] for c in curls] == [b'200 1.1', b'200 2']
+    assert gw.before[0].wait(WAIT) == 0
+
+
 def test_deliveries_that_do_not_end_are_given_up(far, gateway_at):
     """Their outcome is unknown, as after a crash: one batch may arrive twice, and is counted."""
     gw = gateway_at(far.url)
