@@ -19,18 +19,18 @@
 #endif
 
 enum {
-    TICK_MS = 5,            /* between looks at the workers: part of what clients wait */
-    LEFT_TICK_MS = 50,      /* ... once only open connections are left */
-    HELLO_MS = 10 * 1000,   /* for what the new process says first */
-    READY_MS = 60 * 1000,   /* ... and to make itself ready: it may load large certificates */
-    DELIVERIES_MS = 5000,   /* requests under way may end by themselves */
-    CUT_MS = 2000,          /* ... and when they were given up */
-    CALLS_MS = 3000,        /* clients wait in the kernel meanwhile */
-    AGAIN_MS = 2000,        /* everything goes on, before the next try */
-    COMMITS_MS = 3000,      /* the disk may be slow */
-    TRIES_MIN_MS = 3000,    /* for all tries, if drain.limit is less */
-    SERVING_MS = 60 * 1000, /* recovery of a large spool */
-    RESCUE_MS = 1000,       /* between tries to start a successor */
+    TICK_MS = 5,             /* between looks at the workers: part of what clients wait */
+    LEFT_TICK_MS = 50,       /* ... once only open connections are left */
+    HELLO_MS = 30 * 1000,    /* for what the new process says first: it loads certificates before */
+    READY_MS = 60 * 1000,    /* ... and to open listeners */
+    DELIVERIES_MS = 5000,    /* requests under way may end by themselves */
+    CUT_MS = 2000,           /* ... and when they were given up */
+    CALLS_MS = 3000,         /* clients wait in the kernel meanwhile */
+    AGAIN_MS = 2000,         /* everything goes on, before the next try */
+    COMMITS_MS = 3000,       /* the disk may be slow */
+    TRIES_MIN_MS = 3000,     /* for all tries, if drain.limit is less */
+    SERVING_MS = 120 * 1000, /* recovery of a large spool */
+    RESCUE_MS = 1000,        /* between tries to start a successor */
     RESCUES = 10,
     END_SHARE = 4, /* the last quarter of drain.limit: connections end, spread over it */
 };
@@ -205,8 +205,21 @@ static void look(struct handover *h)
     }
 }
 
+/* Who cannot commit serves clients directly; a new process could not even open the spool. */
+static bool spool_fails(const struct handover *h)
+{
+    struct spool_stats st;
+
+    spool_stats(h->g->spool, &st);
+    return st.failing;
+}
+
 static void begin_hold(struct handover *h)
 {
+    if (spool_fails(h)) {
+        fail(h, "records cannot be made durable now; mend the disk of spool.directory first");
+        return;
+    }
     enter(h, PHASE_HOLD);
     all_workers(h, WORKER_HOLD, 0);
 }
@@ -247,8 +260,8 @@ static void release(struct handover *h)
     }
     gateway_watch(g, false);
     gateway_close_control(g);
-    logs_gave_up(g->logs);
     spool_close(&g->spool);
+    logs_gave_up(g->logs);
     h->released = true;
     fault_point("handover-released");
     enter(h, PHASE_RELEASED);
@@ -280,9 +293,9 @@ static void on_look(struct handover *h)
             try_again(h);
         }
     } else if (h->phase == PHASE_QUIET) {
-        if (!s->commits)
+        if (!s->commits && !spool_fails(h))
             release(h);
-        else if (ms > COMMITS_MS)
+        else if (ms > COMMITS_MS || spool_fails(h))
             fail(h, "the disk of the spool takes too long");
     }
 }

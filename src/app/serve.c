@@ -662,7 +662,8 @@ int serve(const struct serve_opts *o)
         return cannot_start(&g, &e);
     log_event(LOG_NOTICE, "app", "serving", LF_STR("version", PACKAGE_VERSION),
               LF_UINT("workers", g.n_workers), LF_STR("harness", g.config->harness_url));
-    notify("READY=1");
+    if (o->channel < 0) /* else it is ready for the supervisor all the time */
+        notify("READY=1");
     ev_loop_run(g.loop);
     if (!handover_left(g.handover))
         gateway_watch(&g, false);
