@@ -348,6 +348,10 @@ int worker_init(struct worker *w, unsigned index, const struct plan *plan, struc
     init_intercept(w);
     for (i = 0; i < w->n_listen; i++)
         init_listener(w, i);
+    w->onwarded = http_server_new(
+        w->loop,
+        &(struct http_server_opts){.service = &w->onward.service,
+                                   .max_connections = (unsigned)plan->config->limit_connections});
     w->watch = ev_timer_new(w->loop, watch_due, w);
     ev_timer_arm(w->watch, WATCH_MS);
     return 0;

@@ -78,7 +78,7 @@ struct worker {
     } * sockets;                    /* as a rule one for each listener, see worker_add_socket */
     size_t n_sockets;
     struct onward onward;         /* in front of what takes log calls */
-    struct http_server *onwarded; /* exchanges that another process passes on to us; or NULL */
+    struct http_server *onwarded; /* exchanges that another process passes on to us */
     struct worker_name {          /* of those who made them: kept, since connections refer to it */
         struct worker_name *next;
         char text[];

@@ -232,13 +232,7 @@ static void take_onwarded(struct ev_task *task)
         .identity = name_kept(w, a->from.identity),
         .tag = a->from.inside ? w : NULL, /* any mark will do */
     };
-    const struct http_server_opts so = {
-        .service = &w->onward.service,
-        .max_connections = (unsigned)w->plan->config->limit_connections,
-    };
 
-    if (!w->onwarded)
-        w->onwarded = http_server_new(w->loop, &so);
     if (net_addr_parse(a->from.peer, &peer, NULL) < 0)
         peer = (struct net_addr){.len = sizeof(sa_family_t)};
     (void)http_server_accepted_as(w->onwarded, a->fd, &peer, &o);
