@@ -204,6 +204,17 @@ static int open_and_check(struct spool *s, bool fresh, struct err *e)
     return settings(s, e);
 }
 
+int schema_reconnect(struct spool *s, struct err *e)
+{
+    int rc = schema_connect(s, &s->db, false, e);
+
+    if (rc == 0)
+        rc = settings(s, e) == 0 ? 0 : -1;
+    if (rc < 0 && s->db && sql_is_corrupt(sqlite3_errcode(s->db)))
+        atomic_store(&s->damaged, true);
+    return rc;
+}
+
 int schema_open(struct spool *s, bool fresh, struct err *e)
 {
     int rc = open_and_check(s, fresh, e);

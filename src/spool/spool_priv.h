@@ -43,6 +43,10 @@ enum {
     LOG_LONG = 16,
     LOG_WAIT_MS = 20,
     FRAME_BYTES = SPOOL_PAGE + 24,
+    WAL_HEAD = 32,
+    PROBE_ROOM = 128, /* of the limit: so much must be free before a full disk is called well */
+    WELL_MS = 2000,   /* trouble is over after so long without a failure */
+    PROBE_MS = 1000, /* while commits fail and nobody sends any, one is tried so often */
     FAIL_PAUSE_MS = 100,
     BUSY_MS = 2000,              /* an admin's shell may hold the write lock for a moment */
     SLACK_PAGES = 256,           /* above the limit, for transactions that only make room */
@@ -71,8 +75,16 @@ struct spool_vfs {
     _Atomic int64_t fail_at;
     _Atomic int fail_code;
     _Atomic bool fail_stays;
+    _Atomic int why; /* errno of the last write or sync that failed */
+    /* The writer's connection only: */
+    bool sync_failed;               /* a sync has, since the connections were opened */
+    int64_t log_good;               /* end of the last commit in the log that counts; -1: unknown */
+    int64_t log_end;                /* end of the last commit that was written there */
 };
 
+/* A commit that failed after all of it was in the log must not come to life in a crash: overwrite
+ * its first frame's head. -1: could not be done. */
+int spool_vfs_forget(struct spool_vfs *v, sqlite3 *db);
 int spool_vfs_init(struct spool_vfs *v, struct err *e) TR_MUST_USE;
 void spool_vfs_fini(struct spool_vfs *v);
 
@@ -82,7 +94,7 @@ void spool_vfs_fini(struct spool_vfs *v);
     X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
     X(COMMIT, "COMMIT")                                                                            \
     X(STREAM_ADD, "INSERT INTO stream VALUES(?1,?2,?3,?4,?5)")                                     \
-    X(STREAM_STATE, "UPDATE stream SET next=?2,state=?3 WHERE id=?1")                              \
+    X(STREAM_STATE, "UPDATE stream SET next=?2,state=?5 WHERE id=?1")                              \
     X(STREAM_NEXT, "UPDATE stream SET next=?2 WHERE id=?1")                                        \
     X(STREAM_DROP, "DELETE FROM stream WHERE id=?1")                                               \
     X(RECORD_ADD, "INSERT INTO record VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")                     \
@@ -135,12 +147,14 @@ struct wstream {
     uint64_t next;
     uint64_t saved; /* `next` in the stream's row */
     uint64_t undo_next, undo_saved;
+    bool undo_lost;
     struct wstream *touched_next;
     struct spool_stream *owner; /* of one that the group inserted or deleted, and what it was */
     struct spool_stream owner_was;
     bool touched; /* in the group's list: what follows can be taken back */
     bool fresh;   /* inserted by the group */
     bool dropped; /* deleted by the group */
+    bool lost;    /* its row was in a database that was set aside */
     bool save;    /* its newest number is about to be deleted: row.next must say so */
     struct list
         leaving; /* spool.leaving: the next sweep takes numbers that its row does not know */
@@ -192,9 +206,14 @@ struct spool {
     int64_t delta[LEDGER_N]; /* the group's */
     int64_t ledger_id[LEDGER_N];
     struct recent *recent;
+    int64_t blob_floor; /* of blobs below some pieces may be in a database that was set aside */
     struct pending gone, undo_gone;
     struct list leaving;   /* streams of those; never too few after a group was taken back */
     bool sweep_now, swept; /* in this group */
+    int64_t trouble_ns;      /* commits fail since then; 0: they do not */
+    int64_t failed_ns;       /* the last failure */
+    uint64_t trouble_failed; /* how many had, then */
+    enum err_code trouble;   /* of the last failure */
     uint32_t wal_frames, checkpointed_at;
     bool locked_out; /* the last BEGIN met somebody else's lock */
     bool stats_due;
@@ -210,6 +229,7 @@ struct spool {
 
     /* the reader's */
     sqlite3 *rdb;
+    pthread_mutex_t rdb_lock; /* held while it reads, and while mend.c changes connections */
     sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row;
     pthread_t reader;
     pthread_mutex_t r_lock;
@@ -218,6 +238,8 @@ struct spool {
     bool r_stopping;
 
     _Atomic int64_t next_blob;
+    _Atomic bool damaged;        /* seen by the writer or the reader: mend.c sets it aside */
+    _Atomic unsigned generation; /* how many databases were set aside while running */
 
     /* what others may see */
     pthread_mutex_t pub_lock;
@@ -237,6 +259,7 @@ int sql_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **out, struct err *e)
 /* First column of the first row; `absent` if there is none. */
 int sql_int(sqlite3 *db, const char *sql, int64_t absent, int64_t *out, struct err *e) TR_MUST_USE;
 bool sql_is_damage(int rc);
+bool sql_is_corrupt(int rc); /* of a database that was good before */
 static inline struct view sql_view(sqlite3_stmt *q, int column)
 {
     const void *p = sqlite3_column_blob(q, column);
@@ -253,6 +276,9 @@ int place_look(struct spool *s, struct err *e) TR_MUST_USE;
 int place_create(struct spool *s, struct err *e) TR_MUST_USE; /* an empty file with mode 0600 */
 int place_clear(struct spool *s, struct err *e) TR_MUST_USE;  /* logs without a database: aside */
 int place_set_aside(struct spool *s, struct str *name, struct err *e) TR_MUST_USE;
+void place_count(struct spool *s, const char *name); /* note one that was set aside */
+void place_count_all(struct spool *s);               /* ... those that are there at the start */
+uint64_t place_free(const struct spool *s);          /* bytes on the file system for us */
 void place_reserve(struct spool *s);      /* make the reserve file if it is not there */
 bool place_give_reserve(struct spool *s); /* free its space; false: there was none */
 
@@ -261,11 +287,15 @@ bool place_give_reserve(struct spool *s); /* free its space; false: there was no
 /* Open the writer's connection and make or check the schema. 1: the database is damaged. */
 int schema_open(struct spool *s, bool fresh, struct err *e) TR_MUST_USE;
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR_MUST_USE;
+/* The writer's connection to a database that was good before. */
+int schema_reconnect(struct spool *s, struct err *e) TR_MUST_USE;
 
 /* --- recover.c --------------------------------------------------------------------------- */
 
 /* Fill the writer's memory from the tables, drop orphaned pieces. 1: damaged. */
 int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
+/* Into a fresh database what the writer's memory knows: ledger and ids. -1: failed. */
+int recover_carry(struct spool *s, struct err *e) TR_MUST_USE;
 /* The columns of struct spool_record_row, and one from a row of a query for them. */
 #define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
 struct spool_record_row recover_row(sqlite3_stmt *q);
@@ -290,6 +320,17 @@ int exec_step(struct spool *s, enum spool_statement which, struct err *e) TR_MUS
 struct wstream *streams_find(struct spool *s, int64_t id);
 struct wstream *streams_add(struct spool *s, int64_t id, uint64_t next, uint64_t saved);
 void streams_free(struct spool *s);
+
+/* --- mend.c ------------------------------------------------------------------------------ */
+
+/* Between transactions: after a failed sync open everything anew, after damage set the database
+ * aside and begin a fresh one. -1: commits cannot be made now. */
+int mend(struct spool *s, struct err *e) TR_MUST_USE;
+bool mend_is_due(const struct spool *s);
+/* Say the begin and the end of trouble, once each. */
+void mend_say(struct spool *s, bool failing, const struct err *e);
+int database_prepare(struct spool *s, struct err *e) TR_MUST_USE; /* statements and hook */
+void database_disconnect(struct spool *s); /* the writer's connection; memory stays */
 
 /* --- reader.c ---------------------------------------------------------------------------- */
 
