@@ -91,12 +91,13 @@ void ingest_cancel(struct ingest *in)
         direct_cancel(in);
     if (in->fetch)
         fetch_cancel(&in->fetch);
+    ingest_slow_cancel(in);
     check_over(in);
 }
 
 void ingest_release(struct ingest *in)
 {
-    if (in->ex || in->sub || in->job || in->fetch)
+    if (in->ex || in->sub || in->job || in->fetch || in->slow)
         return;
     ingest_blob_free(in);
     intake_fini(in);
@@ -206,8 +207,10 @@ static void answered(void *ctx, bool ok)
         ingest_blob_lost(in);
     if (ok)
         ingest_taken(in);
-    else if (!direct_start(in, in->sub))
+    else if (!direct_start(in, in->sub)) {
+        metric_add(in->sh->logs->metrics.refused_failing, in->sub->call.lines);
         ingest_reply(in, 503, INGEST_CANNOT);
+    }
     in->sub = NULL;
     ingest_release(in);
 }

@@ -35,6 +35,9 @@ struct ingest {
     struct ev_job *job; /* in the pool, or NULL */
     bool parked;        /* the job waits for room in the pool */
     struct blob_in *blob;
+    /* The answer is held back for a while since the spool fills up; both or none. */
+    struct ev_timer *slow;
+    struct submission *slow_sub;
     bool checking;         /* the request asks whether the credential is good */
     struct fetch *fetch;   /* a request upstream that the answer waits for, or NULL */
     struct str url, field; /* ... what it says */
@@ -46,6 +49,8 @@ struct ingest {
 /* What a client reads with 503. */
 #define INGEST_FULL   "the gateway's spool is full"
 #define INGEST_CANNOT "the gateway's spool cannot take this now"
+
+void ingest_slow_cancel(struct ingest *in);
 
 extern const struct http_handler ingest_lines_handler, ingest_blob_handler;
 

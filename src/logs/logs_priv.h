@@ -7,6 +7,7 @@
 #include "logs/logs.h"
 #include "logs/shapes.h"
 #include "logs/shard.h"
+#include "logs/space.h"
 #include "rt/metric.h"
 
 enum { LOGS_MAX_WORKERS = 64, DRAIN_ROUNDS = 2 };
@@ -20,6 +21,8 @@ struct logs_metrics {
     struct metric *note[NOTE_N];
     struct metric *memory;
     struct metric *direct; /* direct_calls */
+    struct metric *refused_full, *refused_failing; /* lines_refused: reason */
+    struct metric *slowed;                         /* line_calls_slowed */
 };
 
 struct logs {
@@ -46,6 +49,7 @@ struct logs {
     uint64_t last_written, last_commits, last_transactions;
     int64_t last_used_at;
     int64_t last_resent;
+    enum space_level space; /* as the log said last; the first shard's thread */
     bool asked_round; /* logs_drained: a round was begun */
     unsigned idle_rounds;
 };

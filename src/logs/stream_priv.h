@@ -121,6 +121,7 @@ struct stream {
         struct list ready[LANE_COUNT];
         struct heap_node later[LANE_COUNT];
         void *owner;
+        unsigned generation; /* of the spool's database that has its row */
         bool stored; /* its row is in the spool: row.id is the spool's thread's to read while
                         commits are under way */
     } place;
