@@ -87,14 +87,17 @@ static void direct_done(void *ctx, const struct fetch_result *r)
 {
     struct ingest *in = ctx;
     enum op_outcome outcome = outcome_of(in, r);
+    uint64_t lines = in->direct->call.lines;
 
     in->fetch = NULL;
     report(in->direct, outcome);
     if (r->outcome != FETCH_ANSWERED) {
-        ingest_reply(in, 503, "the gateway's spool cannot take this now, nor can the log service");
+        ingest_cannot(in, lines,
+                      "the gateway's spool cannot take this now, nor can the log service");
     } else if (outcome == OUT_ABSENT) {
         /* Not stored, though its client would take it for success (HP §1.5). */
-        ingest_reply(in, 503, "the gateway's spool cannot take this now, nor has the log service");
+        ingest_cannot(in, lines,
+                      "the gateway's spool cannot take this now, nor has the log service");
     } else {
         metric_add(in->sh->logs->metrics.direct, 1);
         ingest_reply_json(in, r->status, r->body);
@@ -152,7 +155,7 @@ static void direct_asked(struct ev_task *task)
         if (d->way == DIRECT_DONE)
             ingest_taken(in);
         else
-            ingest_reply(in, 503, INGEST_CANNOT);
+            ingest_cannot(in, d->call.lines, INGEST_CANNOT);
     }
     direct_free(d);
 }

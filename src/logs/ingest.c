@@ -194,6 +194,12 @@ struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
     return sub;
 }
 
+void ingest_cannot(struct ingest *in, uint64_t lines, const char *text)
+{
+    metric_add(in->sh->logs->metrics.refused_failing, lines);
+    ingest_reply(in, 503, text);
+}
+
 void ingest_taken(struct ingest *in)
 {
     ingest_reply(in, in->kind == TARGET_TICKET ? 200 : 204, NULL);
@@ -207,10 +213,8 @@ static void answered(void *ctx, bool ok)
         ingest_blob_lost(in);
     if (ok)
         ingest_taken(in);
-    else if (!direct_start(in, in->sub)) {
-        metric_add(in->sh->logs->metrics.refused_failing, in->sub->call.lines);
-        ingest_reply(in, 503, INGEST_CANNOT);
-    }
+    else if (!direct_start(in, in->sub))
+        ingest_cannot(in, in->sub->call.lines, INGEST_CANNOT);
     in->sub = NULL;
     ingest_release(in);
 }

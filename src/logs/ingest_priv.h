@@ -56,6 +56,8 @@ extern const struct http_handler ingest_lines_handler, ingest_blob_handler;
 
 /* Answer and be done. `text` is for error_msg; NULL: an empty body. */
 void ingest_reply(struct ingest *in, int status, const char *text);
+/* Refuse a call of so many lines, since neither spool nor upstream can take it. */
+void ingest_cannot(struct ingest *in, uint64_t lines, const char *text);
 void ingest_taken(struct ingest *in); /* answer that it is accepted */
 /* Answer 2xx with a JSON body. */
 void ingest_reply_json(struct ingest *in, int status, struct view body);

@@ -4,6 +4,8 @@
 #include "rt/log.h"
 #include <errno.h>
 
+enum { DOUBTS_MAX = 3 };
+
 /*
  * What the writer does about a bad disk, between transactions.
  *
@@ -50,16 +52,16 @@ static int64_t known_frames(const struct spool *s)
     return end < 0 ? -1 : end == 0 ? 0 : (end - WAL_HEAD) / FRAME_BYTES;
 }
 
-/* Copy the log to the database; if it holds less than was committed the disk has lost some. */
+/* Copy the log to the database; if it holds less than was committed the disk has lost some: 1. */
 static int write_again(struct spool *s, int64_t want, struct err *e)
 {
     int frames = 0, done = 0;
     int rc = sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames, &done);
 
     if (sql_is_corrupt(rc) || (rc == SQLITE_OK && want > 0 && frames < want)) {
-        atomic_store(&s->damaged, true);
-        return err_set(e, ERR_IO, "spool: the disk has lost %lld pages that were committed",
-                       (long long)(want - frames));
+        err_set(e, ERR_IO, "spool: the disk has lost %lld pages that were committed",
+                (long long)(want - frames));
+        return 1;
     }
     if (s->vfs.sync_failed || (rc != SQLITE_OK && rc != SQLITE_BUSY && rc != SQLITE_LOCKED))
         return sql_error(s->db, rc, "cannot copy the log", e);
@@ -67,19 +69,41 @@ static int write_again(struct spool *s, int64_t want, struct err *e)
     return 0;
 }
 
+/* 1: damaged. After a failure nothing is open. */
 static int open_again(struct spool *s, struct err *e)
 {
     int64_t want = known_frames(s);
+    int rc;
 
     disconnect_all(s);
     s->vfs.sync_failed = false;
-    if (schema_reconnect(s, e) < 0 || database_prepare(s, e) < 0 ||
-        (s->started && reader_open(s, e) < 0) || write_again(s, want, e) < 0) {
-        /* What was known of the log is needed by the next attempt. */
+    rc = schema_reconnect(s, e);
+    if (rc == 0 && (database_prepare(s, e) < 0 || (s->started && reader_open(s, e) < 0)))
+        rc = -1;
+    if (rc == 0)
+        rc = write_again(s, want, e);
+    if (rc != 0) {
         disconnect_all(s);
-        s->vfs.log_good = want < 0 ? -1 : want == 0 ? 0 : WAL_HEAD + want * FRAME_BYTES;
-        return -1;
+        /* What was known of the log is needed by the next attempt. */
+        s->vfs.log_good = want <= 0 ? want : WAL_HEAD + want * FRAME_BYTES;
     }
+    return rc;
+}
+
+/* Wrong bytes may have come from the disk or from memory once only: look again, a few times. */
+static int look_again(struct spool *s, struct err *e)
+{
+    int rc = open_again(s, e);
+
+    if (rc == 0)
+        rc = schema_check(s, e);
+    if (rc != 0 || ++s->doubts > DOUBTS_MAX)
+        return rc < 0 ? -1 : 1;
+    atomic_store(&s->damaged, false);
+    log_event(LOG_ERROR, "spool",
+              "the spool looked damaged, and on a second look is sound: the disk or the memory of "
+              "this machine returns wrong bytes",
+              LF_STR("directory", s->dir));
     return 0;
 }
 
@@ -149,9 +173,11 @@ int mend(struct spool *s, struct err *e)
         return 0;
     ASSERT(!s->touched);
     pthread_mutex_lock(&s->rdb_lock);
-    rc = atomic_load(&s->damaged) ? -1 : open_again(s, e);
-    if (rc < 0 && atomic_load(&s->damaged))
+    rc = atomic_load(&s->damaged) ? look_again(s, e) : open_again(s, e);
+    if (rc == 1) {
+        atomic_store(&s->damaged, true); /* until a fresh one is there */
         rc = begin_anew(s, e);
+    }
     pthread_mutex_unlock(&s->rdb_lock);
     return rc;
 }

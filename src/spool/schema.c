@@ -209,10 +209,19 @@ int schema_reconnect(struct spool *s, struct err *e)
     int rc = schema_connect(s, &s->db, false, e);
 
     if (rc == 0)
-        rc = settings(s, e) == 0 ? 0 : -1;
-    if (rc < 0 && s->db && sql_is_corrupt(sqlite3_errcode(s->db)))
-        atomic_store(&s->damaged, true);
-    return rc;
+        rc = settings(s, e);
+    return rc < 0 && s->db && sql_is_corrupt(sqlite3_errcode(s->db)) ? 1 : rc;
+}
+
+int schema_check(struct spool *s, struct err *e)
+{
+    int rc;
+
+    s->checked = false;
+    rc = quick_check(s, e);
+    if (rc < 0 && sql_is_corrupt(sqlite3_errcode(s->db)))
+        rc = 1;
+    return rc == 0 && !s->checked ? 1 : rc;
 }
 
 int schema_open(struct spool *s, bool fresh, struct err *e)

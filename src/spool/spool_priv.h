@@ -198,6 +198,7 @@ struct spool {
     struct hmap streams;
     struct wstream *touched;
     struct id_space record_ids, stream_ids, blob_ids;
+    unsigned doubts; /* how often damage was not found when looked for */
     bool checked; /* the whole database has been read through at this start */
     bool clean;   /* the database says that row.next of all streams is exact */
     bool reserve_there;
@@ -287,8 +288,11 @@ bool place_give_reserve(struct spool *s); /* free its space; false: there was no
 /* Open the writer's connection and make or check the schema. 1: the database is damaged. */
 int schema_open(struct spool *s, bool fresh, struct err *e) TR_MUST_USE;
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR_MUST_USE;
-/* The writer's connection to a database that was good before. */
+/* The writer's connection to a database that was good before. 1: it is damaged. */
 int schema_reconnect(struct spool *s, struct err *e) TR_MUST_USE;
+/* SQLite has found damage: is it there? 0: no, 1: yes, or it is too large to look, -1: the disk
+ * does not let us see. */
+int schema_check(struct spool *s, struct err *e) TR_MUST_USE;
 
 /* --- recover.c --------------------------------------------------------------------------- */
 

@@ -61,6 +61,8 @@ static int is_it_full(struct shim_file *sf, int rc)
 {
     int errnum = last_errno(sf);
 
+    if (rc == SQLITE_FULL && errnum == 0)
+        errnum = ENOSPC; /* the system's VFS forgets it then */
     atomic_store(&sf->v->why, errnum);
     return errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG ? SQLITE_FULL : rc;
 }
@@ -156,7 +158,10 @@ static int shim_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
 {
     int rc = gathered_out(shim_of(f));
 
-    return rc == SQLITE_OK ? real_of(f)->pMethods->xRead(real_of(f), p, n, at) : rc;
+    if (rc == SQLITE_OK)
+        rc = real_of(f)->pMethods->xRead(real_of(f), p, n, at);
+    /* SQLite would call the database malformed: a read that failed is no reason to set it aside. */
+    return rc == SQLITE_IOERR_CORRUPTFS ? SQLITE_IOERR_READ : rc;
 }
 
 static int shim_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at)

@@ -365,21 +365,36 @@ def api_again(gw):
 def refused_start(gw):
     gw.start(wait=False)
     assert gw.process.wait(20) == 1
-    return [line for line in gw.log(fresh=True).splitlines() if 'cannot start' in line][-1]
+    gw.process = None
+    return [line for line in gw.log(fresh=True).splitlines() if 'the spool cannot be opened' in line][-1]
 
 
 @needs_preload
 @pytest.mark.parametrize('fault,words', [
-    ('read-only', 'read-only'), ('write-error', 'Input/output error'), ('full', 'full')])
+    ('read-only', 'mounted for writing'), ('write-error', 'dmesg'), ('full', 'free 16 MiB')])
 def test_a_start_on_a_bad_disk_says_where_and_what_to_do(far, gateway_at, disk, tmp_path, fault, words):
     gw = gateway_at(far.url, name='gw', start=False, env=dict(disk.env, BADDISK_DIR=str(tmp_path / 'gw' / 'spool')))
     (tmp_path / 'gw' / 'spool').mkdir()
     disk.set(**FAULTS[fault])
     line = refused_start(gw)
-    assert str(tmp_path / 'gw' / 'spool') in line and 'spool.directory' in line, line
+    assert str(tmp_path / 'gw' / 'spool') in line and 'spool.directory' in line and words in line, line
     disk.mend()
     gw.start()
     assert started(far, gw, 'a').put(key('a'), 'x\n')[0] == 204
+
+
+@needs_preload
+def test_a_spool_that_cannot_be_read_at_the_start_is_not_taken_for_damaged(far, gateway_at, disk, tmp_path):
+    gw = with_backlog(far, gateway_at, env=dict(disk.env, BADDISK_DIR=str(tmp_path / 'gw' / 'spool')))
+    disk.set(read=errno.EIO)
+    line = refused_start(gw)
+    assert 'dmesg' in line, line
+    assert not list((gw.directory / 'spool').glob('*damaged*'))
+    disk.mend()
+    far.start()
+    gw.start()
+    gw.wait_delivered()
+    assert len(far.lines('acct', key('a'))) == 40
 
 
 def test_a_spool_directory_that_cannot_be_made(far, gateway_at, tmp_path):
@@ -498,6 +513,7 @@ def test_damage_found_while_running_is_set_aside_and_it_goes_on(far, gateway_at,
     api = started(far, gw, 'a', 'b')
     far.stop()
     assert put_all(api, 'a', 10) == [204] * 10                   # in memory, undelivered
+    assert api.blob(key('b'), os.urandom(2 << 20))[0] == 204     # not in memory
     spool = gw.directory / 'spool'
     with sqlite3.connect(spool / 'spool.db') as db:              # so that the pages are in the file
         db.execute('PRAGMA wal_checkpoint(RESTART)')
@@ -508,11 +524,7 @@ def test_damage_found_while_running_is_set_aside_and_it_goes_on(far, gateway_at,
             overwrite(spool / 'spool.db', p * 4096, os.urandom(4096))
     else:
         overwrite(spool / 'spool.db', 0, os.urandom(size) if how == 'all' else bytes(size))
-    for i in range(200):
-        api.put(key('b'), os.urandom(20000).hex() + '\n', start=i)
-        if list(spool.glob('spool.db.damaged-*Z')):
-            break
-    far.start()
+    far.start()                                                  # which makes it read
     wait_for(lambda: list(spool.glob('spool.db.damaged-*Z')), what='set aside')
     wait_for(lambda: gw.get('/readyz')[0] == 200)
     check_fresh(far, gw, how)
