@@ -31,6 +31,7 @@ static void count_refused(struct ingest *in, uint64_t lines)
     spool_txn_ledger(t, LEDGER_LINES_REFUSED, (int64_t)lines);
     spool_submit(in->sh->logs->spool, t, NULL, NULL);
     metric_add(in->sh->logs->metrics.refused_full, lines);
+    atomic_store(&in->sh->logs->space_refused, true);
 }
 
 static void charge(struct logs *logs, struct submission *sub, bool unproven)

@@ -49,6 +49,7 @@ struct logs {
     uint64_t last_written, last_commits, last_transactions;
     int64_t last_used_at;
     int64_t last_resent;
+    atomic_bool space_refused; /* lines were, since the last look */
     enum space_level space; /* as the log said last; the first shard's thread */
     bool asked_round; /* logs_drained: a round was begun */
     unsigned idle_rounds;

@@ -42,7 +42,7 @@ void space_watch(struct logs *logs)
     enum space_level level;
 
     spool_stats(logs->spool, &st);
-    level = space_level(&st);
+    level = atomic_exchange(&logs->space_refused, false) ? SPACE_REFUSED : space_level(&st);
     /* Once in trouble it is over with some room to spare, not at every record that leaves. */
     if (level < logs->space && st.room_bytes < tenth(&st) * (TENTHS - SLOW_AT) * 5 / 4)
         return;
