@@ -83,7 +83,7 @@ static void serve_rows(struct spool *s, struct spool_read *r)
     }
 }
 
-static void serve(struct spool *s, struct spool_read *r)
+void reader_serve(struct spool *s, struct spool_read *r)
 {
     r->err = (struct err){0};
     str_clear(&r->data);
@@ -115,7 +115,7 @@ static struct spool_read *serve_batch(struct spool *s, struct spool_read *r)
     if (s->rdb)
         sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
     for (n = 0; r && n < READ_BATCH && bytes < READ_BATCH_BYTES; n++, r = r->next) {
-        serve(s, r);
+        reader_serve(s, r);
         bytes += r->data.n + r->n_ids * READ_ROW_BYTES;
     }
     rest = r;

@@ -49,7 +49,8 @@ static const char views[] =
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e)
 {
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE |
-                (reader ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
+                (reader ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE) |
+                (s->by_uri ? SQLITE_OPEN_URI : 0);
     int rc = sqlite3_open_v2(s->path, db, flags, s->vfs.name);
 
     if (rc != SQLITE_OK) {

@@ -31,7 +31,7 @@ static void locks_init(struct spool *s)
     pthread_mutex_init(&s->rdb_lock, NULL);
 }
 
-static struct spool *spool_alloc(const struct spool_opts *o)
+struct spool *spool_alloc(const struct spool_opts *o)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     uint64_t limit = TR_MAX(o->limit, (uint64_t)LIMIT_MIN);
@@ -73,8 +73,10 @@ static void database_close(struct spool *s)
     streams_free(s);
 }
 
-static void spool_free(struct spool *s)
+void spool_free(struct spool *s)
 {
+    if (!s)
+        return;
     database_close(s);
     if (s->vfs_ready)
         spool_vfs_fini(&s->vfs);

@@ -182,6 +182,7 @@ struct txn_queue {
 struct spool {
     uint32_t magic;
     /* fixed after open */
+    bool by_uri; /* `path` is one: inspect.c */
     char *dir, *path, *lock_path, *reserve_path;
     int lock_fd;
     enum spool_sync sync;
@@ -249,6 +250,11 @@ struct spool {
 };
 
 enum { SPOOL_MAGIC = 0x73706f6c };
+
+/* --- spool.c ----------------------------------------------------------------------------- */
+
+struct spool *spool_alloc(const struct spool_opts *o); /* nothing is opened */
+void spool_free(struct spool *s);
 
 /* --- sql.c: small helpers over SQLite ---------------------------------------------------- */
 
@@ -341,5 +347,6 @@ void database_disconnect(struct spool *s); /* the writer's connection; memory st
 int reader_open(struct spool *s, struct err *e) TR_MUST_USE;
 void reader_close(struct spool *s);
 void *reader_main(void *arg);
+void reader_serve(struct spool *s, struct spool_read *r);
 
 #endif
