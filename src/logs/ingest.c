@@ -173,7 +173,7 @@ void ingest_fetch(struct ingest *in, struct fetch_opts *o, const char *path, str
     o->url = str_c(&in->url);
     o->fields = fields;
     o->peer = &settings->harness;
-    o->timeout_ms = INGEST_UPSTREAM_MS;
+    o->timeout_ms = TR_MAX(o->timeout_ms, (unsigned)INGEST_UPSTREAM_MS);
     o->ctx = in;
     in->fetch = fetch_start(in->sh->pool, o);
 }

@@ -4,6 +4,7 @@ metrics say; and that it goes on by itself (docs/operations.md, "The disk fails 
 The disk is made bad under the program while it runs, by tests/tools/baddisk.c; and a really full and a really read-only
 file system where root may mount one."""
 import errno
+import json
 import mmap
 import os
 import sqlite3
@@ -224,6 +225,41 @@ def test_reads_that_fail_are_tried_again(far, gateway_at, disk, tmp_path):
     assert far.lines('acct', key('a')) == [f'{i}\n' for i in range(10)]
     assert far.blob('acct', key('b')) == blob
     assert gw.ledger()['dead'] == 0 and gw.ledger('blobs')['dead'] == 0
+
+
+@needs_preload
+@pytest.mark.parametrize('how', ['blob', 'link'])
+@pytest.mark.parametrize('when', ['before', 'under it'])
+def test_an_upload_is_relayed_whole_while_the_spool_fails(far, gw, disk, how, when):
+    """Also when its first pieces were written; by a link, too: clients of links repeat with an empty body."""
+    api = started(far, gw, 'a')
+    data = b'{"out":"x"}\n' + os.urandom(900000)
+    path = api.target('/blob', key('a'))
+    if how == 'link':
+        path = json.loads(api.link(key('a'))[1])['link'].split(str(gw.port), 1)[1]
+    if when == 'before':
+        disk.set(write=errno.ENOSPC)
+        assert api.put(key('a'), 'x\n')[0] == 204                # noticed
+    conn = api.connection()
+    conn.putrequest('PUT' if how == 'link' else 'POST', path)
+    conn.putheader('X-Harness-Token', api.token)
+    conn.putheader('Content-Length', str(len(data)))
+    conn.endheaders(data[:500000])
+    if when == 'under it':
+        wait_for(lambda: gw.metric('spool_transactions_total') > 1)
+        disk.set(write=errno.ENOSPC)
+    conn.send(data[500000:])
+    answer = conn.getresponse()
+    answer.read()
+    assert answer.status == (200 if how == 'link' else 204)
+    assert far.blob('acct', key('a')) == data
+    disk.mend()
+    wait_for(lambda: gw.ledger('blobs')['delivered'] == 1)
+    wait_for(lambda: gw.get('/readyz')[0] == 200)
+    api.close()
+    assert api.delete(key('a'))[0] == 204
+    gw.wait_delivered()
+    assert far.blob('acct', key('a')) == data
 
 
 # --- the limit ----------------------------------------------------------------------------------------------------
