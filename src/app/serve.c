@@ -189,8 +189,8 @@ static int open_spool(struct gateway *g, struct err *e)
     str_fini(&note);
     if (!g->spool)
         log_event(LOG_ERROR, "spool", "the spool cannot be opened",
-                  LF_STR("setting", "spool.directory"), LF_STR("directory", o.directory),
-                  LF_ERR(e), LF_STR("remedy", spool_remedy(e->code)));
+                  LF_STR("setting", "spool.directory"), LF_STR("directory", o.directory), LF_ERR(e),
+                  LF_STR("remedy", spool_remedy(e->code)));
     return g->spool ? 0 : -1;
 }
 

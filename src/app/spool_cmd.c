@@ -281,8 +281,10 @@ static int run(struct look *k, int (*verb)(struct look *k))
     if (note.n)
         fprintf(stderr, "%s: %s\n", str_c(&k->path), str_c(&note));
     if (k->used_by)
-        fprintf(stderr, "note: process %ld has this spool open; what changes meanwhile may be "
-                        "missing\n", k->used_by);
+        fprintf(stderr,
+                "note: process %ld has this spool open; what changes meanwhile may be "
+                "missing\n",
+                k->used_by);
     if (k->spool)
         rc = verb(k);
     else

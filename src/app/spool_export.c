@@ -65,8 +65,8 @@ static int blob_content(struct spool *s, const struct record *rec, struct str *o
     return 0;
 }
 
-static int lines_content(struct spool *s, const struct record *rec, uint64_t lines,
-                         struct str *out, struct err *e)
+static int lines_content(struct spool *s, const struct record *rec, uint64_t lines, struct str *out,
+                         struct err *e)
 {
     struct spool_read r = {.record = rec->row.id};
     struct view rest, element;
@@ -85,9 +85,8 @@ static int lines_content(struct spool *s, const struct record *rec, uint64_t lin
 int spool_content(struct spool *s, const struct spool_record_row *row, struct str *out,
                   struct err *e)
 {
-    struct record *rec = row->kind >= RECORD_LINES && row->kind <= RECORD_CLOSE
-                             ? record_from_row(row)
-                             : NULL;
+    struct record *rec =
+        row->kind >= RECORD_LINES && row->kind <= RECORD_CLOSE ? record_from_row(row) : NULL;
     int rc = 0;
 
     if (!rec)
@@ -185,8 +184,8 @@ static int write_file(const char *dir, const char *name, bool append, struct vie
     int fd, rc = 0;
 
     str_addf(&path, "%s/%s", dir, name);
-    fd = open(str_c(&path), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | (append ? O_APPEND : O_EXCL),
-              0600);
+    fd = open(str_c(&path),
+              O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | (append ? O_APPEND : O_EXCL), 0600);
     if (fd >= 0)
         f = fdopen(fd, "ab");
     if (!f || (v.n && fwrite(v.p, 1, v.n, f) != v.n))

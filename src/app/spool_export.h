@@ -8,9 +8,9 @@
  * Into the directory `to`, which is made and must be empty:
  *
  *   index.jsonl        one object for each record that waits and each dead letter, in order of
- *                      arrival, with account and key of its stream and the file that has its content
- *   stream-ID.jsonl    its lines as clients sent them, one a line, in order
- *   blob-RECORD        a finished log, byte by byte
+ *                      arrival, with account and key of its stream and the file that has its
+ * content stream-ID.jsonl    its lines as clients sent them, one a line, in order blob-RECORD a
+ * finished log, byte by byte
  *
  * Names are made of numbers only; what clients named is inside index.jsonl. With `to` NULL all goes
  * to standard output, one object for each record, with "lines" or "base64". What cannot be read is

@@ -12,11 +12,11 @@
 #include "rt/log.h"
 
 enum {
-    GZIP_LEAST = 1024,          /* not worth a trial */
+    GZIP_LEAST = 1024, /* not worth a trial */
     GZIP_LEVEL = 6,
     GZIP_INLINE_MAX = 64 * 1024, /* larger ones are compressed in a thread of the pool */
-    GZIP_ATTEMPTS = 3,          /* failures after which even a trusted store gets it plain */
-    POST_WHOLE_MAX = 64 * 1024, /* POST /blob needs nothing whole */
+    GZIP_ATTEMPTS = 3,           /* failures after which even a trusted store gets it plain */
+    POST_WHOLE_MAX = 64 * 1024,  /* POST /blob needs nothing whole */
 };
 
 #define DAMAGED_RETRY_NS (3 * NS_PER_SEC)
@@ -35,10 +35,10 @@ struct blob_out {
     struct str pack;
     struct ev_job job;
     struct str shape;
-    enum shape_use use;       /* of the upload under way */
-    bool trying;              /* the shape's trial is ours: shapes_tell is owed */
-    bool plain;               /* gzip is given up for this blob */
-    bool suspect;             /* the store refused the gzip: if it takes it plain, that was why */
+    enum shape_use use; /* of the upload under way */
+    bool trying;        /* the shape's trial is ours: shapes_tell is owed */
+    bool plain;         /* gzip is given up for this blob */
+    bool suspect;       /* the store refused the gzip: if it takes it plain, that was why */
     enum stage stage;
     struct blob_check check;
 };
@@ -107,8 +107,8 @@ static enum shape_use choose_use(struct blob_out *o)
     str_clear(&o->shape);
     if (shape_of_link(str_view(&o->up.link), &o->shape) < 0)
         return SHAPE_PLAIN;
-    use = shapes_ask(d->sh->logs->shapes, str_view(&o->shape), attempts == 0,
-                     ev_now_ns(d->sh->loop));
+    use =
+        shapes_ask(d->sh->logs->shapes, str_view(&o->shape), attempts == 0, ev_now_ns(d->sh->loop));
     if (use == SHAPE_GZIP && attempts >= GZIP_ATTEMPTS)
         return SHAPE_PLAIN;
     o->trying = use == SHAPE_TRY;

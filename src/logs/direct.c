@@ -90,8 +90,7 @@ static void answer(struct ingest *in, const struct fetch_result *r)
     if (in->kind == TARGET_TICKET && r->status < 300) {
         ingest_taken(in);
     } else if (in->kind == TARGET_TICKET) {
-        ingest_cannot(in, 0,
-                      "the gateway's spool cannot take this now, nor does the log service");
+        ingest_cannot(in, 0, "the gateway's spool cannot take this now, nor does the log service");
     } else {
         ingest_reply_json(in, r->status, r->body);
         in->failed = r->status >= 300;
@@ -126,9 +125,9 @@ struct way {
     enum call_kind kind;
 };
 
-/* Method and path upstream of what can go directly, or NULL. An upload by ticket goes as one through
- * the service: a link would be one more request that the client has to wait for. One that is too
- * large is no longer in memory. */
+/* Method and path upstream of what can go directly, or NULL. An upload by ticket goes as one
+ * through the service: a link would be one more request that the client has to wait for. One that
+ * is too large is no longer in memory. */
 static const struct way *way_of(const struct ingest *in)
 {
     static const struct way ways[] = {

@@ -333,8 +333,7 @@ static bool looks_compressed(const char head[4])
 /* The spool has failed under its pieces: nothing of it is to be committed any more. */
 static void relay_whole(struct ingest *in, struct submission *sub)
 {
-    sub->owner =
-        shard_owner(in->sh->logs, str_view(&sub->account), str_view(&sub->key));
+    sub->owner = shard_owner(in->sh->logs, str_view(&sub->account), str_view(&sub->key));
     if (!direct_start(in, sub))
         ingest_cannot(in, 0, INGEST_CANNOT);
     submission_free(sub);

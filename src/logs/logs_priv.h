@@ -20,7 +20,7 @@ struct logs_metrics {
     struct metric_family *notes;    /* stream_events: event */
     struct metric *note[NOTE_N];
     struct metric *memory;
-    struct metric *direct; /* direct_calls */
+    struct metric *direct;                         /* direct_calls */
     struct metric *refused_full, *refused_failing; /* lines_refused: reason */
     struct metric *slowed;                         /* line_calls_slowed */
 };
@@ -50,8 +50,8 @@ struct logs {
     int64_t last_used_at;
     int64_t last_resent;
     atomic_bool space_refused; /* lines were, since the last look */
-    enum space_level space; /* as the log said last; the first shard's thread */
-    bool asked_round; /* logs_drained: a round was begun */
+    enum space_level space;    /* as the log said last; the first shard's thread */
+    bool asked_round;          /* logs_drained: a round was begun */
     unsigned idle_rounds;
 };
 

@@ -49,7 +49,9 @@ void space_watch(struct logs *logs)
     if (level == logs->space)
         return;
     logs->space = level;
-    log_event(level == SPACE_ENOUGH ? LOG_NOTICE : level == SPACE_SLOW ? LOG_WARN : LOG_ERROR,
+    log_event(level == SPACE_ENOUGH ? LOG_NOTICE
+              : level == SPACE_SLOW ? LOG_WARN
+                                    : LOG_ERROR,
               "spool", words[level], LF_UINT("used_bytes", st.used_bytes),
               LF_UINT("room_bytes", st.room_bytes), LF_UINT("limit_bytes", st.limit_bytes),
               LF_UINT("disk_free_bytes", st.free_bytes),

@@ -19,7 +19,8 @@ enum { SPACE_SLOW_MS = 2000 };
 enum space_level { SPACE_ENOUGH, SPACE_SLOW, SPACE_REFUSED };
 
 enum space_level space_level(const struct spool_stats *st);
-int64_t space_wait_ms(const struct spool_stats *st); /* how long lines' answers wait; 0: they don't */
+int64_t
+space_wait_ms(const struct spool_stats *st); /* how long lines' answers wait; 0: they don't */
 
 /* One shard's thread, about once a second: log when the level changes, with what to do. */
 void space_watch(struct logs *logs);

@@ -273,8 +273,8 @@ static void stream_row(struct walk *w, sqlite3_stmt *q)
 void spool_inspect_streams(struct spool *s, spool_stream_fn fn, void *ctx, uint64_t *lost,
                            struct err *e)
 {
-    struct walk w = {s,   "id,next,account,key,state", "stream", stream_row, {.stream = fn},
-                     ctx, lost,                        e};
+    struct walk w = {
+        s, "id,next,account,key,state", "stream", stream_row, {.stream = fn}, ctx, lost, e};
 
     walk_table(&w);
 }
@@ -300,8 +300,7 @@ static void record_row(struct walk *w, sqlite3_stmt *q)
 void spool_inspect_records(struct spool *s, spool_record_fn fn, void *ctx, uint64_t *lost,
                            struct err *e)
 {
-    struct walk w = {s,   SPOOL_RECORD_COLUMNS, "record", record_row, {.record = fn},
-                     ctx, lost,                 e};
+    struct walk w = {s, SPOOL_RECORD_COLUMNS, "record", record_row, {.record = fn}, ctx, lost, e};
 
     walk_table(&w);
 }
@@ -319,13 +318,15 @@ static void dead_row(struct walk *w, sqlite3_stmt *q)
     w->fn.dead(w->ctx, &row);
 }
 
-void spool_inspect_dead(struct spool *s, spool_dead_fn fn, void *ctx, uint64_t *lost,
-                        struct err *e)
+void spool_inspect_dead(struct spool *s, spool_dead_fn fn, void *ctx, uint64_t *lost, struct err *e)
 {
-    struct walk w = {s,      SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key",
-                     "dead", dead_row,
+    struct walk w = {s,
+                     SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key",
+                     "dead",
+                     dead_row,
                      {.dead = fn},
-                     ctx,    lost,
+                     ctx,
+                     lost,
                      e};
 
     walk_table(&w);

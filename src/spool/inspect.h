@@ -46,9 +46,9 @@ void spool_inspect_read(struct spool *s, struct spool_read *r);
 /* Sums of one moment. */
 struct spool_sums {
     int64_t ledger[LEDGER_N];
-    int64_t lines, blobs;           /* of the records that wait */
-    int64_t records, bytes;         /* bytes: of their bodies and blobs */
-    int64_t oldest_ns;              /* 0: none waits */
+    int64_t lines, blobs;   /* of the records that wait */
+    int64_t records, bytes; /* bytes: of their bodies and blobs */
+    int64_t oldest_ns;      /* 0: none waits */
     int64_t streams;
     int64_t dead, dead_lines, dead_blobs;
     int64_t loose_pieces; /* of uploads that are under way, or never completed */

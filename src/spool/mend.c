@@ -101,8 +101,8 @@ static int look_again(struct spool *s, struct err *e)
         return rc < 0 ? -1 : 1;
     atomic_store(&s->damaged, false);
     log_event(LOG_ERROR, "spool",
-              "the spool looked damaged, and on a second look is sound: the disk or the memory of "
-              "this machine returns wrong bytes",
+              "the spool looked damaged, and is sound now that its log was copied again: the disk "
+              "or the memory of this machine returns wrong bytes",
               LF_STR("directory", s->dir));
     return 0;
 }

@@ -231,7 +231,8 @@ void place_count_all(struct spool *s)
         struct str p = STR_INIT;
 
         /* Not the logs and indexes that go with them. */
-        if (strncmp(ent->d_name, start, sizeof(start) - 1) != 0 || strrchr(ent->d_name, 'Z') == NULL)
+        if (strncmp(ent->d_name, start, sizeof(start) - 1) != 0 ||
+            strrchr(ent->d_name, 'Z') == NULL)
             continue;
         str_addf(&p, "%s/%s", s->dir, ent->d_name);
         if (!strstr(ent->d_name, "-wal") && !strstr(ent->d_name, "-shm"))

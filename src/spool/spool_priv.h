@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include "spool/spool.h"
+#include "spool/statements_priv.h"
+#include "spool/vfs_priv.h"
 #include "base/hmap.h"
 #include "base/list.h"
 #include "rt/clock.h"
@@ -46,7 +48,7 @@ enum {
     WAL_HEAD = 32,
     PROBE_ROOM = 128, /* of the limit: so much must be free before a full disk is called well */
     WELL_MS = 2000,   /* trouble is over after so long without a failure */
-    PROBE_MS = 1000, /* while commits fail and nobody sends any, one is tried so often */
+    PROBE_MS = 1000,  /* while commits fail and nobody sends any, one is tried so often */
     FAIL_PAUSE_MS = 100,
     BUSY_MS = 2000,              /* an admin's shell may hold the write lock for a moment */
     SLACK_PAGES = 256,           /* above the limit, for transactions that only make room */
@@ -60,73 +62,6 @@ enum {
     SWEEP_RECORDS = 1024,
     SWEEP_BYTES = 4 << 20,
     SWEEP_PART = 64, /* of the limit */
-};
-
-/* --- vfs.c: the system's VFS with counters ----------------------------------------------- */
-
-struct spool_vfs {
-    sqlite3_vfs vfs;
-    sqlite3_vfs *real;
-    char name[40];
-    _Atomic uint64_t written;
-    _Atomic uint64_t syncs;
-    /* For tests: the `fail_at`-th write or sync from now fails with `fail_code`; 0: none does. All
-     * the following ones too if `fail_stays`. */
-    _Atomic int64_t fail_at;
-    _Atomic int fail_code;
-    _Atomic bool fail_stays;
-    _Atomic int why; /* errno of the last write or sync that failed */
-    /* The writer's connection only: */
-    bool sync_failed;               /* a sync has, since the connections were opened */
-    int64_t log_good;               /* end of the last commit in the log that counts; -1: unknown */
-    int64_t log_end;                /* end of the last commit that was written there */
-};
-
-/* A commit that failed after all of it was in the log must not come to life in a crash: overwrite
- * its first frame's head. -1: could not be done. */
-int spool_vfs_forget(struct spool_vfs *v, sqlite3 *db);
-int spool_vfs_init(struct spool_vfs *v, struct err *e) TR_MUST_USE;
-void spool_vfs_fini(struct spool_vfs *v);
-
-/* --- statements -------------------------------------------------------------------------- */
-
-#define SPOOL_STATEMENTS(X)                                                                        \
-    X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
-    X(COMMIT, "COMMIT")                                                                            \
-    X(STREAM_ADD, "INSERT INTO stream VALUES(?1,?2,?3,?4,?5)")                                     \
-    X(STREAM_STATE, "UPDATE stream SET next=?2,state=?5 WHERE id=?1")                              \
-    X(STREAM_NEXT, "UPDATE stream SET next=?2 WHERE id=?1")                                        \
-    X(STREAM_DROP, "DELETE FROM stream WHERE id=?1")                                               \
-    X(RECORD_ADD, "INSERT INTO record VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")                     \
-    X(RECORD_WHAT, "SELECT stream,number,blob,size FROM record WHERE id=?1")                       \
-    X(RECORD_DELETE, "DELETE FROM record WHERE id=?1")                                             \
-    X(GONE_ADD, "INSERT OR IGNORE INTO gone VALUES(?1)")                                           \
-    X(SWEEP, "DELETE FROM record WHERE id IN gone")                                                \
-    X(SWEPT, "DELETE FROM gone")                                                                   \
-    X(DEAD_WHAT, "SELECT blob FROM dead WHERE id=?1")                                              \
-    X(DEAD_DELETE, "DELETE FROM dead WHERE id=?1")                                                 \
-    X(DEAD_ADD, "INSERT INTO dead SELECT r.id,r.stream,r.number,r.kind,r.lines,r.at,r.size,"       \
-                "r.blob,?2,?3,s.account,s.key,r.meta,r.body "                                      \
-                "FROM record r LEFT JOIN stream s ON s.id=r.stream WHERE r.id=?1 AND r.id NOT IN " \
-                "gone")                                                                            \
-    X(BLOB_ADD, "INSERT INTO blob VALUES(?1,?2)")                                                  \
-    X(BLOB_DELETE, "DELETE FROM blob WHERE id=?1")                                                 \
-    X(BLOB_SIZE, "SELECT coalesce(sum(length(data)),0) FROM piece WHERE id BETWEEN ?1 AND ?2")     \
-    X(PIECE_ADD, "INSERT OR REPLACE INTO piece VALUES(?1,?2)")                                     \
-    X(PIECES_DELETE, "DELETE FROM piece WHERE id BETWEEN ?1 AND ?2")                               \
-    X(VALUE_SET, "INSERT OR REPLACE INTO value VALUES(?1,?2,?3)")                                  \
-    X(VALUE_DELETE, "DELETE FROM value WHERE space=?1 AND name=?2")                                \
-    X(LEDGER_SET, "UPDATE ledger SET value=?2 WHERE id=?1")                                        \
-    X(COUNTER_SET, "INSERT OR REPLACE INTO counter VALUES(?1,?2)")                                 \
-    X(PAGES, "PRAGMA page_count")                                                                  \
-    X(PAGES_FREE, "PRAGMA freelist_count")                                                         \
-    X(OLDEST, "SELECT at FROM record WHERE id NOT IN gone ORDER BY id LIMIT 1")
-
-enum spool_statement {
-#define X(name, sql) ST_##name,
-    SPOOL_STATEMENTS(X)
-#undef X
-        ST_N
 };
 
 /* --- the writer's memory ----------------------------------------------------------------- */
@@ -200,8 +135,8 @@ struct spool {
     struct wstream *touched;
     struct id_space record_ids, stream_ids, blob_ids;
     unsigned doubts; /* how often damage was not found when looked for */
-    bool checked; /* the whole database has been read through at this start */
-    bool clean;   /* the database says that row.next of all streams is exact */
+    bool checked;    /* the whole database has been read through at this start */
+    bool clean;      /* the database says that row.next of all streams is exact */
     bool reserve_there;
     int64_t reserve_tried_ns;
     int64_t ledger[LEDGER_N];
@@ -210,8 +145,8 @@ struct spool {
     struct recent *recent;
     int64_t blob_floor; /* of blobs below some pieces may be in a database that was set aside */
     struct pending gone, undo_gone;
-    struct list leaving;   /* streams of those; never too few after a group was taken back */
-    bool sweep_now, swept; /* in this group */
+    struct list leaving;     /* streams of those; never too few after a group was taken back */
+    bool sweep_now, swept;   /* in this group */
     int64_t trouble_ns;      /* commits fail since then; 0: they do not */
     int64_t failed_ns;       /* the last failure */
     uint64_t trouble_failed; /* how many had, then */
@@ -286,8 +221,8 @@ int place_set_aside(struct spool *s, struct str *name, struct err *e) TR_MUST_US
 void place_count(struct spool *s, const char *name); /* note one that was set aside */
 void place_count_all(struct spool *s);               /* ... those that are there at the start */
 uint64_t place_free(const struct spool *s);          /* bytes on the file system for us */
-void place_reserve(struct spool *s);      /* make the reserve file if it is not there */
-bool place_give_reserve(struct spool *s); /* free its space; false: there was none */
+void place_reserve(struct spool *s);                 /* make the reserve file if it is not there */
+bool place_give_reserve(struct spool *s);            /* free its space; false: there was none */
 
 /* --- schema.c ---------------------------------------------------------------------------- */
 
