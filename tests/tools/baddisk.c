@@ -28,6 +28,9 @@ struct control {
     _Atomic uint32_t sync_times; /* so many syncs fail, then none; 0: all */
     _Atomic uint32_t only;       /* 1: the log (-wal) only, 2: the database only, 0: all files */
     _Atomic uint32_t hits;       /* calls that were made to fail */
+    /* A sync that fails loses what it should have written, as a system does that drops pages which
+     * it could not write; log and database only. */
+    _Atomic uint32_t amnesia;
 };
 
 enum { FDS = 4096, KIND_NONE = 0, KIND_OTHER, KIND_LOG, KIND_DB };
@@ -166,6 +169,48 @@ int rename(const char *from, const char *to)
     return refused(from, O_CREAT) ? -1 : REAL(rename)(from, to);
 }
 
+/* --- what was there before, until a sync ------------------------------------------------- */
+
+struct before {
+    struct before *next;
+    off_t at;
+    size_t n;
+    char data[];
+};
+
+static struct before *unsynced[KIND_DB + 1]; /* newest first; one thread writes each file */
+
+static void remember(int fd, off_t at, size_t n)
+{
+    int k = kind(fd);
+    struct before *b;
+    ssize_t got;
+
+    if (!k || !control->amnesia || (k != KIND_LOG && k != KIND_DB))
+        return;
+    b = calloc(1, sizeof(*b) + n);
+    got = REAL(pread)(fd, b->data, n, at);
+    (void)got; /* behind the end: zeros */
+    b->at = at;
+    b->n = n;
+    b->next = unsynced[k];
+    unsynced[k] = b;
+}
+
+static void forget(int fd, bool lose)
+{
+    int k = kind(fd);
+
+    while (unsynced[k]) {
+        struct before *b = unsynced[k];
+
+        unsynced[k] = b->next;
+        if (lose && REAL(pwrite)(fd, b->data, b->n, b->at) < 0)
+            abort();
+        free(b);
+    }
+}
+
 /* --- writes ------------------------------------------------------------------------------- */
 
 static size_t shortened(int fd, size_t n)
@@ -182,12 +227,14 @@ ssize_t write(int fd, const void *p, size_t n)
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 {
     FAIL_IF(fd, write_errno, -1);
+    remember(fd, at, n);
     return REAL(pwrite)(fd, p, shortened(fd, n), at);
 }
 
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
 {
     FAIL_IF(fd, write_errno, -1);
+    remember(fd, at, n);
     return REAL(pwrite64)(fd, p, shortened(fd, n), at);
 }
 
@@ -252,6 +299,7 @@ static int sync_error(int fd)
         if (times == 1)
             control->sync_errno = 0;
     }
+    forget(fd, e != 0);
     return e;
 }
 
