@@ -3,6 +3,7 @@
 #include "base/bug.h"
 #include "rt/log.h"
 #include <errno.h>
+#include <unistd.h>
 
 enum { DOUBTS_MAX = 3 };
 
@@ -69,6 +70,20 @@ static int write_again(struct spool *s, int64_t want, struct err *e)
     return 0;
 }
 
+/*
+ * SQLite reads the log anew only if nobody else has its index, and an admin's shell may. Without
+ * the index it must. Such a shell keeps the old one, and may read nonsense until it ends: it is the
+ * spool that counts.
+ */
+static void drop_index(const struct spool *s)
+{
+    struct str path = STR_INIT;
+
+    str_addf(&path, "%s-shm", s->path);
+    unlink(str_c(&path));
+    str_fini(&path);
+}
+
 /* 1: damaged. After a failure nothing is open. */
 static int open_again(struct spool *s, struct err *e)
 {
@@ -76,6 +91,7 @@ static int open_again(struct spool *s, struct err *e)
     int rc;
 
     disconnect_all(s);
+    drop_index(s);
     s->vfs.sync_failed = false;
     rc = schema_reconnect(s, e);
     if (rc == 0 && (database_prepare(s, e) < 0 || (s->started && reader_open(s, e) < 0)))
