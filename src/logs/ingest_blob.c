@@ -186,14 +186,17 @@ static void charge_memory(struct ingest *in)
     intake_charge(in, in->body.cap + in->blob->piece.cap + in->blob->whole.cap);
 }
 
+static int64_t keep_most(const struct blob_in *b)
+{
+    return b->failing ? BLOB_KEEP_FAILING : BLOB_KEEP;
+}
+
 static void keep_bytes(struct ingest *in, struct view fresh)
 {
     struct blob_in *b = in->blob;
-    size_t most = b->failing ? BLOB_KEEP_FAILING : BLOB_KEEP;
-
     if (!b->keeps)
         return;
-    if (b->whole.n + fresh.n > most || intake_is_short(in)) {
+    if (b->whole.n + fresh.n > (size_t)keep_most(b) || intake_is_short(in)) {
         b->keeps = false;
         str_fini(&b->whole);
         return;
@@ -418,8 +421,8 @@ void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool b
     b->id = spool_blob_id(in->sh->logs->spool);
     b->by_link = by_link;
     spool_stats(in->sh->logs->spool, &st);
-    b->keeps = true;
     b->failing = st.failing;
+    b->keeps = req->content_length <= keep_most(b); /* -1: not known */
     b->hash = XXH3_createState();
     b->in = in;
     if (!b->hash)
