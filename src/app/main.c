@@ -1,6 +1,7 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "app/check.h"
 #include "app/serve.h"
@@ -15,7 +16,7 @@
 enum { EXIT_GOOD = 0, EXIT_USAGE = 2 };
 
 static const char usage_text[] =
-    "usage: tailrace serve   [-c FILE]                   run the gateway\n"
+    "usage: tailrace serve   [-c FILE] [--takeover]      run the gateway\n"
     "       tailrace check   [-c FILE] [--dump-config]   say whether a configuration is good,\n"
     "                                                    and what its policy would break\n"
     "       tailrace check   [-c FILE] --explain HOST:PORT [--from ADDRESS] [--identity NAME]\n"
@@ -24,13 +25,17 @@ static const char usage_text[] =
     "       tailrace version\n"
     "\n"
     "  -c, --config FILE   the configuration (default " DEFAULT_CONFIG ")\n"
+    "      --takeover      take over from the running process: no connection is refused, none "
+    "ends\n"
     "      --dump-config   print the effective configuration, defaults included\n"
     "      --explain HOST:PORT  whether it is allowed, by which rule, where it leads\n"
     "      --from ADDRESS  as if a client of this address asked\n"
     "      --identity NAME as if a client of this name asked\n"
     "  -h, --help          this text\n"
     "\n"
-    "Signals: SIGHUP reloads the configuration, SIGTERM drains and ends.\n";
+    "Signals: SIGHUP reloads the configuration, SIGTERM drains and ends, SIGUSR2 starts the "
+    "program\n"
+    "anew to take over.\n";
 
 static int usage(FILE *out, int status)
 {
@@ -49,10 +54,79 @@ static int version(void)
 }
 
 /* Long options only are numbered from here. */
-enum { OPT_DUMP = 256, OPT_EXPLAIN, OPT_FROM, OPT_IDENTITY, OPT_VERSION };
+enum {
+    OPT_DUMP = 256,
+    OPT_EXPLAIN,
+    OPT_FROM,
+    OPT_IDENTITY,
+    OPT_VERSION,
+    OPT_TAKEOVER,
+    OPT_TAKEOVER_FD,
+    OPT_FIRST_CONFIG
+};
+
+struct options {
+    struct check_opts check;
+    struct serve_opts serve;
+    const char *command;
+};
+
+/* A descriptor's number, from the process that started us; -1: it is none. */
+static int fd_number(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+
+    return *text && !*end && n > 2 && n < 1024 ? (int)n : -1;
+}
+
+/* One that is `serve`'s alone. -1: usage. */
+static int take_serve_option(int option, struct serve_opts *o)
+{
+    o->takeover = true;
+    if (option == OPT_TAKEOVER)
+        return 0;
+    if (option == OPT_TAKEOVER_FD)
+        return (o->channel = fd_number(optarg)) < 0 ? -1 : 0;
+    if (option == OPT_FIRST_CONFIG)
+        return (o->first_config = fd_number(optarg)) < 0 ? -1 : 0;
+    return -1;
+}
+
+static int take_option(int option, struct options *all)
+{
+    struct check_opts *o = &all->check;
+
+    switch (option) {
+    case 'c':
+        o->path = all->serve.config = optarg;
+        return 0;
+    case OPT_DUMP:
+        o->dump = true;
+        return 0;
+    case OPT_EXPLAIN:
+        o->explain = optarg;
+        return 0;
+    case OPT_FROM:
+        o->from = optarg;
+        return 0;
+    case OPT_IDENTITY:
+        o->identity = optarg;
+        return 0;
+    case 'h':
+        all->command = "help";
+        return 0;
+    case 'V':
+    case OPT_VERSION:
+        all->command = "version";
+        return 0;
+    default:
+        return take_serve_option(option, &all->serve);
+    }
+}
 
 /* Read what stands before and behind the command. -1: usage. */
-static int read_options(int argc, char **argv, struct check_opts *o, const char **command)
+static int read_options(int argc, char **argv, struct options *all)
 {
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
@@ -62,37 +136,18 @@ static int read_options(int argc, char **argv, struct check_opts *o, const char 
         {"identity", required_argument, NULL, OPT_IDENTITY},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPT_VERSION},
+        {"takeover", no_argument, NULL, OPT_TAKEOVER},
+        {"takeover-fd", required_argument, NULL, OPT_TAKEOVER_FD},
+        {"first-config-fd", required_argument, NULL, OPT_FIRST_CONFIG},
         {NULL, 0, NULL, 0},
     };
+    const struct check_opts *o = &all->check;
+    const char **command = &all->command;
     int c;
 
     while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
-        switch (c) {
-        case 'c':
-            o->path = optarg;
-            break;
-        case OPT_DUMP:
-            o->dump = true;
-            break;
-        case OPT_EXPLAIN:
-            o->explain = optarg;
-            break;
-        case OPT_FROM:
-            o->from = optarg;
-            break;
-        case OPT_IDENTITY:
-            o->identity = optarg;
-            break;
-        case 'h':
-            *command = "help";
-            break;
-        case 'V':
-        case OPT_VERSION:
-            *command = "version";
-            break;
-        default:
+        if (take_option(c, all) < 0)
             return -1;
-        }
     }
     if (optind < argc && !*command)
         *command = argv[optind++];
@@ -105,24 +160,28 @@ static int read_options(int argc, char **argv, struct check_opts *o, const char 
 
 int main(int argc, char **argv)
 {
-    struct check_opts o = {.path = DEFAULT_CONFIG};
-    const char *command = NULL;
+    struct options all = {
+        .check = {.path = DEFAULT_CONFIG},
+        .serve = {.config = DEFAULT_CONFIG, .channel = -1, .first_config = -1},
+    };
+    const struct check_opts *o = &all.check;
     bool plain;
 
     if (argc > 1 && strcmp(argv[1], "spool") == 0)
         return spool_cmd(argc - 1, argv + 1);
-    if (read_options(argc, argv, &o, &command) < 0)
+    if (read_options(argc, argv, &all) < 0)
         return usage(stderr, EXIT_USAGE);
-    plain = !o.dump && !o.explain && !o.from && !o.identity;
-    if (strcmp(command, "help") == 0)
+    plain = !o->dump && !o->explain && !o->from && !o->identity;
+    if (strcmp(all.command, "help") == 0)
         return usage(stdout, EXIT_GOOD);
-    if (strcmp(command, "version") == 0)
+    if (strcmp(all.command, "version") == 0)
         return version();
-    if (strcmp(command, "serve") == 0 && plain)
-        return serve(o.path);
-    if (strcmp(command, "check") == 0 && (plain || o.dump != (o.explain != NULL)))
-        return check_run(&o);
-    if (strcmp(command, "serve") != 0 && strcmp(command, "check") != 0)
-        fprintf(stderr, "tailrace: \"%s\" is no command\n", command);
+    if (strcmp(all.command, "serve") == 0 && plain)
+        return serve(&all.serve);
+    plain = plain && !all.serve.takeover;
+    if (strcmp(all.command, "check") == 0 && (plain || o->dump != (o->explain != NULL)))
+        return check_run(o);
+    if (strcmp(all.command, "serve") != 0 && strcmp(all.command, "check") != 0)
+        fprintf(stderr, "tailrace: \"%s\" is no command\n", all.command);
     return usage(stderr, EXIT_USAGE);
 }

@@ -266,6 +266,10 @@ static const struct conf_row rows[] = {
         .text = "File to log to, reopened at a reload; default: standard error."),
     ROW(DURATION, drain_limit_ms, "drain.limit", .deflt = "30s", .min = 0, .max = 1 * HOURS,
         .reloadable = true, .text = "How long a shutdown waits for connections to end."),
+
+    ROW(PATH, control_socket, "control.socket",
+        .text = "Where tailracectl reaches this process; who can open it may do everything. "
+                "Default: control.sock in spool.directory."),
 };
 
 static const struct conf_row listen_rows[] = {
@@ -529,19 +533,27 @@ static void check_limits(struct config *cf, struct conf_check *c)
     }
 }
 
+/* What stands in the spool's directory unless it was told to be elsewhere. */
+static void default_beside_spool(const struct config *cf, char **path, const char *name)
+{
+    struct str out = STR_INIT;
+
+    if (*path)
+        return;
+    str_addf(&out, "%s/%s", cf->spool_directory, name);
+    *path = str_take(&out);
+}
+
 static void check_all(void *config, struct conf_check *c)
 {
     struct config *cf = config;
-    struct str path = STR_INIT;
 
     check_upstream(cf, c);
     check_listeners(cf, c);
     check_egress(cf, c);
     check_limits(cf, c);
-    if (!cf->ticket_key) {
-        str_addf(&path, "%s/ticket.key", cf->spool_directory);
-        cf->ticket_key = str_take(&path);
-    }
+    default_beside_spool(cf, &cf->ticket_key, "ticket.key");
+    default_beside_spool(cf, &cf->control_socket, "control.sock");
 }
 
 const struct conf_spec config_spec = {

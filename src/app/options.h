@@ -102,6 +102,8 @@ struct config {
     enum log_format log_format;
     char *log_file; /* NULL: standard error */
     int64_t drain_limit_ms;
+
+    char *control_socket; /* <spool.directory>/control.sock if not given */
 };
 
 /* Rows and sections, for conf_compare, conf_describe and tests. */

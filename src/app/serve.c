@@ -3,18 +3,20 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include "admin/admin.h"
+#include "admin/control.h"
 #include "app/egress.h"
+#include "app/gateway.h"
+#include "app/handover.h"
+#include "app/notify.h"
 #include "app/settings.h"
-#include "app/worker.h"
+#include "app/takeover.h"
 #include "base/xmem.h"
 #include "conf/dump.h"
 #include "rt/clock.h"
+#include "rt/command.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
 #include "rt/metric.h"
@@ -24,59 +26,7 @@
 #include "config.h"
 #endif
 
-enum {
-    BACKLOG = 1024,
-    DRAIN_TICK_MS = 50,
-    ADDRESSES_MS = 10 * 1000,
-    POOL_THREADS = 2,
-    POOL_QUEUE = 256
-};
-
-struct gateway {
-    const char *config_path;
-    struct config *config;
-    struct plan *plan;
-    struct config **old_configs; /* replaced ones and their plans: requests may still use them */
-    struct plan **old_plans;
-    size_t n_old;
-    struct ev_loop *loop; /* the main thread's: signals, admin */
-    struct ev_signal *signals[4];
-    struct ev_pool *pool;
-    struct spool *spool;
-    struct logs *logs;
-    struct worker *workers;
-    unsigned n_workers, n_started;
-    struct http_server *admin[WORKER_LISTENERS];
-    struct net_listener *admin_listeners[WORKER_LISTENERS];
-    struct ev_timer *drain_timer;
-    struct ev_timer *addresses; /* our own: they come and go */
-    int64_t drain_until;
-    bool draining;
-    uint64_t generation;
-    struct metric *generation_metric, *reload_failures;
-};
-
-/* --- readiness to whoever supervises us (sd_notify's protocol, one datagram) ---------------- */
-
-static void notify(const char *state)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    int fd;
-
-    if (!path || strlen(path) >= sizeof(to.sun_path) || (path[0] != '/' && path[0] != '@'))
-        return;
-    memcpy(to.sun_path, path, strlen(path));
-    if (path[0] == '@')
-        to.sun_path[0] = '\0';
-    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to,
-               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) < 0)
-        log_event(LOG_WARN, "app", "cannot notify the supervisor");
-    fd_close(&fd);
-}
+enum { DRAIN_TICK_MS = 50, ADDRESSES_MS = 10 * 1000, POOL_THREADS = 2, POOL_QUEUE = 256 };
 
 /* --- listeners ---------------------------------------------------------------------------- */
 
@@ -88,55 +38,68 @@ static void say_listening(const struct config_listen *l, const struct net_addr *
               LF_STR("address", net_addr_text(at, text)), LF_BOOL("tls", l->certificate != NULL));
 }
 
-/* One listening descriptor for each worker; with port 0 all take the port that the first was given.
- */
-static int listen_upstream(struct gateway *g, size_t i, struct err *e)
+/* One listening descriptor for each worker, and all that were there before. */
+static void give_to_workers(struct gateway *g, size_t i, struct sockets_found *f)
 {
-    const struct config_listen *l = &g->config->listen[i];
-    struct net_addr at;
-    unsigned w;
+    size_t k;
 
-    if (net_addr_parse(view_str(l->address), &at, e) < 0)
-        return -1;
-    for (w = 0; w < g->n_workers; w++) {
-        g->workers[w].fds[i] = net_listen_fd(&at, BACKLOG, &at, e);
-        if (g->workers[w].fds[i] < 0)
-            return -1;
-    }
-    say_listening(l, &at);
-    return 0;
+    for (k = 0; k < f->n; k++)
+        worker_add_socket(&g->workers[k % g->n_workers], i, f->fds[k], f->only);
+    f->n = 0;
 }
 
-static int listen_admin(struct gateway *g, size_t i, struct err *e)
+static void listen_admin(struct gateway *g, size_t i, struct sockets_found *f)
 {
-    const struct config_listen *l = &g->config->listen[i];
     const struct http_server_opts o = {
         .tls = g->plan->server_tls[i], .service = admin_service(), .max_connections = 256};
-    struct net_addr at;
-    int fd;
 
-    if (net_addr_parse(view_str(l->address), &at, e) < 0)
-        return -1;
-    fd = net_listen_fd(&at, BACKLOG, &at, e);
-    if (fd < 0)
-        return -1;
     g->admin[i] = http_server_new(g->loop, &o);
-    g->admin_listeners[i] = net_listener_new(g->loop, fd, http_server_accepted, g->admin[i]);
-    say_listening(l, &at);
-    return 0;
+    g->admin_listeners[i] =
+        net_listener_new(g->loop, f->fds[--f->n], http_server_accepted, g->admin[i]);
 }
 
+/* A first descriptor of each listener: it is known whether that works before anything changes. */
 static int open_listeners(struct gateway *g, struct err *e)
 {
     size_t i;
 
     for (i = 0; i < g->config->n_listen; i++) {
-        bool admin = g->config->listen[i].mode == CONFIG_MODE_ADMIN;
+        const struct config_listen *l = &g->config->listen[i];
 
-        if ((admin ? listen_admin(g, i, e) : listen_upstream(g, i, e)) < 0)
-            return err_prefix(e, "listen.%s", g->config->listen[i].name);
+        if (sockets_open(&g->inherited, l, &g->found[i], e) < 0)
+            return err_prefix(e, "listen.%s", l->name);
     }
     return 0;
+}
+
+/* ... and those of all workers, when they are about to be accepted from. */
+static int share_listeners(struct gateway *g, struct err *e)
+{
+    size_t i;
+
+    for (i = 0; i < g->config->n_listen; i++) {
+        const struct config_listen *l = &g->config->listen[i];
+        struct sockets_found *f = &g->found[i];
+        const bool admin = l->mode == CONFIG_MODE_ADMIN;
+
+        if (sockets_widen(f, admin ? 1 : g->n_workers, e) < 0)
+            return err_prefix(e, "listen.%s", l->name);
+        if (admin)
+            listen_admin(g, i, f);
+        else
+            give_to_workers(g, i, f);
+        sockets_found_fini(f);
+    }
+    return 0;
+}
+
+/* Said when connections are taken: who waits for it may come. */
+static void say_all_listening(const struct gateway *g)
+{
+    size_t i;
+
+    for (i = 0; i < g->config->n_listen; i++)
+        say_listening(&g->config->listen[i], &g->found[i].at);
 }
 
 /* --- start-up ----------------------------------------------------------------------------- */
@@ -214,7 +177,7 @@ static int start_logs(struct gateway *g, struct err *e)
         if (worker_init(&g->workers[i], i, g->plan, g->logs, e) < 0)
             return -1;
     }
-    if (open_listeners(g, e) < 0 || logs_recover(g->logs, e) < 0)
+    if (logs_recover(g->logs, e) < 0)
         return -1;
     return spool_start(g->spool, e);
 }
@@ -223,16 +186,12 @@ static void make_workers(struct gateway *g)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned i;
-    int k;
 
     g->n_workers = (unsigned)(g->config->workers ? g->config->workers : TR_MAX(cpus, 1));
     g->n_workers = TR_MIN(g->n_workers, 64u);
     g->workers = xcalloc(g->n_workers, sizeof(*g->workers));
-    for (i = 0; i < g->n_workers; i++) {
+    for (i = 0; i < g->n_workers; i++)
         g->workers[i].pool = g->pool;
-        for (k = 0; k < WORKER_LISTENERS; k++)
-            g->workers[i].fds[k] = -1;
-    }
 }
 
 static int start_workers(struct gateway *g, struct err *e)
@@ -286,14 +245,16 @@ static bool same_listeners(const struct config *a, const struct config *b)
     return true;
 }
 
-static void reload_failed(struct gateway *g, const char *why)
+static int reload_failed(struct gateway *g, const char *why, struct err *e)
 {
     metric_add(g->reload_failures, 1);
     notify("READY=1");
     log_event(LOG_ERROR, "app", "reload failed; nothing has changed", LF_STR("error", why));
+    return err_set(e, ERR_INVALID, "%s", why);
 }
 
-static void reload(struct gateway *g)
+/* -1: nothing has changed, and `why` says why. */
+static int reload(struct gateway *g, struct err *why)
 {
     struct conf_errors errors = CONF_ERRORS_INIT;
     struct config *c = NULL;
@@ -302,23 +263,24 @@ static void reload(struct gateway *g)
     unsigned i;
 
     notify("RELOADING=1");
-    if (config_load(g->config_path, &c, &errors) < 0) {
+    if (config_load(g->opts->config, &c, &errors) < 0) {
         for (i = 0; i < errors.n; i++)
             log_event(LOG_ERROR, "app", "configuration", LF_STR("error", errors.lines[i]));
+        err_set(&e, ERR_INVALID, "the configuration has errors: %s", errors.lines[0]);
         conf_errors_fini(&errors);
-        reload_failed(g, "the configuration has errors");
-        return;
+        return reload_failed(g, e.text, why);
     }
     conf_errors_fini(&errors);
     p = same_listeners(g->config, c) ? plan_new(c, &e) : NULL;
     if (!p || configure_log(c, &e) < 0) {
-        reload_failed(
-            g, e.text[0]
-                   ? e.text
-                   : "listeners cannot be added, removed, moved or given TLS without a restart");
         plan_free(p);
         config_free(&c);
-        return;
+        return reload_failed(
+            g,
+            e.text[0] ? e.text
+                      : "listeners cannot be added, removed, moved or given TLS by a reload: hand "
+                        "over (SIGUSR2), or restart",
+            why);
     }
     conf_compare(&config_spec, g->config, c, say_not_reloadable, NULL);
     remember_old(g);
@@ -334,11 +296,12 @@ static void reload(struct gateway *g)
     metric_set(g->generation_metric, (double)++g->generation);
     notify("READY=1");
     log_event(LOG_NOTICE, "app", "reloaded", LF_UINT("generation", g->generation));
+    return 0;
 }
 
 /* --- the end ------------------------------------------------------------------------------ */
 
-static size_t open_connections(const struct gateway *g)
+size_t gateway_connections(const struct gateway *g)
 {
     size_t n = 0;
     unsigned i;
@@ -352,7 +315,7 @@ static size_t open_connections(const struct gateway *g)
 static void drain_due(void *ctx)
 {
     struct gateway *g = ctx;
-    bool done = open_connections(g) == 0 && logs_drained(g->logs, g->drain_until);
+    bool done = gateway_connections(g) == 0 && logs_drained(g->logs, g->drain_until);
 
     if (done || clock_mono_ns() >= g->drain_until)
         ev_loop_stop(g->loop);
@@ -364,10 +327,15 @@ static void begin_drain(struct gateway *g)
 {
     unsigned i;
 
+    if (handover_left(g->handover)) {
+        handover_hurry(g->handover);
+        return;
+    }
     if (g->draining) {
         ev_loop_stop(g->loop); /* told twice: now */
         return;
     }
+    handover_call_off(g->handover, "told to end");
     g->draining = true;
     notify("STOPPING=1");
     log_event(LOG_NOTICE, "app", "draining", LF_INT("limit_ms", g->config->drain_limit_ms));
@@ -380,11 +348,122 @@ static void begin_drain(struct gateway *g)
 static void on_signal(void *ctx, int signo)
 {
     struct gateway *g = ctx;
+    struct err e;
 
-    if (signo == SIGHUP)
-        reload(g);
+    if (signo == SIGHUP && handover_left(g->handover))
+        log_event(LOG_WARN, "app", "handed over: reloads are for the process that took over");
+    else if (signo == SIGHUP)
+        (void)reload(g, &e); /* it has said so */
+    else if (signo == SIGUSR2)
+        handover_spawn(g->handover);
     else if (signo != SIGPIPE)
         begin_drain(g);
+}
+
+/* --- the control socket ------------------------------------------------------------------- */
+
+static void run_version(void *ctx, struct command_call *call)
+{
+    struct gateway *g = ctx;
+    struct str out = STR_INIT;
+
+    str_addf(&out,
+             "{\"version\":\"" PACKAGE_VERSION
+             "\",\"pid\":%ld,\"generation\":%llu,\"draining\":%s}\n",
+             (long)getpid(), (unsigned long long)g->generation, g->draining ? "true" : "false");
+    command_reply(call, 200, str_view(&out));
+    str_fini(&out);
+}
+
+static void run_reload(void *ctx, struct command_call *call)
+{
+    struct gateway *g = ctx;
+    struct str out = STR_INIT;
+    struct err e;
+
+    if (reload(g, &e) < 0) {
+        command_fail(call, 409, "%s", e.text);
+        return;
+    }
+    str_addf(&out, "{\"generation\":%llu}\n", (unsigned long long)g->generation);
+    command_reply(call, 200, str_view(&out));
+    str_fini(&out);
+}
+
+static void run_drain(void *ctx, struct command_call *call)
+{
+    struct gateway *g = ctx;
+
+    if (!g->draining)
+        begin_drain(g);
+    command_reply(call, 202, VIEW_LIT("{\"draining\":true}\n"));
+}
+
+/* The one request of its kind: see app/handover.h. */
+static void on_upgrade(void *ctx, struct http_exchange *ex, const struct control_peer *peer)
+{
+    struct gateway *g = ctx;
+    const struct http_request *req = http_request_of(ex);
+    const struct h1_field f[] = {{VIEW_LIT("Upgrade"), VIEW_LIT(TAKEOVER_PROTOCOL)}};
+    struct buf early = BUF_INIT;
+    struct net_stream *s;
+
+    if (!view_is(req->target, TAKEOVER_PATH) ||
+        !view_ieq(http_field(req->fields, req->n_fields, "upgrade"), f[0].value)) {
+        http_reply(ex, 501, NULL, 0, VIEW_LIT("only " TAKEOVER_PROTOCOL " is known here\n"));
+        return;
+    }
+    log_event(LOG_NOTICE, "handover", "a process asks to take over", LF_INT("pid", peer->pid),
+              LF_UINT("uid", peer->uid));
+    s = http_detach(ex, 101, f, ARRAY_LEN(f), &early);
+    buf_fini(&early); /* it waits for our answer first */
+    if (s)
+        handover_begin(g->handover, net_stream_release(&s));
+    else
+        http_abort(ex);
+}
+
+static int open_control(struct gateway *g, struct err *e)
+{
+    const struct control_opts o = {
+        .path = g->config->control_socket,
+        .replace = g->opts->takeover,
+        .upgrade = on_upgrade,
+        .ctx = g,
+    };
+    const struct command commands[] = {
+        {.path = "version", .text = "what runs", .run = run_version},
+        {.path = "reload",
+         .kind = COMMAND_ACTION,
+         .text = "read the configuration again",
+         .run = run_reload},
+        {.path = "drain",
+         .kind = COMMAND_ACTION,
+         .text = "finish what is under way, and end",
+         .run = run_drain},
+    };
+    size_t i;
+
+    g->control = control_open(g->loop, &o, e);
+    if (!g->control)
+        return -1;
+    for (i = 0; i < ARRAY_LEN(commands); i++) {
+        g->commands[i] = commands[i];
+        g->commands[i].ctx = g;
+        command_add(&g->commands[i]);
+    }
+    return 0;
+}
+
+void gateway_close_control(struct gateway *g)
+{
+    size_t i;
+
+    if (!g->control)
+        return;
+    for (i = 0; i < ARRAY_LEN(g->commands); i++)
+        command_remove(&g->commands[i]);
+    control_close(&g->control);
 }
 
 static void stop_workers(struct gateway *g)
@@ -411,12 +490,13 @@ static void tear_down(struct gateway *g)
     bool clean;
     size_t i;
 
+    gateway_close_control(g);
     stop_workers(g);
     spool_close(&g->spool);
     clean = !g->logs || logs_idle(g->logs);
     log_event(LOG_NOTICE, "app", "stopped");
     /* Requests that were broken off hold on to what the workers share: leave that to the system. */
-    if (!clean)
+    if (!clean || handover_left(g->handover))
         _exit(0);
     for (i = 0; i < WORKER_LISTENERS; i++) {
         net_listener_free(&g->admin_listeners[i]);
@@ -431,6 +511,8 @@ static void tear_down(struct gateway *g)
         ev_signal_free(&g->signals[i]);
     ev_timer_free(&g->drain_timer);
     ev_timer_free(&g->addresses);
+    handover_free(&g->handover);
+    takeover_free(&g->takeover);
     ev_loop_free(&g->loop);
     for (i = 0; i < g->n_old; i++) {
         plan_free(g->old_plans[i]);
@@ -520,11 +602,20 @@ static void addresses_due(void *ctx)
     ev_timer_arm(g->addresses, ADDRESSES_MS);
 }
 
-static int start(struct gateway *g, struct err *e)
+void gateway_watch(struct gateway *g, bool on)
 {
-    static const int signals[] = {SIGHUP, SIGTERM, SIGINT, SIGPIPE};
-    size_t i;
+    if (on) {
+        ready_add("spool", spool_ready, g);
+        metric_collector_add(collect_expiry, g);
+    } else {
+        metric_collector_remove(collect_expiry, g);
+        ready_remove(spool_ready, g);
+    }
+}
 
+/* All that can fail before anything changes for anybody. */
+static int prepare(struct gateway *g, struct err *e)
+{
     if (configure_log(g->config, e) < 0)
         return -1;
     provide_descriptors(g);
@@ -532,39 +623,74 @@ static int start(struct gateway *g, struct err *e)
     if (!g->plan)
         return -1;
     g->loop = ev_loop_new("main");
-    for (i = 0; i < ARRAY_LEN(signals); i++)
-        g->signals[i] = ev_signal_new(g->loop, signals[i], on_signal, g);
     g->drain_timer = ev_timer_new(g->loop, drain_due, g);
     g->addresses = ev_timer_new(g->loop, addresses_due, g);
     ev_timer_arm(g->addresses, ADDRESSES_MS);
     g->pool = ev_pool_new(POOL_THREADS, POOL_QUEUE);
     make_workers(g);
     register_metrics(g);
-    if (open_spool(g, e) < 0 || start_logs(g, e) < 0 || start_workers(g, e) < 0)
-        return -1;
-    ready_add("spool", spool_ready, g);
-    metric_collector_add(collect_expiry, g);
+    g->handover = handover_new(g);
     return 0;
 }
 
-int serve(const char *config_path)
+/* Without a spool nothing listens: another process may be at these addresses. */
+static int take_places(struct gateway *g, struct err *e)
 {
-    struct gateway g = {.config_path = config_path};
-    struct err e = {0};
+    if (!g->opts->takeover) {
+        sockets_from_supervisor(&g->inherited);
+        return open_spool(g, e) < 0 ? -1 : open_listeners(g, e);
+    }
+    g->takeover = takeover_ask(g, e);
+    if (!g->takeover || open_listeners(g, e) < 0 || takeover_wait(g->takeover, e) < 0)
+        return -1;
+    return open_spool(g, e);
+}
 
-    g.config = load_config(config_path);
+static int start(struct gateway *g, struct err *e)
+{
+    static const int signals[] = {SIGHUP, SIGTERM, SIGINT, SIGPIPE, SIGUSR2};
+    size_t i;
+
+    if (prepare(g, e) < 0 || take_places(g, e) < 0)
+        return -1;
+    for (i = 0; i < ARRAY_LEN(signals); i++) /* not earlier: they end what waits to take over */
+        g->signals[i] = ev_signal_new(g->loop, signals[i], on_signal, g);
+    /* The control socket before listeners: who finds those open finds it, too. */
+    if (open_control(g, e) < 0 || start_logs(g, e) < 0 || share_listeners(g, e) < 0 ||
+        start_workers(g, e) < 0)
+        return -1;
+    say_all_listening(g);
+    sockets_fini(&g->inherited, !g->takeover);
+    gateway_watch(g, true);
+    return g->takeover ? takeover_serving(g->takeover, e) : 0;
+}
+
+static int cannot_start(struct gateway *g, const struct err *e)
+{
+    log_event(LOG_ERROR, "app", "cannot start", LF_ERR(e));
+    if (g->takeover)
+        takeover_failed(g->takeover, e);
+    _exit(1);
+}
+
+int serve(const struct serve_opts *o)
+{
+    struct gateway g = {.opts = o};
+    struct err e = {0};
+    char first[32];
+
+    snprintf(first, sizeof(first), "/proc/self/fd/%d", o->first_config);
+    g.config = load_config(o->first_config >= 0 ? first : o->config);
     if (!g.config)
         return 1;
-    if (start(&g, &e) < 0) {
-        log_event(LOG_ERROR, "app", "cannot start", LF_ERR(&e));
-        _exit(1);
-    }
+    if (start(&g, &e) < 0)
+        return cannot_start(&g, &e);
     log_event(LOG_NOTICE, "app", "serving", LF_STR("version", PACKAGE_VERSION),
               LF_UINT("workers", g.n_workers), LF_STR("harness", g.config->harness_url));
     notify("READY=1");
     ev_loop_run(g.loop);
-    metric_collector_remove(collect_expiry, &g);
-    ready_remove(spool_ready, &g);
+    if (!handover_left(g.handover))
+        gateway_watch(&g, false);
     tear_down(&g);
     return 0;
 }

@@ -281,7 +281,7 @@ static void init_intercept(struct worker *w)
         .gate = w->gate,
         .tunnels = w->tunnels,
         .relays = w->relays,
-        .harness = logs_service(w->shard),
+        .harness = &w->onward.service,
         .max_connections = (unsigned)w->plan->config->limit_connections,
     };
 
@@ -295,7 +295,7 @@ static void init_listener(struct worker *w, size_t i)
 
     switch (l->mode) {
     case CONFIG_MODE_UPSTREAM:
-        w->listeners[i].server = new_server(w, i, logs_service(w->shard));
+        w->listeners[i].server = new_server(w, i, &w->onward.service);
         break;
     case CONFIG_MODE_PROXY:
         init_proxy(w, i);
@@ -325,6 +325,7 @@ static void watch_due(void *ctx)
         n += w->listeners[i].forward ? forward_waiting(w->listeners[i].forward) : 0;
     n += w->tunnels ? tunnels_count(w->tunnels) : 0;
     n += w->intercept ? intercept_connections(w->intercept) : 0;
+    n += w->onwarded ? http_server_connections(w->onwarded) : 0;
     atomic_store(&w->connections, n);
     ev_timer_arm(w->watch, WATCH_MS);
 }
@@ -343,6 +344,7 @@ int worker_init(struct worker *w, unsigned index, const struct plan *plan, struc
     if (init_clients(w, plan, e) < 0)
         return -1;
     w->shard = logs_add_worker(logs, w->loop, w->fetches, relay_http(w->relay));
+    onward_init(&w->onward, logs_service(w->shard), relay_http(w->relay), w->relays, w->gate);
     init_intercept(w);
     for (i = 0; i < w->n_listen; i++)
         init_listener(w, i);
@@ -382,13 +384,13 @@ static void trust(struct worker *w, size_t i)
         net_proxied_configure(p, is_trusted, (void *)&w->plan->senders[i]);
 }
 
-static void begin_listening(struct worker *w, size_t i)
+static void begin_listening(struct worker *w, struct worker_socket *s)
 {
-    struct worker_listener *l = &w->listeners[i];
+    struct worker_listener *l = &w->listeners[s->listener];
     const struct net_proxied_opts o = {
         .loop = w->loop,
         .trusted = is_trusted,
-        .trusted_ctx = (void *)&w->plan->senders[i],
+        .trusted_ctx = (void *)&w->plan->senders[s->listener],
         .fn = l->forward ? forward_accepted
               : l->sni   ? intercept_accepted
                          : http_server_accepted,
@@ -397,9 +399,17 @@ static void begin_listening(struct worker *w, size_t i)
                           : (void *)l->server,
     };
 
-    l->proxied = net_proxied_new(&o);
-    l->listener = net_listener_new(w->loop, w->fds[i], net_proxied_accepted, l->proxied);
-    w->fds[i] = -1;
+    if (!l->proxied)
+        l->proxied = net_proxied_new(&o);
+    s->watch = net_listener_new(w->loop, s->fd, net_proxied_accepted, l->proxied);
+    s->fd = -1;
+}
+
+void worker_add_socket(struct worker *w, size_t listener, int fd, bool shared)
+{
+    w->sockets = xrealloc(w->sockets, (w->n_sockets + 1) * sizeof(*w->sockets));
+    w->sockets[w->n_sockets++] =
+        (struct worker_socket){.fd = fd, .listener = listener, .shared = shared};
 }
 
 int worker_start(struct worker *w, struct err *e)
@@ -407,13 +417,23 @@ int worker_start(struct worker *w, struct err *e)
     size_t i;
     int rc;
 
-    for (i = 0; i < w->n_listen; i++) {
-        if (w->fds[i] < 0)
-            continue;
-        begin_listening(w, i);
-    }
+    for (i = 0; i < w->n_sockets; i++)
+        begin_listening(w, &w->sockets[i]);
     rc = pthread_create(&w->thread, NULL, worker_main, w);
     return rc ? err_errno(e, ERR_IO, rc, "cannot start a worker thread") : 0;
+}
+
+static void stop_listening(struct worker *w)
+{
+    size_t i;
+
+    for (i = 0; i < w->n_sockets; i++) {
+        fd_close(&w->sockets[i].fd);
+        if (w->sockets[i].shared) /* the next process takes what is queued */
+            net_listener_leave(&w->sockets[i].watch);
+        else
+            net_listener_free(&w->sockets[i].watch);
+    }
 }
 
 /* --- orders from the main thread ---------------------------------------------------------- */
@@ -478,11 +498,13 @@ static void run_drain(struct ev_task *task)
     struct worker *w = o->w;
     size_t i;
 
+    stop_listening(w);
     for (i = 0; i < w->n_listen; i++) {
-        net_listener_free(&w->listeners[i].listener);
         if (w->listeners[i].server)
             http_server_drain(w->listeners[i].server);
     }
+    if (w->onwarded)
+        http_server_drain(w->onwarded);
     intercept_drain(w->intercept);
     /* Half the time: those who come back must find the next gateway, not one another. */
     tunnels_drain(w->tunnels, (unsigned)(w->plan->config->drain_limit_ms / 2));
@@ -495,12 +517,13 @@ static void run_quiesce(struct ev_task *task)
     struct worker *w = o->w;
     size_t i;
 
+    stop_listening(w);
     for (i = 0; i < w->n_listen; i++) {
-        net_listener_free(&w->listeners[i].listener);
         net_proxied_free(&w->listeners[i].proxied);
         http_server_free(&w->listeners[i].server);
         forward_free(&w->listeners[i].forward);
     }
+    http_server_free(&w->onwarded);
     ev_timer_disarm(w->watch); /* it counts what is no more */
     intercept_free(&w->intercept);
     tunnels_free(&w->tunnels);
@@ -541,14 +564,16 @@ void worker_fini(struct worker *w)
 {
     size_t i;
 
+    stop_listening(w);
+    xfree(w->sockets);
     for (i = 0; i < w->n_listen; i++) {
-        fd_close(&w->fds[i]);
-        net_listener_free(&w->listeners[i].listener);
         net_proxied_free(&w->listeners[i].proxied);
         http_server_free(&w->listeners[i].server);
         forward_free(&w->listeners[i].forward);
         proxy_service_free(&w->listeners[i].proxy);
     }
+    http_server_free(&w->onwarded);
+    worker_names_free(w);
     rpc_client_free(&w->rpc);
     for (i = 0; i < w->n_listen; i++)
         grpc_service_free(&w->listeners[i].grpc);

@@ -6,6 +6,7 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include "app/inside.h"
+#include "app/onward.h"
 #include "app/options.h"
 #include "app/parent.h"
 #include "codec/url.h"
@@ -61,15 +62,28 @@ struct worker {
     struct shard *shard;
     struct intercept *intercept;
     struct worker_listener {
-        struct net_listener *listener;
         struct http_server *server;     /* upstream, proxy, grpc */
         struct proxy_service *proxy;    /* proxy */
         struct forward *forward;        /* forward */
         struct grpc_service *grpc;      /* grpc */
         struct intercept_listener *sni; /* sni; of `intercept` */
-        struct net_proxied *proxied;    /* all of them: between the listener and the above */
+        bool gone; /* a process that takes over does not have it; set by the main thread before */
+        struct net_proxied *proxied; /* all of them: between the listener and the above */
     } listeners[WORKER_LISTENERS];
-    int fds[WORKER_LISTENERS]; /* listening, until the worker starts; -1: none */
+    struct worker_socket {
+        int fd;                     /* until the worker starts, then the watch's */
+        size_t listener;            /* index in the configuration */
+        bool shared;                /* a supervisor has it, too */
+        struct net_listener *watch; /* NULL before the start and after the drain */
+    } * sockets;                    /* as a rule one for each listener, see worker_add_socket */
+    size_t n_sockets;
+    struct onward onward;         /* in front of what takes log calls */
+    struct http_server *onwarded; /* exchanges that another process passes on to us; or NULL */
+    struct worker_name {          /* of those who made them: kept, since connections refer to it */
+        struct worker_name *next;
+        char text[];
+    } * names;
+    unsigned n_names;
     size_t n_listen;
     const struct plan *plan;
     atomic_size_t connections; /* open client connections, for draining */
@@ -84,7 +98,10 @@ void plan_relay_target(const struct plan *p, struct relay_target *out);
 /* 0, or -1 and `e`. The loop does not run yet. */
 int worker_init(struct worker *w, unsigned index, const struct plan *plan, struct logs *logs,
                 struct err *e) TR_MUST_USE;
-int worker_start(struct worker *w, struct err *e) TR_MUST_USE; /* the thread; takes over w->fds */
+/* Watch this descriptor too, for that listener; before the start. Several may be one listener's.
+ * `shared`: somebody else keeps it open when we end. */
+void worker_add_socket(struct worker *w, size_t listener, int fd, bool shared);
+int worker_start(struct worker *w, struct err *e) TR_MUST_USE; /* the thread */
 
 /* From the main thread, carried out in the worker's own time. */
 void worker_apply(struct worker *w, const struct plan *plan);
@@ -95,5 +112,35 @@ void worker_quiesce(struct worker *w, sem_t *done);
 void worker_stop(struct worker *w);
 
 void worker_fini(struct worker *w);
+
+/* --- handing over to another process: worker_steps.c; from the main thread ----------------- */
+
+enum worker_step {
+    WORKER_HOLD,   /* begin no delivery */
+    WORKER_CUT,    /* give up those that are under way: their outcome is unknown */
+    WORKER_STILL,  /* accept nothing, begin no exchange */
+    WORKER_QUIET,  /* submit nothing to the spool by itself */
+    WORKER_RESUME, /* it came to nothing: all that was before */
+    WORKER_LEAVE,  /* the other process serves: leave it the listeners, send log calls on to it */
+    WORKER_END,    /* end tunnels and connections, spread over `ms` */
+};
+void worker_step(struct worker *w, enum worker_step step, unsigned ms);
+/* LEAVE: what is queued at listeners that are `gone` is accepted first. */
+void worker_leave(struct worker *w, struct onward_way *way);
+
+/* What is under way, answered by `done` in the loop `back`. The caller's until then. */
+struct worker_look {
+    struct ev_task task;
+    struct worker *w;
+    struct ev_loop *back;
+    struct logs_going_on going_on;
+    void (*done)(struct worker_look *look);
+    void *ctx;
+};
+void worker_look(struct worker *w, struct worker_look *look);
+
+/* Serve one exchange of another process (see onward.h); `fd` is taken over, the rest copied. */
+void worker_names_free(struct worker *w); /* for worker_fini */
+void worker_onwarded(struct worker *w, int fd, const struct onward_from *from);
 
 #endif

@@ -682,6 +682,8 @@ void intercept_recheck(struct intercept *i, const struct policy *p)
         struct inside *in = list_entry(it, struct inside, link);
 
         in->over = in->passage && !passage_still_allowed(in->passage, p);
+        if (in->over) /* requests are answered with that; WebSockets may last for days */
+            http_server_end_tunnels(i->server, in);
     }
 }
 
@@ -698,6 +700,11 @@ void intercept_drain(struct intercept *i)
     i->draining = true;
     give_up_all(&i->peeks, "drain");
     http_server_drain(i->server);
+}
+
+void intercept_hold(struct intercept *i, bool on)
+{
+    http_server_hold(i->server, on);
 }
 
 size_t intercept_connections(const struct intercept *i)

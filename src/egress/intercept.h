@@ -44,12 +44,16 @@ struct intercept *intercept_new(const struct intercept_opts *o);
 /* For connections from now on. Only mint, hosts, harness_host, harness_port and tls may differ. */
 void intercept_configure(struct intercept *i, const struct intercept_opts *o);
 
-/* Refuse what comes by connections that the policy would not let in any more (after a reload).
+/* Refuse what comes by connections that the policy would not let in any more (after a reload), and
+ * end the WebSockets on them.
  * Those inside a TLS tunnel to the proxy are ended by tunnels_recheck. */
 void intercept_recheck(struct intercept *i, const struct policy *p);
 
 /* As http_server_drain; who has not said yet where to is closed. */
 void intercept_drain(struct intercept *i);
+
+/* As http_server_hold, for requests inside. */
+void intercept_hold(struct intercept *i, bool on);
 
 /* Open now: being looked at, dialled for, or served. What has become a tunnel is not counted. */
 size_t intercept_connections(const struct intercept *i);

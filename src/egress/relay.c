@@ -350,11 +350,13 @@ static struct http_call *start_call(struct relay *r, const struct http_request *
         .tls = to->tls,
         .allow = passage_allow,
         .allow_ctx = r->passage,
-        .parent = passage_parent(r->passage),
+        .parent = to->dial ? NULL : passage_parent(r->passage),
         .method = req->method,
         .authority = to->authority,
         .fields = kept,
         .upgrade = is_websocket(req),
+        .dial = to->dial,
+        .dial_ctx = to->dial_ctx,
         .length = req->has_body ? req->content_length : 0,
     };
     struct http_call *call;

@@ -23,6 +23,8 @@ struct relay_to {
     struct view authority; /* for Host */
     struct view base;      /* path in front of the target, without a trailing slash; may be empty */
     struct view target;    /* path and query */
+    int (*dial)(void *ctx, struct err *e); /* see struct http_call_opts; NULL: host and port */
+    void *dial_ctx;                        /* for this call only */
     /* The exchange has a handler already (http_rebind), which got this much of the body, and
      * maybe its end. */
     bool bound;

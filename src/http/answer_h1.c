@@ -19,7 +19,7 @@ static bool may_keep(const struct http_exchange *ex, bool refuses)
 {
     const struct h1_side *h = ex->conn->h1;
 
-    if (!ex->keep || ex->conn->srv->draining || h->closing)
+    if (!ex->keep || ex->conn->srv->draining || ex->conn->srv->last || h->closing)
         return false;
     return !refuses || !h->mid_request || !ex->req.has_body || rest_is_small(ex);
 }

@@ -8,6 +8,7 @@
 #include "http/client_priv.h"
 
 static void call_dial(struct http_call *call);
+static void call_drop_dial(struct http_call *call);
 
 /* --- origins --- */
 
@@ -154,7 +155,7 @@ void client_conn_release(struct client_conn *cc)
     struct http_client *c = cc->client;
 
     cc->reused = true;
-    if (origin->n_idle >= c->o.max_idle) {
+    if (cc->only || origin->n_idle >= c->o.max_idle) {
         client_conn_fail(cc, false);
         return;
     }
@@ -217,8 +218,7 @@ void http_client_free(struct http_client **cp)
     list_each (it, tmp, &c->calls) { /* their owners free them later */
         struct http_call *call = list_entry(it, struct http_call, link);
 
-        if (call->connect)
-            net_connect_cancel(&call->connect);
+        call_drop_dial(call);
         call->conn = NULL;
         call->done = true;
         client_origin_unref(c, &call->origin);
@@ -340,6 +340,60 @@ static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
     call_error(call, &why, false);
 }
 
+/* --- connections that are given instead of dialled --- */
+
+static void on_given(void *ctx)
+{
+    struct http_call *call = ctx;
+    struct net_stream *s = call->given;
+
+    call->given = NULL;
+    on_connected(call, s, NULL);
+    call->conn->only = true;
+}
+
+static void on_given_failed(void *ctx, const struct err *e)
+{
+    struct http_call *call = ctx;
+
+    net_stream_close(&call->given, true);
+    call_error(call, e, false);
+}
+
+static const struct net_stream_ops given_ops = {.on_ready = on_given, .on_failed = on_given_failed};
+
+static void tell_not_given(void *ctx)
+{
+    struct http_call *call = ctx;
+
+    ev_timer_free(&call->not_given_timer);
+    call_error(call, &call->not_given, false);
+}
+
+static void call_take_given(struct http_call *call, const struct http_call_opts *o)
+{
+    const struct net_addr nowhere = {.len = sizeof(sa_family_t)};
+    int fd = o->dial(o->dial_ctx, &call->not_given);
+
+    call->repeatable = false;
+    if (fd >= 0) {
+        call->given = net_stream_connected(call->client->loop, fd, NULL, NULL, VIEW_NONE, &nowhere);
+        net_stream_bind(call->given, &given_ops, call);
+        return;
+    }
+    call->not_given_timer = ev_timer_new(call->client->loop, tell_not_given, call);
+    ev_timer_arm(call->not_given_timer, 0);
+}
+
+static void call_drop_dial(struct http_call *call)
+{
+    if (call->connect)
+        net_connect_cancel(&call->connect);
+    if (call->given)
+        net_stream_close(&call->given, true);
+    ev_timer_free(&call->not_given_timer);
+}
+
 static void call_dial(struct http_call *call)
 {
     const struct client_origin *origin = call->origin;
@@ -383,7 +437,9 @@ struct http_call *http_call_start(struct http_client *c, const struct http_call_
     call->origin = origin_get(c, o);
     list_append(&c->calls, &call->link);
     write_head(o, &call->out);
-    if ((cc = idle_take(call))) {
+    if (o->dial) {
+        call_take_given(call, o);
+    } else if ((cc = idle_take(call))) {
         if (call->repeatable)
             str_addv(&call->head, str_view(&call->out));
         client_conn_attach(cc, call);
@@ -486,8 +542,7 @@ void http_call_free(struct http_call **callp)
         return;
     *callp = NULL;
     OBJ_CHECK(call, CLIENT_CALL_MAGIC);
-    if (call->connect)
-        net_connect_cancel(&call->connect);
+    call_drop_dial(call);
     if ((cc = call->conn)) {
         cc->call = NULL;
         if (cc->eof_given && client_queued(cc)) {

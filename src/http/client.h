@@ -41,6 +41,11 @@ struct http_call_opts {
     size_t n_fields;
     int64_t length; /* of the body; -1: chunked; 0: none */
     bool upgrade;   /* add Connection: upgrade and keep the Upgrade field */
+    /* Instead of dialling host and port, for a peer that is no address: a connected, non-blocking
+     * descriptor in clear, or -1 and `e`. Called once, within http_call_start; the connection ends
+     * with the call. `tls` and `parent` are NULL then. NULL: dial. */
+    int (*dial)(void *ctx, struct err *e);
+    void *dial_ctx;
 };
 
 struct http_call_ops {

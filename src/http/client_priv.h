@@ -63,6 +63,7 @@ struct client_conn {
     bool begun;    /* some byte of the answer came */
     bool head_done, keep;
     bool tunnel, eof, eof_given, fin_sent;
+    bool only; /* it serves one call */
     bool last; /* left by its owner: send what is queued, then close */
     bool high; /* on_drain is owed */
     bool running, blocked, reading, over, hard;
@@ -77,6 +78,9 @@ struct http_call {
     struct list link; /* in client.calls */
     struct client_conn *conn;
     struct net_connect *connect;
+    struct net_stream *given; /* instead, until it is ready */
+    struct err not_given;
+    struct ev_timer *not_given_timer;
     bool (*allow)(void *ctx, const struct net_addr *addr);
     void *allow_ctx;
     struct str out;  /* before there is a connection */

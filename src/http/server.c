@@ -341,6 +341,7 @@ static void waits_set_up(struct http_server *s)
     http_waits_kind(ws, WAIT_HEAD, or_default(s->o.head_timeout_ms, 10000), head_due);
     http_waits_kind(ws, WAIT_IDLE, or_default(s->o.idle_timeout_ms, 75000), idle_due);
     http_waits_kind(ws, WAIT_LINGER, HTTP_DROP_MS, linger_due);
+    http_waits_kind(ws, WAIT_FIRST, HTTP_FIRST_MS, linger_due);
     http_waits_kind(ws, WAIT_WRITE, write_ms, write_due);
     http_waits_kind(ws, WAIT_BODY, or_default(s->o.body_timeout_ms, 30000), body_due);
     http_waits_kind(ws, WAIT_STALL, write_ms, stall_due);
@@ -395,6 +396,7 @@ int http_server_accepted_as(struct http_server *s, int fd, const struct net_addr
     s->n_conns++;
     c->listener = o->listener ? o->listener : s->o.listener;
     c->identity = o->identity;
+    c->secure = o->secure;
     c->tag = o->tag;
     c->on_closed = o->on_closed;
     c->s = net_stream_accepted_early(s->loop, fd, o->tls ? o->tls : s->o.tls, peer, o->early);
@@ -412,13 +414,41 @@ void http_server_set_tls(struct http_server *s, struct tls_ctx *tls)
         tls_ctx_unref(&old);
 }
 
-void http_server_drain(struct http_server *s)
+static void settle_all(struct http_server *s)
 {
     struct list *it, *tmp;
 
-    s->draining = true;
     list_each (it, tmp, &s->conns)
         http_conn_dirty(list_entry(it, struct http_conn, link));
+}
+
+void http_server_drain(struct http_server *s)
+{
+    s->draining = true;
+    settle_all(s);
+}
+
+void http_server_hold(struct http_server *s, bool on)
+{
+    s->held = on;
+    settle_all(s);
+}
+
+void http_server_end_tunnels(struct http_server *s, const void *tag)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &s->conns) {
+        struct http_conn *c = list_entry(it, struct http_conn, link);
+
+        if (c->tag == tag && c->ops && !c->over)
+            c->ops->end_tunnels(c);
+    }
+}
+
+void http_server_last(struct http_server *s)
+{
+    s->last = true;
 }
 
 size_t http_server_connections(const struct http_server *s)

@@ -73,6 +73,7 @@ struct http_conn_opts {
     struct tls_ctx *tls;  /* for this connection only (referenced); NULL: the server's */
     struct buf *early;    /* bytes of it that were read already; emptied */
     const char *listener; /* NULL: the server's; kept by pointer */
+    bool secure;          /* for requests: somebody ended its TLS before it came to us */
     /* Who the client proved to be before, for requests, if its certificate here says nothing; kept
      * by reference until the connection is closed. */
     struct view identity;
@@ -91,8 +92,24 @@ int http_server_accepted_as(struct http_server *s, int fd, const struct net_addr
 void http_server_set_tls(struct http_server *s, struct tls_ctx *tls); /* for new connections */
 
 /* Take no more requests: GOAWAY, Connection: close; idle connections are closed at the end of the
- * turn, busy ones after their answers. New connections are refused. */
+ * turn, busy ones after their answers, those that have made no request yet after that or a second.
+ * New connections are refused. */
 void http_server_drain(struct http_server *s);
+
+/*
+ * For a moment no exchange begins: those under way go on, everything else stays where it is, unread
+ * if need be in the kernel; HTTP/2 clients are told to go elsewhere (GOAWAY), which they do without
+ * losing a call. `on` false: on with it. New connections are taken all the same.
+ */
+void http_server_hold(struct http_server *s, bool on);
+
+/* Break off what exchanges with this tag (see struct http_conn_opts) have become: WebSockets. Not
+ * from within a handler. */
+void http_server_end_tunnels(struct http_server *s, const void *tag);
+
+/* From now on each connection of HTTP/1.1 ends with its next answer (Connection: close); idle ones
+ * stay until then, so that no request meets a connection that is being closed. */
+void http_server_last(struct http_server *s);
 
 size_t http_server_connections(const struct http_server *s); /* open now, without detached ones */
 

@@ -131,7 +131,7 @@ static void request_fill(struct http_exchange *ex, const struct h1_head *head, s
     r->upgrade = head->upgrade && !r->has_body && !view_ieq(head->upgrade_to, VIEW_LIT("h2c"));
     r->expect_continue = head->expect_continue;
     r->version = 10 + head->minor;
-    r->tls = net_is_tls(ex->conn->s);
+    r->tls = net_is_tls(ex->conn->s) || ex->conn->secure;
     r->peer = net_peer(ex->conn->s);
     r->identity = net_peer_name(ex->conn->s);
     if (!r->identity.n)
@@ -155,6 +155,7 @@ static void on_head(struct http_conn *c, struct view text, struct view rest)
     ex->connect = view_is(ex->req.method, "CONNECT");
     h->ex = ex;
     h->mid_request = true;
+    c->used = true;
     h->rest = rest;
     http_exchange_take(ex);
     h->rest = VIEW_NONE;
@@ -188,7 +189,7 @@ static bool is_hungry(const struct http_conn *c)
     if (c->over || c->sniffing || h->closing || h->tunnel)
         return false;
     if (!ex)
-        return h->mid_request || h1_queued(h) < HTTP_OUT_HIGH;
+        return h->mid_request || (!c->srv->held && h1_queued(h) < HTTP_OUT_HIGH);
     return h->mid_request && !ex->connect && !ex->dead && ex->unconsumed < HTTP_WINDOW;
 }
 
@@ -386,6 +387,8 @@ static bool wants_read(const struct http_conn *c)
 
     if (h->eof || h->closing)
         return false;
+    if (c->srv->held && !h->ex && !h->mid_request)
+        return false;
     if (h->tunnel)
         return !kept && h->ex->unconsumed < HTTP_WINDOW;
     if (h->ex && h->mid_request && !h->ex->connect)
@@ -422,11 +425,18 @@ static void go_idle(struct http_conn *c)
 {
     if (c->h1)
         side_put(c);
+    if (c->srv->draining && !c->used) { /* just accepted: its request is on its way, most likely */
+        http_conn_want_read(c, true);
+        if (!c->last_chance)
+            http_wait_put(&c->srv->waits, WAIT_FIRST, &c->rd);
+        c->last_chance = true;
+        return;
+    }
     if (c->srv->draining) {
         http_conn_fail(c, false);
         return;
     }
-    http_conn_want_read(c, true);
+    http_conn_want_read(c, !c->srv->held);
     http_wait_put(&c->srv->waits, WAIT_IDLE, &c->rd);
 }
 
@@ -495,6 +505,12 @@ static void h1_abort(struct http_exchange *ex, uint32_t code)
     http_conn_fail(ex->conn, true);
 }
 
+static void h1_end_tunnels(struct http_conn *c)
+{
+    if (c->h1 && c->h1->tunnel)
+        http_conn_fail(c, true);
+}
+
 static void h1_body_late(struct http_exchange *ex)
 {
     struct http_conn *c = ex->conn;
@@ -526,6 +542,7 @@ const struct http_conn_ops http_h1_ops = {
     .switch_to = http_h1_switch,
     .detach = http_h1_detach,
     .abort = h1_abort,
+    .end_tunnels = h1_end_tunnels,
     .body_late = h1_body_late,
     .stall_late = h1_stall_late,
 };

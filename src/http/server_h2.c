@@ -116,7 +116,7 @@ static void request_fill(struct http_exchange *ex, const struct h2_head *head)
     r->has_body = !head->end_stream && !r->upgrade && !ex->connect;
     r->expect_continue = false; /* it is not waited for in HTTP/2 by those who serve us */
     r->version = 20;
-    r->tls = net_is_tls(ex->conn->s);
+    r->tls = net_is_tls(ex->conn->s) || ex->conn->secure;
     r->peer = net_peer(ex->conn->s);
     r->identity = net_peer_name(ex->conn->s);
     if (!r->identity.n)
@@ -435,7 +435,7 @@ static void h2_settle(struct http_conn *c)
     struct h2_side *h = c->h2;
     bool again = true;
 
-    if (c->srv->draining && !h->goaway) {
+    if ((c->srv->draining || c->srv->held) && !h->goaway) {
         h->goaway = true;
         h2_goaway(h->s);
     }
@@ -634,6 +634,18 @@ static void h2_abort(struct http_exchange *ex, uint32_t code)
     http_conn_dirty(ex->conn);
 }
 
+static void h2_end_tunnels(struct http_conn *c)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &c->h2->open) {
+        struct http_exchange *ex = list_entry(it, struct http_exchange, link);
+
+        if (ex->tunnel)
+            h2_abort(ex, H2_INTERNAL_ERROR);
+    }
+}
+
 /* Other streams' handlers may hold so much that this one's client has no window left to send. */
 static bool others_hold(const struct h2_side *h)
 {
@@ -699,6 +711,7 @@ const struct http_conn_ops http_h2_ops = {
     .reply_head = reply_head,
     .switch_to = switch_to,
     .abort = h2_abort,
+    .end_tunnels = h2_end_tunnels,
     .body_late = body_late,
     .stall_late = stall_late,
 };

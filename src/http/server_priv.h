@@ -28,6 +28,7 @@ enum {
     HTTP_REST_KEEP = 64 * 1024, /* rest of a refused body worth keeping the connection for */
     HTTP_DROP_MAX = 256 * 1024, /* bytes read and dropped so that the client sees an early answer */
     HTTP_DROP_MS = 5000,        /* and for how long */
+    HTTP_FIRST_MS = 1000,       /* for the request of who was accepted just before a drain */
     HTTP_SPARE = 128,           /* freed objects of a kind kept for reuse */
     HTTP_SPARE_BYTES = 8192,    /* and the largest buffer they keep */
 };
@@ -43,6 +44,7 @@ enum http_wait_kind {
     WAIT_HEAD,   /* conn.rd: handshake, or a head that has begun */
     WAIT_IDLE,   /* conn.rd: between requests */
     WAIT_LINGER, /* conn.rd: answered and shut down, waiting for the client to see it */
+    WAIT_FIRST,  /* conn.rd: the first request, while the server drains */
     WAIT_WRITE,  /* conn.wr: the client takes no bytes */
     WAIT_BODY,   /* exchange.body: we want a byte of the body */
     WAIT_STALL,  /* exchange.stall: HTTP/2, the client opens no window for the answer */
@@ -87,7 +89,8 @@ struct http_conn_ops {
     struct net_stream *(*detach)(struct http_exchange *ex, int status, const struct h1_field *f,
                                  size_t n, struct buf *early); /* or NULL: never */
     void (*abort)(struct http_exchange *ex, uint32_t code);
-    void (*body_late)(struct http_exchange *ex);  /* WAIT_BODY is over */
+    void (*end_tunnels)(struct http_conn *c);
+    void (*body_late)(struct http_exchange *ex); /* WAIT_BODY is over */
     void (*stall_late)(struct http_exchange *ex, enum http_wait_kind kind);
 };
 
@@ -106,20 +109,23 @@ struct http_conn {
     struct metric *gauge; /* that counts it, or NULL */
     const char *listener;
     struct view identity; /* proven before it came to us */
+    bool secure;          /* its TLS was ended before */
     void *tag;
     void (*on_closed)(void *tag, const struct net_stream *s);
     struct list link;  /* in server.conns */
     struct list dirty; /* in server.dirty */
     struct http_wait rd, wr;
-    size_t dropped; /* while it lingers */
-    bool ready;     /* handshake is done */
-    bool sniffing;  /* it may still turn out to be HTTP/2 by prior knowledge */
-    bool running;   /* we are in its callback and settle at its end */
-    bool blocked;   /* the socket takes nothing now; on_writable will follow */
-    bool over;      /* close it when we come back to the top */
-    bool hard;      /* with a reset */
-    bool lingering; /* our side is shut down; input is dropped */
-    bool reading;   /* what net_want_read was last told */
+    size_t dropped;   /* while it lingers */
+    bool ready;       /* handshake is done */
+    bool used;        /* it had a request */
+    bool last_chance; /* ... and has not much time for its first one: the server drains */
+    bool sniffing;    /* it may still turn out to be HTTP/2 by prior knowledge */
+    bool running;     /* we are in its callback and settle at its end */
+    bool blocked;     /* the socket takes nothing now; on_writable will follow */
+    bool over;        /* close it when we come back to the top */
+    bool hard;        /* with a reset */
+    bool lingering;   /* our side is shut down; input is dropped */
+    bool reading;     /* what net_want_read was last told */
 };
 
 enum http_answer { ANSWER_NONE, ANSWER_STARTED, ANSWER_WHOLE };
@@ -151,7 +157,7 @@ struct http_exchange {
     bool continued; /* 100 was sent, or is not asked for */
     /* HTTP/2 */
     int32_t id;
-    uint32_t code;     /* that the stream was closed with */
+    uint32_t code; /* that the stream was closed with */
     struct hnode node;
     struct buf early;  /* of a tunnel, before the switch */
     size_t stall_seen; /* queued when the stall wait was put */
@@ -171,6 +177,8 @@ struct http_server {
     struct ev_task task;
     bool task_posted;
     bool draining;
+    bool held;  /* no exchange begins */
+    bool last;  /* each connection ends with its next answer */
     bool freed; /* the task frees it */
     uint8_t *scratch;
     struct http_exchange *spare_ex[HTTP_SPARE];

@@ -80,7 +80,8 @@ static void damaged(struct blob_out *o, const struct err *e, struct op_result *o
                        : "an upload cannot be read from the spool; it is tried again",
               LF_VIEW("account", o->d->s->account_v), LF_VIEW("key", o->d->s->key_v), LF_ERR(e));
     *out = (struct op_result){.outcome = for_good ? OUT_TOO_LARGE : OUT_NOT_SENT,
-                              .retry_after_ns = for_good ? 0 : DAMAGED_RETRY_NS};
+                              .retry_after_ns = for_good ? 0 : DAMAGED_RETRY_NS,
+                              .said = "it cannot be read from the spool"};
 }
 
 /* --- gzip ----------------------------------------------------------------------------------- */

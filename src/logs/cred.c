@@ -393,6 +393,19 @@ uint32_t cred_usable(struct creds *c, uint32_t id)
     return out;
 }
 
+uint32_t cred_for(struct creds *c, uint32_t id, struct view account)
+{
+    const struct cred like = {.account = (char *)account.p, .account_n = account.n};
+    const struct cred *cr;
+    uint32_t best;
+
+    pthread_mutex_lock(&c->lock);
+    cr = get(c, id);
+    best = cr && !cr->refused_at ? id : newest_proven(c, &like);
+    pthread_mutex_unlock(&c->lock);
+    return best ? best : id;
+}
+
 void cred_apply(struct creds *c, uint32_t id, struct str *field, struct str *query)
 {
     const struct cred *cr;

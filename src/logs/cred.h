@@ -55,6 +55,10 @@ bool cred_known_good(struct creds *c, uint32_t id); /* was taken once, and not r
  * proven one of the same account; 0 if none is known to be good. */
 uint32_t cred_usable(struct creds *c, uint32_t id);
 
+/* The same for one that was proven, and may have been forgotten since: then, too, the newest proven
+ * one of the account, or `id` if there is none. */
+uint32_t cred_for(struct creds *c, uint32_t id, struct view account);
+
 /* Append the field ("X-Harness-Token: ..." or "x-api-key: ...") to `field`, or the query parameter,
  * with its `&`, to `query`. */
 void cred_apply(struct creds *c, uint32_t id, struct str *field, struct str *query);

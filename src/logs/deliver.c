@@ -5,6 +5,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "codec/zcodec.h"
+#include "logs/dead.h"
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
@@ -18,6 +19,8 @@ static const char *const call_names[] = {
     [OP_OPEN] = "open", [OP_LINES] = "lines",   [OP_CLOSE] = "close",
     [OP_BLOB] = "blob", [OP_SETTLE] = "settle", [OP_CHECK] = "check",
 };
+
+static const char said_unreadable[] = "it cannot be read from the spool";
 
 /* --- parts -------------------------------------------------------------------------------- */
 
@@ -139,6 +142,8 @@ void delivery_released(struct delivery *d, const char *call, const struct fetch_
     struct shard *sh = d->sh;
 
     d->fetch = NULL;
+    d->status = r->outcome == FETCH_ANSWERED ? r->status : 0;
+    d->said = d->status ? dead_meaning(d->status, r->body) : NULL;
     if (d->limiter) {
         sh->harness_blobs -= is_harness_blob(d);
         limiter_end(d->limiter, is_trouble(r) ? LIMITER_TROUBLE : LIMITER_GOOD, d->request_started,
@@ -210,6 +215,14 @@ void delivery_end(struct delivery *d, const struct op_result *r)
     struct shard *sh = d->sh;
     struct stream *s = d->s;
     enum stream_lane lane = d->op.lane;
+    void (*ended)(void *ctx, const struct op_result *r) = d->ended;
+    void *ended_ctx = d->ended_ctx;
+    struct op_result result = *r;
+
+    if (r->outcome == OUT_OK || !result.said) {
+        result.status = d->status;
+        result.said = d->said;
+    }
 
     if (r->outcome == OUT_OK)
         metric_seconds(sh->logs->metrics.delivery, call_names[d->op.kind],
@@ -229,7 +242,10 @@ void delivery_end(struct delivery *d, const struct op_result *r)
                 : d->op.kind == OP_CLOSE ? "logs-after-close"
                                          : "logs-after-delivery");
     xfree(d);
-    shard_result(sh, s, lane, r);
+    if (ended)
+        ended(ended_ctx, &result);
+    else
+        shard_result(sh, s, lane, &result);
 }
 
 /* --- bodies that are in the spool only ------------------------------------------------------ */
@@ -260,7 +276,8 @@ static void lost(struct delivery *d, const struct err *e)
 void delivery_lost(struct delivery *d)
 {
     delivery_end(d, &(struct op_result){.outcome = d->damaged ? OUT_TOO_LARGE : OUT_NOT_SENT,
-                                        .retry_after_ns = d->damaged ? 0 : LOST_RETRY_NS});
+                                        .retry_after_ns = d->damaged ? 0 : LOST_RETRY_NS,
+                                        .said = said_unreadable});
 }
 
 static void load_done(struct ev_task *task)
@@ -519,7 +536,7 @@ static uint32_t choose_cred(struct shard *sh, const struct stream *s)
     return id ? id : s->cred;
 }
 
-void deliver_start(struct shard *sh, struct stream *s, const struct op *op)
+static struct delivery *delivery_new(struct shard *sh, struct stream *s, const struct op *op)
 {
     struct delivery *d = XNEW(struct delivery);
 
@@ -529,6 +546,26 @@ void deliver_start(struct shard *sh, struct stream *s, const struct op *op)
     d->settings = sh->settings;
     d->started = ev_now_ns(sh->loop);
     d->cred = choose_cred(sh, s);
+    return d;
+}
+
+void deliver_replay(struct shard *sh, struct stream *s, const struct op *op,
+                    void (*ended)(void *ctx, const struct op_result *r), void *ctx)
+{
+    struct delivery *d = delivery_new(sh, s, op);
+
+    d->ended = ended;
+    d->ended_ctx = ctx;
+    if (op->kind == OP_BLOB)
+        blob_out_start(d);
+    else
+        settle_start(d);
+}
+
+void deliver_start(struct shard *sh, struct stream *s, const struct op *op)
+{
+    struct delivery *d = delivery_new(sh, s, op);
+
     switch (op->kind) {
     case OP_OPEN:
         plain_send(d, "POST", "/stream", "open", open_done);

@@ -8,6 +8,12 @@
 /* Start it; shard_result follows, never from within. `op` is copied. */
 void deliver_start(struct shard *sh, struct stream *s, const struct op *op);
 
+/* The same for a dead letter, by OP_SETTLE or OP_BLOB, as of a stream that is in no table and needs
+ * its name, prefix, query and credential only: its end is told to `ended`, never from within. The
+ * caller counts sh->deliveries. */
+void deliver_replay(struct shard *sh, struct stream *s, const struct op *op,
+                    void (*ended)(void *ctx, const struct op_result *r), void *ctx);
+
 /* --- for the files that carry out deliveries ---------------------------------------------- */
 
 /* One delivery under way. */
@@ -27,6 +33,11 @@ struct delivery {
     bool damaged;            /* ... nor ever will be */
     struct limiter *limiter; /* the one that counts this request, or NULL */
     int64_t request_started;
+    int status;       /* of the last answer; 0: none */
+    const char *said; /* see struct op_result */
+    /* A replay: `s` is of its own, and its end is told here, not to the machine. NULL: none. */
+    void (*ended)(void *ctx, const struct op_result *r);
+    void *ended_ctx;
 };
 
 /* The call's URL: base, prefix, `path` ("/stream"), "?", query, credential if that belongs there.

@@ -4,6 +4,7 @@
 #include "base/xmem.h"
 #include "logs/deliver.h"
 #include "logs/logs_priv.h"
+#include "logs/replay.h"
 #include "rt/metric.h"
 
 /*
@@ -38,7 +39,9 @@ static void direct_ask(struct ev_task *task)
     struct stream *s = shard_find(d->owner, str_view(&d->account), str_view(&d->key));
     int64_t ledger[LEDGER_N] = {0};
 
-    if (s) {
+    if (s && replay_holds(d->owner, s)) {
+        d->way = DIRECT_NO;
+    } else if (s) {
         d->way = stream_direct_begin(s, &d->call, shard_now(d->owner), ledger);
         shard_owe(d->owner, ledger);
     }

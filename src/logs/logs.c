@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/wire.h"
 #include "base/xmem.h"
+#include "logs/dead.h"
 #include "logs/ingest.h"
 #include "logs/readback.h"
 #include "logs/ticket.h"
@@ -205,6 +206,7 @@ static void collect(void *ctx)
     set_gauge("spool_limit_bytes", "Bytes the spool may use", (double)st.limit_bytes);
     collect_written(l, &st);
     set_gauge("spool_failing", "1 while commits fail", st.failing);
+    set_gauge("dead_letters", "Dead letters in the spool: tailracectl dead list", (double)st.dead);
     set_gauge("spool_oldest_seconds", "Age of the oldest record that waits",
               st.oldest_at_ns ? (double)(clock_wall_ns() - st.oldest_at_ns) / NS_PER_SEC : 0);
     set_gauge("spool_full_in_seconds", "Time until the spool is full at the present rate",
@@ -389,6 +391,7 @@ int logs_recover(struct logs *l, struct err *e)
         log_event(LOG_NOTICE, "spool", "taken up again", LF_UINT("streams", rec.streams),
                   LF_UINT("records", rec.records), LF_UINT("lines", rec.lines));
     metric_collector_add(collect, l);
+    dead_commands_add(l);
     rc = 0;
 out:
     free_index(&rec);
@@ -497,6 +500,34 @@ bool logs_drained(struct logs *l, int64_t until)
     return false;
 }
 
+struct logs_going_on logs_worker_going_on(const struct shard *sh)
+{
+    return (struct logs_going_on){
+        .calls = sh->ingests,
+        .deliveries = sh->deliveries,
+        .commits = sh->commits + sh->n_readbacks,
+    };
+}
+
+void logs_worker_hold(struct shard *sh, bool on)
+{
+    shard_hold(sh, on);
+}
+
+void logs_worker_still(struct shard *sh, bool on)
+{
+    if (on)
+        shard_quiesce(sh);
+    else
+        shard_resume(sh);
+}
+
+void logs_gave_up(struct logs *l)
+{
+    metric_collector_remove(collect, l);
+    l->spool = NULL;
+}
+
 void logs_worker_quiesce(struct shard *sh)
 {
     shard_quiesce(sh);
@@ -526,6 +557,7 @@ void logs_free(struct logs **lp)
     if (!l)
         return;
     metric_collector_remove(collect, l);
+    dead_commands_remove(l);
     for (i = 0; i < l->n_shards; i++) {
         ingest_service_free(&l->services[i]);
         shard_free(&l->shards[i]);

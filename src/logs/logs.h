@@ -54,6 +54,23 @@ void logs_configure(struct logs *l, struct logs_settings *settings);
 bool logs_drained(struct logs *l, int64_t until);
 
 /*
+ * For handing over to another process, in the worker's loop. What of that worker is under way;
+ * begin no delivery (while client calls are still taken and answered); nothing at all any more, as
+ * logs_worker_quiesce but to be taken back by `on` false. When nothing is under way anywhere after
+ * that the spool may be closed; then logs_gave_up, in the control thread, and nothing but
+ * logs_free may follow.
+ */
+struct logs_going_on {
+    size_t calls;      /* of clients */
+    size_t deliveries; /* requests of ours */
+    size_t commits;    /* on their way to the spool, and reads */
+};
+struct logs_going_on logs_worker_going_on(const struct shard *sh);
+void logs_worker_hold(struct shard *sh, bool on);
+void logs_worker_still(struct shard *sh, bool on);
+void logs_gave_up(struct logs *l);
+
+/*
  * At the end, in the worker's loop, when its server is gone: send nothing more. Once all workers
  * have done so: call `then` with the worker's loop when its calls and commits are done. logs_idle
  * tells afterwards whether every delivery had ended by itself.

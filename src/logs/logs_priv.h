@@ -2,12 +2,14 @@
 #ifndef TR_LOGS_LOGS_PRIV_H
 #define TR_LOGS_LOGS_PRIV_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include "logs/cred.h"
 #include "logs/logs.h"
 #include "logs/shapes.h"
 #include "logs/shard.h"
 #include "logs/space.h"
+#include "rt/command.h"
 #include "rt/metric.h"
 
 enum { LOGS_MAX_WORKERS = 64, DRAIN_ROUNDS = 2 };
@@ -23,6 +25,17 @@ struct logs_metrics {
     struct metric *direct;                         /* direct_calls */
     struct metric *refused_full, *refused_failing; /* lines_refused: reason */
     struct metric *slowed;                         /* line_calls_slowed */
+};
+
+enum { DEAD_COMMANDS = 5 };
+
+/* The commands about dead letters (dead.c). */
+struct logs_dead {
+    struct command commands[DEAD_COMMANDS];
+    bool added;
+    pthread_mutex_t lock;
+    int64_t *claims; /* letters that a call replays or drops */
+    size_t n_claims;
 };
 
 struct logs {
@@ -49,6 +62,7 @@ struct logs {
     uint64_t last_written, last_commits, last_transactions;
     int64_t last_used_at;
     int64_t last_resent;
+    struct logs_dead dead;
     atomic_bool space_refused; /* lines were, since the last look */
     enum space_level space;    /* as the log said last; the first shard's thread */
     bool asked_round;          /* logs_drained: a round was begun */

@@ -10,6 +10,7 @@ struct readback {
     struct spool_read read;
     struct shard *sh;
     struct reload *load;
+    bool asked; /* the spool, for it */
 };
 
 struct record *record_from_row(const struct spool_record_row *row)
@@ -81,6 +82,20 @@ static void read_done(struct spool_read *read)
     ev_post(b->sh->loop, &b->task);
 }
 
+static void ask(struct readback *b)
+{
+    struct shard *sh = b->sh;
+    struct reload *l = b->load;
+
+    sh->n_readbacks++;
+    b->asked = true;
+    b->read.ids = l->ids;
+    b->read.n_ids = l->n;
+    b->read.row = take_row;
+    b->read.done = read_done;
+    spool_read(sh->logs->spool, &b->read);
+}
+
 void readback_start(struct stream_env *env, struct reload *l)
 {
     struct shard *sh = container_of(env, struct shard, env);
@@ -89,14 +104,20 @@ void readback_start(struct stream_env *env, struct reload *l)
     b->sh = sh;
     b->load = l;
     list_append(&sh->readbacks, &b->link);
-    if (sh->stopping)
-        return; /* nothing more is sent: it goes with all the rest */
-    sh->n_readbacks++;
-    b->read.ids = l->ids;
-    b->read.n_ids = l->n;
-    b->read.row = take_row;
-    b->read.done = read_done;
-    spool_read(sh->logs->spool, &b->read);
+    if (!sh->stopping) /* else nothing more is sent: it goes with all the rest */
+        ask(b);
+}
+
+void readback_resume(struct shard *sh)
+{
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &sh->readbacks) {
+        struct readback *b = list_entry(it, struct readback, link);
+
+        if (!b->asked)
+            ask(b);
+    }
 }
 
 void readback_free_all(struct shard *sh)

@@ -6,6 +6,8 @@
 
 /* struct stream_env.load, in the shard's own thread. */
 void readback_start(struct stream_env *env, struct reload *l);
+/* Ask for what was wanted while the shard was stopping. */
+void readback_resume(struct shard *sh);
 /* What never came back, when the loop and the spool have ended. */
 void readback_free_all(struct shard *sh);
 

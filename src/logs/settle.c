@@ -7,6 +7,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "codec/lines.h"
+#include "logs/dead.h"
 #include "logs/logs_priv.h"
 #include "logs/upload.h"
 #include "rt/clock.h"
@@ -29,6 +30,7 @@ struct settle {
     size_t n_there;    /* so many of the first records are there already */
     struct str *texts; /* of the records, lent to the job */
     size_t n_texts;
+    bool anywhere; /* they may be there before others, too */
     struct blob_body *body;
     struct ev_job job;
 };
@@ -117,6 +119,19 @@ static size_t count_there(struct view blob, struct view add, const size_t *ends,
     return n;
 }
 
+/* Do these whole lines stand there, one behind the other? */
+static bool holds_lines(struct view blob, struct view lines)
+{
+    const char *at = blob.p, *end = blob.p + blob.n;
+
+    while (lines.n && at && (at = memmem(at, (size_t)(end - at), lines.p, lines.n)) != NULL) {
+        if (at == blob.p || at[-1] == '\n')
+            return true;
+        at++;
+    }
+    return false;
+}
+
 /* Touches nothing but the job: it may run in a thread of the pool. */
 static void merge(struct ev_job *job)
 {
@@ -132,6 +147,8 @@ static void merge(struct ev_job *job)
         ends[i] = add.n;
     }
     st->n_there = count_there(str_view(&st->blob), str_view(&add), ends, st->n_texts);
+    if (st->anywhere && holds_lines(str_view(&st->blob), str_view(&add)))
+        st->n_there = st->n_texts;
     at = st->n_there ? ends[st->n_there - 1] : 0;
     xfree(ends);
     if (at < add.n && st->blob.n && st->blob.p[st->blob.n - 1] != '\n')
@@ -178,6 +195,9 @@ static void merge_start(struct settle *st)
     size_t i, bytes = st->blob.n;
 
     st->n_texts = d->op.n_records;
+    /* A letter may be replayed long after it was settled and others behind it, or its client has
+     * uploaded the whole log. Lines with positions are not like any others. */
+    st->anywhere = d->ended && d->op.records[0]->pos_max > 0;
     st->texts = xcalloc(st->n_texts, sizeof(struct str));
     for (i = 0; i < st->n_texts; i++) {
         st->texts[i] = d->op.records[i]->text;
@@ -255,6 +275,8 @@ static void give_up(struct settle *st, const struct fetch_result *r)
                (out.outcome == OUT_REJECTED && st->d->s->lanes[LANE_LINES].credential_good)) {
         out.outcome = OUT_BUSY; /* not an answer to lines: they are not at fault */
     }
+    if (r->outcome != FETCH_ANSWERED)
+        out.said = "upstream cannot be reached";
     finish(st, &out);
 }
 
@@ -264,6 +286,8 @@ static void blob_came(void *ctx, const struct fetch_result *r)
     bool there = r->outcome == FETCH_ANSWERED && r->status == 200 && r->content_encoding.n == 0;
 
     delivery_answered(st->d, "get_blob", r);
+    if (st->d->status >= 300) /* its body came in pieces */
+        st->d->said = dead_meaning(r->status, str_view(&st->blob));
     if (says_no_blob(st, r)) {
         str_clear(&st->blob);
         there = true;

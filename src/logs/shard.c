@@ -4,10 +4,12 @@
 #include "base/hash.h"
 #include "base/xmem.h"
 #include "logs/barrier.h"
+#include "logs/dead.h"
 #include "logs/deliver.h"
 #include "logs/intake.h"
 #include "logs/logs_priv.h"
 #include "logs/readback.h"
+#include "logs/replay.h"
 #include "logs/store.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
@@ -184,15 +186,35 @@ static void fill_records(struct spool_txn *t, struct commit *c)
     }
 }
 
-static void fill_page(struct spool_txn *t, const struct page *p, const char *dead)
+/* Make it a dead letter, with what will be needed to send it again. */
+static void fill_dead(struct spool_txn *t, const struct commit *c, int64_t id, uint32_t cred)
+{
+    const struct stream *s = c->stream;
+    const struct shard *sh = s->place.owner;
+    const struct dead_note note = {
+        .status = c->dead_status,
+        .said = view_str(c->dead_said ? c->dead_said : ""),
+        .prefix = str_view(&s->prefix),
+        .query = str_view(&s->query),
+        .proven = cred_known_good(sh->logs->creds, cred),
+    };
+    struct str text = STR_INIT;
+
+    spool_txn_bury(t, id, c->dead);
+    dead_note_encode(&note, &text);
+    spool_txn_dead_note(t, id, str_view(&text));
+    str_fini(&text);
+}
+
+static void fill_page(struct spool_txn *t, const struct page *p, const struct commit *c)
 {
     int64_t *ids = xmalloc(p->n * sizeof(*ids));
     uint32_t i;
 
     page_ids(p, ids);
     for (i = 0; i < p->n; i++) {
-        if (dead)
-            spool_txn_bury(t, ids[i], dead);
+        if (c->dead)
+            fill_dead(t, c, ids[i], c->stream->cred);
         else
             spool_txn_delete(t, ids[i]);
     }
@@ -206,12 +228,12 @@ static void fill_gone(struct spool_txn *t, struct commit *c)
 
     for (i = 0; i < c->n_gone; i++) {
         if (c->dead)
-            spool_txn_bury(t, c->gone[i]->row.id, c->dead);
+            fill_dead(t, c, c->gone[i]->row.id, c->gone[i]->cred);
         else
             spool_txn_delete(t, c->gone[i]->row.id);
     }
     list_each (it, tmp, &c->pages)
-        fill_page(t, list_entry(it, struct page, link), c->dead);
+        fill_page(t, list_entry(it, struct page, link), c);
 }
 
 static bool brings_cred(const struct commit *c)
@@ -417,7 +439,7 @@ static void pump_run(struct ev_task *task);
 
 void shard_wake(struct shard *sh)
 {
-    if (sh->pumping || sh->stopping)
+    if (sh->pumping || sh->stopping || sh->holding)
         return;
     sh->pumping = true;
     sh->pump.run = pump_run;
@@ -475,7 +497,7 @@ static int64_t pump_lane(struct shard *sh, enum stream_lane lane, struct stream_
     while (!list_empty(&sh->ready[lane])) {
         struct list *it = sh->ready[lane].next;
         struct stream *s = container_of(it, struct stream, place.ready[lane]);
-        int64_t at = stream_ready(s, lane, now);
+        int64_t at = replay_holds(sh, s) ? INT64_MAX : stream_ready(s, lane, now);
         int64_t host;
 
         if (at == 0) {
@@ -510,6 +532,8 @@ static void pump_run(struct ev_task *task)
     size_t i;
 
     sh->pumping = false;
+    if (sh->stopping || sh->holding)
+        return;
     for (i = 0; i < ARRAY_LEN(order); i++) {
         take_due(sh, order[i], now.mono);
         arm_retry(sh, pump_lane(sh, order[i], now), now.mono);
@@ -624,7 +648,10 @@ static const struct {
                         "closed by snapshot with more lines than the log service keeps; the "
                         "stored log lacks the oldest",
                         LOG_WARN},
-    [NOTE_DEAD] = {"dead", "refused by the log service for good; kept as a dead letter", LOG_ERROR},
+    [NOTE_DEAD] = {"dead",
+                   "refused by the log service for good; kept as a dead letter, see tailracectl "
+                   "dead list",
+                   LOG_ERROR},
     [NOTE_REOPENED] = {"reopened",
                        "an open whose outcome was unknown had not taken effect and is sent now",
                        LOG_NOTICE},
@@ -678,6 +705,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     list_init(&sh->barriers);
     list_init(&sh->unsaved);
     list_init(&sh->readbacks);
+    list_init(&sh->replays);
     limiter_init(&sh->harness);
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);
@@ -757,6 +785,23 @@ static void stop_due(void *ctx)
         ev_timer_arm(sh->stop, STOP_TICK_MS);
     else
         sh->stopped(sh->loop);
+}
+
+void shard_hold(struct shard *sh, bool on)
+{
+    sh->holding = on;
+    shard_wake(sh);
+}
+
+void shard_resume(struct shard *sh)
+{
+    sh->stopping = false;
+    sh->holding = false;
+    sh->retry_at = INT64_MAX;
+    ev_timer_arm(sh->sweep, 0);
+    readback_resume(sh);
+    barrier_check(sh);
+    shard_wake(sh);
 }
 
 void shard_quiesce(struct shard *sh)

@@ -43,6 +43,7 @@ struct shard {
     bool barrier_due;
     size_t deliveries;            /* under way */
     struct list unsaved;          /* struct shard_commit: to be repeated */
+    struct list replays;          /* of dead letters, being sent (replay.c) */
     struct list readbacks;        /* of records, under way (readback.c) */
     size_t n_readbacks;           /* ... that will come back */
     int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */
@@ -61,6 +62,7 @@ struct shard {
     struct ev_task drain_look;    /* the control thread asks whether anything still goes on */
     int64_t drain_until;          /* ... by then, monotonic */
     atomic_bool looking, goes_on; /* asked and not answered yet; the answer */
+    bool holding;                 /* nothing more is sent for a while */
     bool stopping;
     struct ev_timer *stop; /* looks whether the last commit is back */
     void (*stopped)(struct ev_loop *loop);
@@ -118,10 +120,14 @@ struct stream_now shard_now(const struct shard *sh);
  * sh->looking. Not while it is looking. */
 void shard_ask_goes_on(struct shard *sh, int64_t until);
 
+/* Begin no delivery for a while (own thread). Those under way go on. */
+void shard_hold(struct shard *sh, bool on);
+
 /* The end has two parts, so that no shard ends while another may still have something for it: first
  * every shard sends nothing more, then each calls `then` once its client calls and what it
  * submitted to the spool have come back. Own thread. */
 void shard_quiesce(struct shard *sh);
+void shard_resume(struct shard *sh); /* it was not the end: takes the first part back */
 void shard_stop(struct shard *sh, void (*then)(struct ev_loop *loop));
 
 /* Upstream took the credential: remember it, also over a restart. */

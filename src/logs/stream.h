@@ -115,6 +115,8 @@ struct op {
 struct op_result {
     enum op_outcome outcome;
     int64_t retry_after_ns; /* at least so long; 0: not said */
+    int status;             /* that was answered; 0: none. For the note on a dead letter only, */
+    const char *said;       /* as what it meant, in words of ours (static), or NULL */
 };
 
 /* What the environment is asked to make durable, all or nothing, in the order of asking. */
@@ -124,9 +126,11 @@ struct commit {
     struct record **gone; /* to delete, or to bury when `dead` */
     size_t n_gone;
     struct list pages; /* the same for all their records: struct page.link (queue.h) */
-    const char *dead;  /* reason, or NULL */
-    bool state;        /* store the stream's row with stream_encode() */
-    bool forget;       /* drop the row; the stream is freed afterwards */
+    const char *dead;  /* reason, or NULL; and what upstream answered */
+    int dead_status;
+    const char *dead_said;
+    bool state;  /* store the stream's row with stream_encode() */
+    bool forget; /* drop the row; the stream is freed afterwards */
     int64_t ledger[LEDGER_N];
     int64_t drop_blob;    /* pieces of an upload that is not kept; 0: none */
     struct call *call;    /* to be answered when it is durable; may be NULL */

@@ -358,11 +358,18 @@ static void lines_absent(struct stream *s, struct life *l, const struct op_resul
          lines);
 }
 
-static void lines_dead(struct stream *s)
+static void bury(struct commit *c, const char *reason, const struct op_result *r)
+{
+    c->dead = reason;
+    c->dead_status = r->status;
+    c->dead_said = r->said;
+}
+
+static void lines_dead(struct stream *s, const struct op_result *r)
 {
     struct commit *c = batch_gone(s);
 
-    c->dead = "upstream refused the lines";
+    bury(c, "upstream refused the lines", r);
     c->ledger[LEDGER_LINES_DEAD] = -c->ledger[LEDGER_LINES_SPOOLED];
     note(s, NOTE_DEAD, (uint64_t)c->ledger[LEDGER_LINES_DEAD]);
     went_well(&s->lanes[LANE_LINES]);
@@ -372,12 +379,12 @@ static void lines_dead(struct stream *s)
 
 /* A batch is refused for what is in it: send its records one by one, and bury the one that is at
  * fault. */
-static void lines_refused(struct stream *s)
+static void lines_refused(struct stream *s, const struct op_result *r)
 {
     size_t i;
 
     if (s->n_batch == 1) {
-        lines_dead(s);
+        lines_dead(s, r);
         return;
     }
     for (i = 0; i < s->n_batch; i++)
@@ -423,11 +430,11 @@ static void lines_result(struct stream *s, struct life *l, const struct op_resul
         lines_absent(s, l, r, now);
         break;
     case OUT_TOO_LARGE:
-        lines_refused(s);
+        lines_refused(s, r);
         break;
     case OUT_REJECTED:
         if (lane->credential_good) {
-            lines_refused(s);
+            lines_refused(s, r);
             break;
         }
         lane->check = true;
@@ -509,7 +516,7 @@ static void settle_result(struct stream *s, const struct op_result *r, int64_t n
     case OUT_REJECTED:
     case OUT_TOO_LARGE:
         if (lane->credential_good) {
-            lines_dead(s);
+            lines_dead(s, r);
             return;
         }
         lane->check = true;
@@ -521,8 +528,9 @@ static void settle_result(struct stream *s, const struct op_result *r, int64_t n
     batch_clear(s);
 }
 
-static void blob_over(struct stream *s, bool stored)
+static void blob_over(struct stream *s, const struct op_result *result)
 {
+    bool stored = result->outcome == OUT_OK;
     struct record *r = list_first(&s->blobs, struct record, link);
     struct life *l = stream_life(s, r->life);
     struct commit *c = commit_new(s);
@@ -533,7 +541,7 @@ static void blob_over(struct stream *s, bool stored)
     c->ledger[LEDGER_BLOBS_SPOOLED] = -1;
     c->ledger[stored ? LEDGER_BLOBS_DELIVERED : LEDGER_BLOBS_DEAD] = 1;
     if (!stored) {
-        c->dead = "upstream refused the blob";
+        bury(c, "upstream refused the blob", result);
         note(s, NOTE_DEAD, 0);
     }
     if (l && stored) {
@@ -556,12 +564,12 @@ static void blob_result(struct stream *s, const struct op_result *r, int64_t now
 
     switch (r->outcome) {
     case OUT_OK:
-        blob_over(s, true);
+        blob_over(s, r);
         break;
     case OUT_REJECTED:
     case OUT_TOO_LARGE:
         if (lane->credential_good || r->outcome == OUT_TOO_LARGE) {
-            blob_over(s, false);
+            blob_over(s, r);
             break;
         }
         lane->check = true;

@@ -49,6 +49,10 @@ struct fetch_pool_opts {
 /* Never NULL. Keeps copies of the options; the resolver and the loop must outlive the pool. */
 struct fetch_pool *fetch_pool_new(struct ev_loop *loop, const struct fetch_pool_opts *o);
 
+/* Until it is taken back: fetches that run end as if their time were over, those that begin as not
+ * sent. */
+void fetch_pool_cut(struct fetch_pool *p, bool on);
+
 /* Running fetches end without a callback. Not from within a callback of the pool. */
 void fetch_pool_free(struct fetch_pool **p);
 

@@ -244,7 +244,7 @@ static void pump_resumed(struct fetch_pool *p)
     if (!p->resumed)
         return;
     p->resumed = false;
-    list_each(it, tmp, &p->running) {
+    list_each (it, tmp, &p->running) {
         struct fetch *f = list_entry(it, struct fetch, link);
 
         if (!f->resume)
@@ -327,11 +327,11 @@ static void sweep_running(struct fetch_pool *p, int64_t now)
 {
     struct list *it, *tmp;
 
-    list_each(it, tmp, &p->running) {
+    list_each (it, tmp, &p->running) {
         struct fetch *f = list_entry(it, struct fetch, link);
         bool stalled = has_stalled(f, now);
 
-        if (!stalled && now < f->deadline_ns + FETCH_NS(FETCH_SWEEP_MS))
+        if (!p->cut && !stalled && now < f->deadline_ns + FETCH_NS(FETCH_SWEEP_MS))
             continue;
         fetch_outcome_set(f, CURLE_OPERATION_TIMEDOUT);
         if (stalled && f->r.outcome != FETCH_ANSWERED)
@@ -348,10 +348,10 @@ static void sweep_queued(struct fetch_pool *p, int64_t now)
 {
     struct list *it, *tmp;
 
-    list_each(it, tmp, &p->queued) {
+    list_each (it, tmp, &p->queued) {
         struct fetch *f = list_entry(it, struct fetch, link);
 
-        if (now < f->deadline_ns)
+        if (!p->cut && now < f->deadline_ns)
             continue;
         err_set(&f->early, ERR_TIMEOUT, "%s: %s for %u ms", f->host->text,
                 f->host->name && f->host->name->lookup ? "its name could not be resolved"
@@ -369,6 +369,14 @@ static void on_sweep(void *ctx)
     sweep_running(p, now);
     sweep_queued(p, now);
     fetch_pool_pump(p);
+}
+
+void fetch_pool_cut(struct fetch_pool *p, bool on)
+{
+    OBJ_CHECK(p, FETCH_POOL_MAGIC);
+    p->cut = on;
+    if (on && p->active)
+        ev_timer_arm(p->sweep, 0);
 }
 
 /* ---- life */

@@ -20,28 +20,28 @@
 enum fetch_way { WAY_SINGLE, WAY_SHARED, WAYS };
 
 enum {
-    FETCH_SINGLE_MAX = 16,           /* connections to a host with one request each */
-    FETCH_SHARED_MAX = 2,            /* connections to a host that are shared */
-    FETCH_STREAMS_MAX = 100,         /* requests at once on a shared connection */
-    FETCH_TOTAL_MAX = 256,           /* connections of one multi, idle ones included */
-    FETCH_IDLE_MS = 20 * 1000,       /* idle connections go before upstream ends them */
-    FETCH_LIFE_S = 600,              /* then a connection is replaced: names move */
+    FETCH_SINGLE_MAX = 16,     /* connections to a host with one request each */
+    FETCH_SHARED_MAX = 2,      /* connections to a host that are shared */
+    FETCH_STREAMS_MAX = 100,   /* requests at once on a shared connection */
+    FETCH_TOTAL_MAX = 256,     /* connections of one multi, idle ones included */
+    FETCH_IDLE_MS = 20 * 1000, /* idle connections go before upstream ends them */
+    FETCH_LIFE_S = 600,        /* then a connection is replaced: names move */
     FETCH_TIMEOUT_MS = 30 * 1000,
     FETCH_CONNECT_MS = 5 * 1000,
     FETCH_ANSWER_MAX = 64 * 1024,
     FETCH_ANSWER_SLACK = 1024 * 1024, /* read past the limit to keep the connection; then it is cut:
                                          an endless answer must not hold a slot until the timeout */
-    FETCH_HEADS = 2048,              /* all wanted fields of an answer together */
-    FETCH_HEAD_MAX = 512,            /* one of them; a hostile answer cannot make us keep more */
-    FETCH_HOSTS_MAX = 64,            /* hosts remembered; signed links may name any number */
-    FETCH_EASY_IDLE = 32,            /* unused curl handles kept for a host */
-    FETCH_NAME_MS = 1000,            /* then the resolver is asked again; it caches by TTL */
-    FETCH_LEARNED_MS = 600 * 1000,   /* how long "this host speaks HTTP/1.1 only" is believed */
-    FETCH_SWEEP_MS = 100,            /* stalls and deadlines of what curl does not time */
-    FETCH_CA_S = 300,                /* a changed CA file is noticed after that */
+    FETCH_HEADS = 2048,               /* all wanted fields of an answer together */
+    FETCH_HEAD_MAX = 512,             /* one of them; a hostile answer cannot make us keep more */
+    FETCH_HOSTS_MAX = 64,             /* hosts remembered; signed links may name any number */
+    FETCH_EASY_IDLE = 32,             /* unused curl handles kept for a host */
+    FETCH_NAME_MS = 1000,             /* then the resolver is asked again; it caches by TTL */
+    FETCH_LEARNED_MS = 600 * 1000,    /* how long "this host speaks HTTP/1.1 only" is believed */
+    FETCH_SWEEP_MS = 100,             /* stalls and deadlines of what curl does not time */
+    FETCH_CA_S = 300,                 /* a changed CA file is noticed after that */
 };
 
-#define FETCH_NS(ms) ((int64_t)(ms) * 1000 * 1000)
+#define FETCH_NS(ms) ((int64_t)(ms)*1000 * 1000)
 
 struct fetch_multi {
     struct fetch_pool *pool;
@@ -82,6 +82,7 @@ struct fetch_pool {
     bool posted;
     bool working; /* in the pump: what comes due is seen to before it ends */
     bool resumed; /* some fetch has `resume` set */
+    bool cut;     /* nobody has time any more */
     bool freed;   /* only the task is left to end */
     int in_curl;
     size_t active;
@@ -112,8 +113,8 @@ struct fetch_host {
     struct hnode node;
     struct fetch_pool *pool;
     const struct fetch_peer *peer;
-    char *url;  /* scheme://authority/ */
-    char *text; /* host:port, and the parent if there is one: for errors */
+    char *url;    /* scheme://authority/ */
+    char *text;   /* host:port, and the parent if there is one: for errors */
     char *parent; /* its URL with its port spelled out, or NULL */
     bool https;
     struct fetch_name *name; /* of the host or the parent; NULL for a literal address */
@@ -125,7 +126,7 @@ struct fetch_host {
     bool h2c;            /* led_h2c of fetch_easy.c applies */
     bool h2c_up;         /* there is a connection to follow on */
     unsigned h2c_epochs; /* times that one came up */
-    struct list idle; /* easies */
+    struct list idle;    /* easies */
     unsigned n_idle;
 };
 
@@ -169,14 +170,14 @@ struct fetch {
     int64_t deadline_ns;
     /* sending */
     int64_t body_sent; /* of `read` */
-    bool sent;      /* curl has begun to send: from here on it may have been executed */
-    bool lead;      /* opens the connection that others follow on (led_h2c) */
-    bool lost;      /* there was none to follow on */
-    unsigned epoch; /* of the host's at the start */
-    bool again;     /* curl wanted to send it a second time */
+    bool sent;         /* curl has begun to send: from here on it may have been executed */
+    bool lead;         /* opens the connection that others follow on (led_h2c) */
+    bool lost;         /* there was none to follow on */
+    unsigned epoch;    /* of the host's at the start */
+    bool again;        /* curl wanted to send it a second time */
     bool paused;
-    bool resume;    /* fetch_resume from within curl */
-    bool dropped;   /* fetch_cancel from within curl */
+    bool resume;  /* fetch_resume from within curl */
+    bool dropped; /* fetch_cancel from within curl */
     bool unfit;   /* `connection_ok` said no */
     bool gave_up_reading;
     bool gave_up_writing;
@@ -186,7 +187,7 @@ struct fetch {
     size_t heads_n;
     struct str body;
     int64_t received;
-    bool cut; /* over the limit and the slack */
+    bool cut;   /* over the limit and the slack */
     bool clean; /* curl ended it without an error: its handle may be used again */
     bool denied;
     struct net_addr denied_addr;
@@ -206,7 +207,7 @@ void fetch_pool_post(struct fetch_pool *p); /* pump at the end of this turn */
 void fetch_pool_pump(struct fetch_pool *p);
 
 /* fetch_host.c: queues, names and slots. */
-void fetch_host_take(struct fetch *f);   /* find or make its host and queue it, or fail it */
+void fetch_host_take(struct fetch *f); /* find or make its host and queue it, or fail it */
 void fetch_host_pump(struct fetch_host *host);
 void fetch_host_requeue(struct fetch *f); /* back to the head of its queue; nothing was sent */
 void fetch_host_release(struct fetch_host *host);

@@ -87,6 +87,32 @@ fail:
     return -1;
 }
 
+static bool is_listener(int fd)
+{
+    int is = 0, type = 0, protocol = 0;
+    socklen_t n = sizeof(int);
+
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &n) == 0 && is &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_STREAM &&
+           getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &n) == 0 && protocol == IPPROTO_TCP;
+}
+
+int net_listen_adopt(int fd, struct net_addr *bound, struct err *e)
+{
+    struct net_addr at = {.len = sizeof(at.ss)};
+    int on = 1;
+
+    if (!is_listener(fd))
+        return err_set(e, ERR_INVALID, "it does not listen to a TCP port");
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fd_set_nonblock(fd, true, e) < 0 ||
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 || fd_keepalive(fd) < 0 ||
+        getsockname(fd, (struct sockaddr *)&at.ss, &at.len) < 0)
+        return err_errno(e, ERR_IO, errno, "cannot set up a listening descriptor");
+    if (bound)
+        *bound = at;
+    return 0;
+}
+
 static void reserve_take(struct net_listener *l)
 {
     if (l->reserve < 0)
@@ -233,7 +259,7 @@ static void drain(struct net_listener *l)
     }
 }
 
-void net_listener_free(struct net_listener **lp)
+static void end(struct net_listener **lp, bool accept_queued)
 {
     struct net_listener *l = *lp;
 
@@ -245,9 +271,26 @@ void net_listener_free(struct net_listener **lp)
         *l->freed = true;
     ev_io_free(&l->io);
     ev_timer_free(&l->rest);
-    drain(l);
+    if (accept_queued)
+        drain(l);
     fd_close(&l->fd);
     fd_close(&l->reserve);
     OBJ_FINI(l);
     xfree(l);
+}
+
+void net_listener_free(struct net_listener **l)
+{
+    end(l, true);
+}
+
+void net_listener_leave(struct net_listener **l)
+{
+    ASSERT(!*l || !(*l)->freed);
+    end(l, false);
+}
+
+int net_listener_fd(const struct net_listener *l)
+{
+    return l->fd;
 }

@@ -23,6 +23,10 @@ typedef void (*net_accept_fn)(void *ctx, int fd, const struct net_addr *peer);
 int net_listen_fd(const struct net_addr *at, int backlog, struct net_addr *bound,
                   struct err *e) TR_MUST_USE;
 
+/* Make a listening descriptor of somebody else's one: -1 if it is no TCP listener. It gets what
+ * net_listen_fd gives it; `*bound` (may be NULL) tells where it listens. */
+int net_listen_adopt(int fd, struct net_addr *bound, struct err *e) TR_MUST_USE;
+
 /* Watch a listening descriptor (owned from now on). When descriptors run out accepting pauses for
  * 100 ms and goes on by itself; as long as that does not help, each further pause begins with the
  * reset of one connection, so that its client can go elsewhere. */
@@ -31,5 +35,11 @@ void net_listener_pause(struct net_listener *l, bool paused);
 
 /* Accepts what is queued first, then closes. Safe in its own callback. */
 void net_listener_free(struct net_listener **l);
+
+/* Closes without accepting anything: another process has the same descriptor and accepts what is
+ * queued. Not in its own callback. */
+void net_listener_leave(struct net_listener **l);
+
+int net_listener_fd(const struct net_listener *l); /* stays the listener's */
 
 #endif

@@ -1,5 +1,6 @@
 #include "spool/spool_priv.h"
 
+#include "spool/dead_priv.h"
 #include "spool/txn_priv.h"
 #include "base/bug.h"
 #include "base/xmem.h"
@@ -371,6 +372,16 @@ static void number_leaves(struct spool *s, const struct recent *what)
     ws->save = true;
 }
 
+static int note_delete(struct spool *s, int64_t id, struct err *e)
+{
+    uint8_t name[8];
+
+    dead_note_name(id, name);
+    sqlite3_bind_text(s->st[ST_VALUE_DELETE], 1, DEAD_NOTES, -1, SQLITE_STATIC);
+    bind_view(s->st[ST_VALUE_DELETE], 2, view_of(name, sizeof(name)));
+    return exec_step(s, ST_VALUE_DELETE, e);
+}
+
 static int dead_delete(struct spool *s, int64_t id, struct err *e)
 {
     sqlite3_stmt *q = bind_id(s, ST_DEAD_WHAT, id);
@@ -383,8 +394,9 @@ static int dead_delete(struct spool *s, int64_t id, struct err *e)
         return 0;
     if (blob && blob_delete(s, blob, e) < 0)
         return -1;
+    s->dead--;
     bind_id(s, ST_DEAD_DELETE, id);
-    return exec_step(s, ST_DEAD_DELETE, e);
+    return exec_step(s, ST_DEAD_DELETE, e) < 0 ? -1 : note_delete(s, id, e);
 }
 
 /* With its blob, at once: pieces are large. 1: it was there. */
@@ -447,6 +459,7 @@ static int do_bury(struct spool *s, struct op *op, struct err *e)
     sqlite3_bind_int64(q, 3, clock_wall_ns());
     if (exec_step(s, ST_DEAD_ADD, e) < 0)
         return -1;
+    s->dead += sqlite3_changes(s->db);
     bind_id(s, ST_RECORD_DELETE, op->del.id);
     if (exec_step(s, ST_RECORD_DELETE, e) < 0)
         return -1;
@@ -652,6 +665,7 @@ void exec_keep(struct spool *s)
     for (i = 0; i < LEDGER_N; i++)
         s->ledger[i] += s->delta[i];
     memset(s->delta, 0, sizeof(s->delta));
+    s->undo_dead = s->dead;
     ids_keep(&s->record_ids);
     ids_keep(&s->stream_ids);
     ids_keep(&s->blob_ids);
@@ -679,6 +693,7 @@ void exec_undo(struct spool *s)
     s->touched = NULL;
     sweep_undo(s);
     memset(s->delta, 0, sizeof(s->delta));
+    s->dead = s->undo_dead;
     ids_undo(&s->record_ids);
     ids_undo(&s->stream_ids);
     ids_undo(&s->blob_ids);

@@ -137,6 +137,7 @@ static void forget_rows(struct spool *s)
     }
     list_init(&s->leaving);
     s->gone = s->undo_gone = (struct pending){0};
+    s->dead = s->undo_dead = 0;
     memset(s->recent, 0, RECENT * sizeof(*s->recent));
     s->blob_floor = atomic_load(&s->next_blob);
     s->wal_frames = s->checkpointed_at = 0;

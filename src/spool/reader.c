@@ -1,6 +1,7 @@
 #include "spool/spool_priv.h"
 
 #include "base/bug.h"
+#include "spool/dead_priv.h"
 
 /*
  * Reads have a connection and a thread of their own, so that a slow disk read holds up no commit.
@@ -16,7 +17,12 @@ int reader_open(struct spool *s, struct err *e)
         sql_prepare(s->rdb, "SELECT body FROM dead WHERE id=?1", &s->r_dead, e) < 0 ||
         sql_prepare(s->rdb,
                     "SELECT " SPOOL_RECORD_COLUMNS " FROM record WHERE id=?1 AND id NOT IN gone",
-                    &s->r_row, e) < 0)
+                    &s->r_row, e) < 0 ||
+        sql_prepare(s->rdb,
+                    "SELECT " SPOOL_DEAD_COLUMNS " FROM dead WHERE id>=?1 ORDER BY id LIMIT ?2",
+                    &s->r_letters, e) < 0 ||
+        sql_prepare(s->rdb, "SELECT value FROM value WHERE space='" DEAD_NOTES "' AND name=?1",
+                    &s->r_note, e) < 0)
         return -1;
     return sql_prepare(s->rdb, "SELECT data FROM piece WHERE id=?1", &s->r_piece, e);
 }
@@ -27,7 +33,9 @@ void reader_close(struct spool *s)
     sqlite3_finalize(s->r_dead);
     sqlite3_finalize(s->r_piece);
     sqlite3_finalize(s->r_row);
-    s->r_body = s->r_dead = s->r_piece = s->r_row = NULL;
+    sqlite3_finalize(s->r_letters);
+    sqlite3_finalize(s->r_note);
+    s->r_body = s->r_dead = s->r_piece = s->r_row = s->r_letters = s->r_note = NULL;
     sqlite3_close(s->rdb);
     s->rdb = NULL;
 }
@@ -83,12 +91,42 @@ static void serve_rows(struct spool *s, struct spool_read *r)
     }
 }
 
+static void serve_letter(struct spool *s, struct spool_read *r)
+{
+    struct spool_dead_row row = recover_dead_row(s->r_letters);
+    uint8_t name[8];
+
+    dead_note_name(row.record.id, name);
+    sqlite3_bind_blob(s->r_note, 1, name, sizeof(name), SQLITE_STATIC);
+    if (sqlite3_step(s->r_note) == SQLITE_ROW)
+        row.note = sql_view(s->r_note, 0);
+    r->dead(r, &row);
+    sqlite3_reset(s->r_note);
+}
+
+static void serve_letters(struct spool *s, struct spool_read *r)
+{
+    int rc;
+
+    sqlite3_bind_int64(s->r_letters, 1, r->dead_from);
+    sqlite3_bind_int64(s->r_letters, 2, (int64_t)r->dead_max);
+    while ((rc = sqlite3_step(s->r_letters)) == SQLITE_ROW)
+        serve_letter(s, r);
+    if (rc != SQLITE_DONE)
+        read_failed(s, r);
+    sqlite3_reset(s->r_letters);
+}
+
 void reader_serve(struct spool *s, struct spool_read *r)
 {
     r->err = (struct err){0};
     str_clear(&r->data);
     if (!s->rdb) {
         err_set(&r->err, ERR_IO, "spool: the database cannot be opened");
+        return;
+    }
+    if (r->dead) {
+        serve_letters(s, r);
         return;
     }
     if (r->ids) {
@@ -116,7 +154,7 @@ static struct spool_read *serve_batch(struct spool *s, struct spool_read *r)
         sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
     for (n = 0; r && n < READ_BATCH && bytes < READ_BATCH_BYTES; n++, r = r->next) {
         reader_serve(s, r);
-        bytes += r->data.n + r->n_ids * READ_ROW_BYTES;
+        bytes += r->data.n + (r->n_ids + r->dead_max) * READ_ROW_BYTES;
     }
     rest = r;
     if (s->rdb && !sqlite3_get_autocommit(s->rdb))

@@ -2,6 +2,7 @@
 
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "spool/dead_priv.h"
 
 static const char *const ledger_names[] = {
 #define X(e, name, family, state, help) [LEDGER_##e] = name,
@@ -188,8 +189,11 @@ static int drop_orphans(struct spool *s, struct err *e)
 
 static int load_all(struct spool *s, struct err *e)
 {
-    if (load_ledger(s, e) < 0 || load_streams(s, e) < 0)
+    if (load_ledger(s, e) < 0 || load_streams(s, e) < 0 ||
+        sql_int(s->db, "SELECT count(*) FROM dead", 0, &s->dead, e) < 0)
         return -1;
+    s->undo_dead = s->dead;
+    s->pub.dead = (uint64_t)s->dead;
     if (load_ids(s, &s->record_ids, "record",
                  "SELECT max(coalesce((SELECT max(id) FROM record),0),"
                  "coalesce((SELECT max(id) FROM dead),0))",
@@ -294,6 +298,25 @@ int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_r
     return stop ? -1 : 0;
 }
 
+struct spool_dead_row recover_dead_row(sqlite3_stmt *q)
+{
+    return (struct spool_dead_row){
+        .record = recover_row(q),
+        .reason = sql_view(q, 9),
+        .buried_ns = sqlite3_column_int64(q, 10),
+        .account = sql_view(q, 11),
+        .key = sql_view(q, 12),
+    };
+}
+
+void dead_note_name(int64_t record_id, uint8_t out[8])
+{
+    int i;
+
+    for (i = 0; i < 8; i++)
+        out[i] = (uint8_t)((uint64_t)record_id >> (56 - 8 * i));
+}
+
 int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dead_row *row),
                     void *ctx, struct err *e)
 {
@@ -301,19 +324,10 @@ int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dea
     int rc, stop = 0;
 
     ASSERT(!s->started);
-    if (sql_prepare(s->db,
-                    "SELECT " SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key"
-                    " FROM dead ORDER BY id",
-                    &q, e) < 0)
+    if (sql_prepare(s->db, "SELECT " SPOOL_DEAD_COLUMNS " FROM dead ORDER BY id", &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        struct spool_dead_row row = {
-            .record = recover_row(q),
-            .reason = sql_view(q, 9),
-            .buried_ns = sqlite3_column_int64(q, 10),
-            .account = sql_view(q, 11),
-            .key = sql_view(q, 12),
-        };
+        struct spool_dead_row row = recover_dead_row(q);
 
         stop = fn(ctx, &row);
     }

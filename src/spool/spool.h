@@ -79,6 +79,7 @@ struct spool_dead_row {
     struct spool_record_row record;
     struct view reason, account, key;
     int64_t buried_ns; /* wall time */
+    struct view note;  /* see spool_txn_dead_note; empty: none */
 };
 int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dead_row *row),
                     void *ctx, struct err *e) TR_MUST_USE; /* by id */
@@ -125,6 +126,8 @@ void spool_txn_record(struct spool_txn *t, struct spool_stream *st, struct spool
 void spool_txn_delete(struct spool_txn *t, int64_t record_id);
 /* Make it a dead letter: it stays, with the reason, out of recovery's sight. */
 void spool_txn_bury(struct spool_txn *t, int64_t record_id, const char *reason);
+/* What else is to be known of a dead letter, in place of what was; copied. It goes with it. */
+void spool_txn_dead_note(struct spool_txn *t, int64_t record_id, struct view note);
 /* Pieces count from 0, fewer than 2^24. Borrowed until done. The same one again replaces. */
 void spool_txn_piece(struct spool_txn *t, int64_t blob, uint32_t seq, struct view piece);
 void spool_txn_blob_drop(struct spool_txn *t, int64_t blob); /* pieces of an upload given up */
@@ -157,6 +160,11 @@ struct spool_read {
     const int64_t *ids;
     size_t n_ids;
     void (*row)(struct spool_read *r, size_t i, const struct spool_record_row *row);
+    /* (`dead` set, all the others 0) dead letters, by id from `dead_from` on and `dead_max` at
+     * most, one by one. ERR_NONE even if there are none. */
+    int64_t dead_from;
+    size_t dead_max;
+    void (*dead)(struct spool_read *r, const struct spool_dead_row *row);
     struct str data; /* filled; the caller frees */
     struct err err;  /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece */
     void (*done)(struct spool_read *r); /* reader thread */
@@ -180,6 +188,7 @@ struct spool_stats {
     uint64_t set_aside_bytes;
     int64_t oldest_at_ns; /* wall time of the oldest record, 0: none; as of at most a second ago */
     bool failing;         /* the last commit failed */
+    uint64_t dead;        /* dead letters that are here */
 };
 void spool_stats(struct spool *s, struct spool_stats *out);
 

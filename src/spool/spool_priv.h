@@ -145,6 +145,7 @@ struct spool {
     struct recent *recent;
     int64_t blob_floor; /* of blobs below some pieces may be in a database that was set aside */
     struct pending gone, undo_gone;
+    int64_t dead, undo_dead; /* dead letters */
     struct list leaving;     /* streams of those; never too few after a group was taken back */
     bool sweep_now, swept;   /* in this group */
     int64_t trouble_ns;      /* commits fail since then; 0: they do not */
@@ -167,7 +168,7 @@ struct spool {
     /* the reader's */
     sqlite3 *rdb;
     pthread_mutex_t rdb_lock; /* held while it reads, and while mend.c changes connections */
-    sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row;
+    sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row, *r_letters, *r_note;
     pthread_t reader;
     pthread_mutex_t r_lock;
     pthread_cond_t r_wake;

@@ -2,6 +2,7 @@
 
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "spool/dead_priv.h"
 
 enum { TXN_MAGIC = 0x74786e31, CHUNK_MIN = 4096, ALIGN = 16 };
 
@@ -155,6 +156,14 @@ void spool_txn_value(struct spool_txn *t, const char *space, struct view name, s
     op->value.space = keep_text(t, space);
     op->value.name = keep(t, name);
     op->value.value = keep(t, value);
+}
+
+void spool_txn_dead_note(struct spool_txn *t, int64_t record_id, struct view note)
+{
+    uint8_t name[8];
+
+    dead_note_name(record_id, name);
+    spool_txn_value(t, DEAD_NOTES, view_of(name, sizeof(name)), note);
 }
 
 void spool_txn_keep(struct spool_txn *t)

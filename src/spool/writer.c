@@ -159,6 +159,7 @@ static void publish(struct spool *s, uint64_t committed, uint64_t failed, const 
     s->pub.transactions += committed;
     s->pub.failed += failed;
     s->pub.failing = failing;
+    s->pub.dead = (uint64_t)s->undo_dead;
     pthread_mutex_unlock(&s->pub_lock);
     if (why)
         s->trouble = why->code;

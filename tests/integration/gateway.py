@@ -4,6 +4,7 @@
 import http.client
 import os
 import re
+import select
 import shlex
 import signal
 import socket
@@ -61,6 +62,31 @@ def merge(base, over):
     return out
 
 
+class Other:
+    """A process that is not our child, as far as subprocess.Popen's users need it. Its exit status is taken for 0."""
+
+    def __init__(self, pid):
+        self.pid, self.fd, self.returncode = pid, os.pidfd_open(pid), None
+
+    def poll(self):
+        return self.wait(0, quiet=True)
+
+    def wait(self, timeout=None, quiet=False):
+        if self.returncode is None and select.select([self.fd], [], [], timeout)[0]:
+            os.close(self.fd)
+            self.returncode = 0
+        if self.returncode is None and not quiet:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return self.returncode
+
+    def send_signal(self, signo):
+        if self.poll() is None:
+            signal.pidfd_send_signal(self.fd, signo)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
 class Gateway:
     """One tailrace process. `options` are merged into a configuration that listens on free ports of 127.0.0.1."""
 
@@ -82,6 +108,7 @@ class Gateway:
         }, options)
         self.env = dict(os.environ, **(env or {}))
         self.process = None
+        self.before = []        # processes that handed over and may have connections left
         self.ports = {}
         if start:
             self.start()
@@ -97,14 +124,44 @@ class Gateway:
         for name, port in self.ports.items():
             self.options['listen'][name]['address'] = f'127.0.0.1:{port}'
         self.write_config()
-        self.log_from = self.log_path.stat().st_size if self.log_path.exists() else 0
-        with open(self.log_path, 'ab') as log:
-            self.process = subprocess.Popen(
-                shlex.split(os.environ.get('TAILRACE_WRAPPER', '')) + [BINARY, 'serve', '-c', str(self.config_path)],
-                stderr=log, stdout=log, stdin=subprocess.DEVNULL, env=self.env)
+        self.process = self.run()
         if wait:
             self.wait_ready()
         return self
+
+    def run(self, *more, env=None):
+        self.log_from = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with open(self.log_path, 'ab') as log:
+            return subprocess.Popen(
+                shlex.split(os.environ.get('TAILRACE_WRAPPER', '')) + [BINARY, 'serve', '-c', str(self.config_path), *more],
+                stderr=log, stdout=log, stdin=subprocess.DEVNULL, env=dict(self.env, **(env or {})))
+
+    def take_over(self, by_signal=False, wait=True, env=None, **options):
+        """Hand over to a new process, with other options perhaps: `self.process` is that one afterwards."""
+        self.write_config(**options)
+        old = self.process
+        if by_signal:
+            self.log_from = self.log_path.stat().st_size
+            old.send_signal(signal.SIGUSR2)
+            pid = wait_for(lambda: re.search(r'"handing over" pid=(\d+)', self.log(fresh=True)), what='the new process')
+            new = Other(int(pid.group(1)))
+        else:
+            new = self.run('--takeover', env=env)
+        if wait:
+            self.before.append(old)
+            self.process = new
+            self.taken_over()
+        return new
+
+    def taken_over(self):
+        """Wait until the new process serves."""
+        wait_for(lambda: 'msg="taken over"' in self.log(fresh=True) and 'msg="handed over' in self.log(fresh=True),
+                 READY_TIMEOUT, what='the takeover')
+        self.wait_ready()
+
+    def gap_ms(self):
+        """How long nobody accepted during the last takeover."""
+        return int(re.findall(r'not_accepting_ms=(\d+)', self.log())[-1])
 
     def wait_ready(self):
         def ports():
@@ -128,6 +185,13 @@ class Gateway:
 
     def stop(self, timeout=STOP_TIMEOUT):
         """Drain and end; returns the exit status."""
+        for old in self.before:
+            if old.poll() is None:
+                old.send_signal(signal.SIGTERM)
+        while self.before:
+            code = self.before[0].wait(timeout)
+            assert code == 0, f'a process that had handed over ended with {code}:\n{self.log()[-3000:]}'
+            self.before.pop(0)
         if self.process is None:
             return 0
         if self.process.poll() is None:

@@ -443,6 +443,11 @@ def test_reload_and_drain(tmp_path_factory):
     try:
         old = w.tls().handshake()
         assert issuer_of(old.tls.getpeercert(True)) == 'CN=mint CA'
+        ws = w.tls().handshake()
+        ws.run(ws.tls.write, f'GET /stream/delegate/acct HTTP/1.1\r\nHost: {w.authority}\r\nConnection: upgrade\r\n'
+                             f'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n'
+                             f'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'.encode())
+        assert b' 101 ' in ws.run(ws.tls.read, 65536)
         (directory / 'mint2').mkdir()
         second = CA(directory / 'mint2', 'second CA')
         w.gw.write_config(intercept={'ca': second.ca, 'key': second.ca_key, 'hosts': [HARNESS]})
@@ -453,11 +458,15 @@ def test_reload_and_drain(tmp_path_factory):
         t = w.tls('listed.test', f'listed.test:{w.listed.port}', ca=w.origin_ca.ca).handshake()
         assert issuer_of(t.tls.getpeercert(True)) == 'CN=origin CA', 'no longer listed'
         assert old.get('/api/version', w.authority)[0] == 200, 'what stands goes on'
+        ws.run(ws.tls.write, b'\x81\x82\0\0\0\0hi')
+        assert ws.run(ws.tls.read, 65536) == b'\x81\x02hi'
         # Nor may it be reached any more: what stands is told so.
         w.gw.write_config(rules={'tests': {'hosts': ['other.test']}})
         w.gw.signal(signal.SIGHUP)
         wait_for(lambda: w.gw.metric('config_generation') == 3, what='the reload')
         wait_for(lambda: old.get('/api/version', w.authority)[0] == 403, what='the refusal')
+        with pytest.raises(ConnectionResetError):       # a WebSocket inside ends
+            ws.run(ws.tls.read, 65536)
         assert w.entry(kind='relay', event='deny', rule='policy')
         w.gw.write_config(rules={'tests': {'hosts': [HARNESS]}})
         w.gw.signal(signal.SIGHUP)

@@ -76,7 +76,7 @@ def record(far, name='a'):
 
 
 def database(gw):
-    found = [p for p in (gw.directory / 'spool').iterdir() if p.read_bytes()[:15] == b'SQLite format 3']
+    found = [p for p in (gw.directory / 'spool').iterdir() if p.is_file() and p.read_bytes()[:15] == b'SQLite format 3']
     assert len(found) == 1
     return sqlite3.connect(found[0], timeout=5, isolation_level=None)
 

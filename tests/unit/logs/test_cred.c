@@ -108,6 +108,10 @@ static void test_an_expired_one_is_replaced(void **state)
     cred_proven(c, newest, 50);
     cred_proven(c, newer, 40);
     assert_int_equal(cred_usable(c, old), newest);
+    assert_int_equal(cred_for(c, old, VIEW_LIT("acct")), newest);
+    assert_int_equal(cred_for(c, newer, VIEW_LIT("acct")), newer);
+    assert_int_equal(cred_for(c, 4711, VIEW_LIT("acct")), newest); /* forgotten */
+    assert_int_equal(cred_for(c, 4711, VIEW_LIT("third")), 4711);
     cred_refused(c, never, 60); /* never proven: a wrong token must not borrow a good one */
     assert_int_equal(cred_usable(c, never), 0);
 }

@@ -549,6 +549,94 @@ static void a_dead_letter_stays_out_of_sight(void **state)
     str_fini(&body);
 }
 
+struct letters_read {
+    struct spool_read r;
+    int64_t ids[4];
+    char note[64], key[64], reason[64];
+    size_t n;
+    int done;
+};
+
+static void on_letter(struct spool_read *r, const struct spool_dead_row *row)
+{
+    struct letters_read *o = (void *)r;
+
+    assert_true(o->n < ARRAY_LEN(o->ids));
+    o->ids[o->n++] = row->record.id;
+    text_of(o->note, row->note);
+    text_of(o->key, row->key);
+    text_of(o->reason, row->reason);
+}
+
+static void on_letters(struct spool_read *r)
+{
+    bed_add(&((struct letters_read *)(void *)r)->done, 1);
+}
+
+static void read_letters(struct bed *b, struct letters_read *o, int64_t from, size_t max)
+{
+    memset(o, 0, sizeof(*o));
+    o->r = (struct spool_read){
+        .dead_from = from, .dead_max = max, .dead = on_letter, .done = on_letters};
+    spool_read(b->s, &o->r);
+    bed_wait(&o->done, 1);
+    assert_int_equal(o->r.err.code, ERR_NONE);
+}
+
+static uint64_t letters(struct bed *b)
+{
+    struct spool_stats st;
+
+    spool_stats(b->s, &st);
+    return st.dead;
+}
+
+static void dead_letters_are_counted_and_read_with_their_notes(void **state)
+{
+    struct bed *b = *state;
+    struct spool_stream st = {0};
+    struct spool_record r[3] = {{.at_ns = 1}, {.at_ns = 2}, {.at_ns = 3}};
+    struct spool_txn *t = spool_txn_new();
+    struct letters_read o;
+    int i;
+
+    bed_open(b);
+    bed_stream(b, &st, "k");
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(bed_record(b, &st, &r[i], VIEW_LIT("body")), ERR_NONE);
+        spool_txn_bury(t, r[i].id, "why");
+    }
+    spool_txn_dead_note(t, r[1].id, VIEW_LIT("a note"));
+    assert_int_equal(letters(b), 0);
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    assert_int_equal(letters(b), 3);
+    read_letters(b, &o, 0, 2);
+    assert_int_equal(o.n, 2);
+    assert_int_equal(o.ids[0], r[0].id);
+    assert_string_equal(o.note, "a note");
+    read_letters(b, &o, r[1].id + 1, 2);
+    assert_int_equal(o.n, 1);
+    assert_int_equal(o.ids[0], r[2].id);
+    assert_string_equal(o.note, "");
+    assert_string_equal(o.key, "k");
+    assert_string_equal(o.reason, "why");
+    /* A transaction that fails buries nothing, and takes nothing away. */
+    t = spool_txn_new();
+    spool_txn_delete(t, r[0].id);
+    spool_txn_piece(t, -1, 0, VIEW_LIT("x"));
+    assert_int_not_equal(bed_commit(b, t), ERR_NONE);
+    assert_int_equal(letters(b), 3);
+    bed_close(b);
+
+    bed_open(b);
+    assert_int_equal(letters(b), 3);
+    assert_int_equal(bed_delete(b, r[1].id), ERR_NONE);
+    assert_int_equal(letters(b), 2);
+    assert_int_equal(bed_ask(b, "SELECT count(*) FROM value WHERE space='dead'"), 0);
+    assert_int_equal(bed_delete(b, r[1].id), ERR_NONE);
+    assert_int_equal(letters(b), 2);
+}
+
 /* --- ledger and statistics --------------------------------------------------------------- */
 
 static void the_ledger_adds_up_and_survives(void **state)
@@ -890,6 +978,7 @@ int main(void)
         T(pieces_without_a_record_go_at_the_next_start),
         T(impossible_pieces_are_refused_alone),
         T(a_dead_letter_stays_out_of_sight),
+        T(dead_letters_are_counted_and_read_with_their_notes),
         T(the_ledger_adds_up_and_survives),
         T(gone_is_gone_before_the_sweep_and_after),
         T(many_are_swept_under_load),

@@ -1,0 +1,449 @@
+"""Handing over to a new process: nobody is refused, nothing is cut off, no line is lost or doubled (but for what is counted)."""
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import pytest
+from calls import Api, body_of
+from gateway import BINARY, Other, free_port, key, wait_for
+from proxies import ask, dial, echo, place, read_exactly
+from test_intercept import World
+
+WAIT = 20
+with_faults = pytest.mark.skipif(
+    b'fault points' not in subprocess.run([BINARY, 'version'], capture_output=True).stdout,
+    reason='this binary has no fault points')
+
+
+def talk(s, text=b'hello'):
+    """Through a tunnel whose far end echoes."""
+    s.sendall(text)
+    assert read_exactly(s, len(text)) == text
+
+
+class WebSocket:
+    """A client of the delegate's WebSocket, whose far end echoes."""
+
+    def __init__(self, gw):
+        self.s = socket.create_connection(('127.0.0.1', gw.port), WAIT)
+        self.s.sendall(b'GET /stream/delegate/acct HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n'
+                       b'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n')
+        head = b''
+        while not head.endswith(b'\r\n\r\n'):
+            head += read_exactly(self.s, 1)
+        assert b' 101 ' in head.split(b'\r\n')[0], head
+
+    def talk(self, text=b'hello'):
+        self.s.sendall(struct.pack('!BB', 0x81, 0x80 | len(text)) + bytes(4) + text)
+        assert read_exactly(self.s, 2 + len(text))[2:] == text
+
+
+class Load(threading.Thread):
+    """`turn(i)` again and again; what it raises is a failure."""
+
+    def __init__(self, turn):
+        super().__init__(daemon=True)
+        self.turn, self.done, self.errors, self.longest, self.over = turn, 0, [], 0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.is_set():
+            began = time.monotonic()
+            try:
+                self.turn(self.done)
+            except Exception as e:      # whatever it is
+                self.errors.append(repr(e))
+            self.longest = max(self.longest, time.monotonic() - began)
+            self.done += 1
+
+    def end(self):
+        self.over.set()
+        self.join(WAIT)
+        assert not self.is_alive() and not self.errors, self.errors[:5]
+        return self.done
+
+
+def full_gateway(make, far, port, **options):
+    return make(far.url, workers=2, rules={'local': {'hosts': ['127.0.0.1'], 'ports': ['1-65535'], 'addresses': ['127.0.0.0/8']}},
+                listen={'proxy': {'mode': 'proxy', 'address': '127.0.0.1:0'},
+                        'db': {'mode': 'forward', 'address': '127.0.0.1:0', 'to': f'127.0.0.1:{port}'}},
+                egress={'profile': 'none'}, **options)
+
+
+def test_three_takeovers_under_load(far, gateway_at):
+    """New connections, kept ones, tunnels and forwards, while the number of workers changes; each line arrives once."""
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port)
+        kept = Api(gw.log_url)
+        for name in ('new', 'kept'):
+            assert kept.open(key(name))[0] == 204
+
+        def on_new_connections(i):
+            api = Api(gw.log_url)
+            assert api.put(key('new'), f'{i}\n', start=i)[0] == 204
+            api.close()
+
+        def on_a_kept_one(i):
+            assert kept.put(key('kept'), f'{i}\n', start=i)[0] == 204
+
+        def by_connect(i):
+            s, status, head = ask(gw, f'127.0.0.1:{p.port}')
+            assert status == 200, head
+            talk(s)
+            s.close()
+
+        def by_forward(i):
+            with dial(gw, 'db') as s:
+                talk(s)
+
+        tunnel = ask(gw, f'127.0.0.1:{p.port}')[0]
+        loads = [Load(f) for f in (on_new_connections, on_a_kept_one, by_connect, by_forward)]
+        first = gw.process
+        for by_signal, workers in ((False, 4), (True, 1), (False, 3)):
+            seen = [load.done for load in loads]
+            gw.take_over(by_signal, workers=workers)
+            talk(tunnel)
+            wait_for(lambda: all(load.done > n + 3 for load, n in zip(loads, seen)), what='calls after the takeover')
+            assert gw.gap_ms() < 3000
+        new, old, *_ = [load.end() for load in loads]
+        assert max(load.longest for load in loads) < 10
+        talk(tunnel)
+        assert first.poll() is None             # it has that tunnel
+        tunnel.close()
+        kept.close()
+        assert first.wait(WAIT) == 0
+        gw.wait_delivered()
+        ledger = gw.ledger()
+        assert ledger['accepted'] == ledger['delivered'] == new + old
+        for name, n in (('new', new), ('kept', old)):
+            lines = far.lines('acct', key(name))
+            assert list(dict.fromkeys(lines)) == [f'{i}\n' for i in range(n)]
+            assert len(lines) - n <= gw.metric('lines_resent_total')
+        assert len(re.findall('msg="taken over"', gw.log())) == 3
+
+
+def test_open_connections_stay(far, gateway_at):
+    """A WebSocket, a CONNECT and a forward outlive two takeovers; the old processes end with them."""
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port)
+        ws, tunnel, forward = WebSocket(gw), ask(gw, f'127.0.0.1:{p.port}')[0], dial(gw, 'db')
+        first = gw.process
+        for by_signal in (True, False):
+            gw.take_over(by_signal)
+            ws.talk()
+            talk(tunnel)
+            talk(forward, b'x' * 100000)
+        second = gw.before[-1]
+        assert first.poll() is None
+        for s in (ws.s, tunnel, forward):
+            s.close()
+        assert first.wait(WAIT) == 0 and second.wait(WAIT) == 0
+
+
+def test_intercepted_connections_stay(tmp_path):
+    """TLS that ends here: requests to Harness and log calls on it go on, through the old process, after two takeovers."""
+    world = World(tmp_path)
+    try:
+        gw = world.gw
+        inside = world.tls().handshake()
+        relayed = world.tls('listed.test', f'listed.test:{world.listed.port}').handshake()
+        target = f'/log-service/stream?accountID=acct&key={key()}'
+        assert inside.get(target, world.authority, 'POST')[0] == 204
+        assert relayed.get('/a', f'listed.test:{world.listed.port}')[0] == 200
+        gw.take_over(True, drain={'limit': '20s'})
+        gw.take_over(drain={'limit': '20s'})
+        for i in range(3):
+            assert inside.get(target, world.authority, 'PUT', body_of(f'{i}\n', start=i))[0] == 204
+            assert inside.get('/api/version', world.authority)[0] == 200
+            assert relayed.get('/b', f'listed.test:{world.listed.port}')[0] == 200
+        gw.wait_delivered()
+        assert world.far.lines('acct', key()) == ['0\n', '1\n', '2\n']
+        inside.sock.close()
+        relayed.sock.close()
+        assert gw.before[0].wait(WAIT) == 0
+    finally:
+        world.close()
+
+
+def test_kept_tls_connections_are_served_once_more(far, gateway_at, ca):
+    """The process that took over gets the call, knows that it came by TLS, and the connection ends with the answer."""
+    cert, cert_key = ca.issue('127.0.0.1')
+    gw = gateway_at(far.url, cert=cert, key=cert_key)
+    api = Api(gw.log_url, ca=ca.ca)
+    assert api.open(key())[0] == 204
+    gw.take_over()
+    status, text, fields = api.link(key())
+    assert status == 200 and '"https://' in text and fields['connection'] == 'close'
+    assert api.put_link(key(), b'whole\n')[0] == 200
+    api.close()
+    assert gw.before[0].wait(WAIT) == 0
+    gw.wait_delivered()
+    assert far.blob('acct', key()) == b'whole\n'
+
+
+def test_a_slow_upload_is_not_cut_off(far, gateway_at):
+    """The takeover waits for it, and nobody else waits meanwhile."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204
+    body = b'line\n' * 2000
+    s = socket.create_connection(('127.0.0.1', gw.port), WAIT)
+    s.sendall(f'POST /log-service/blob?accountID=acct&key={key()} HTTP/1.1\r\nHost: h\r\nX-Harness-Token: token-1\r\n'
+              f'Content-Length: {len(body)}\r\n\r\n'.encode() + body[:3000])
+    wait_for(lambda: gw.metric('http_connections') >= 2)
+    gw.take_over(wait=False)
+    wait_for(lambda: 'waiting for calls in hand' in gw.log(), what='the takeover that waits')
+    assert api.open(key('other'))[0] == 204
+    for i in range(3):
+        assert api.put(key('other'), f'{i}\n', start=i)[0] == 204
+    s.sendall(body[3000:])
+    assert b' 204 ' in s.recv(1000)
+    s.close()
+    api.close()
+    old = gw.process
+    wait_for(lambda: 'msg="taken over"' in gw.log(), what='the takeover')
+    assert old.wait(WAIT) == 0
+    gw.process = Other(int(re.search(r'"handed over.*?pid=(\d+)', gw.log()).group(1)))
+    wait_for(lambda: far.blob('acct', key()) == body, what='the whole blob')
+    gw.wait_delivered()
+
+
+def test_deliveries_that_do_not_end_are_given_up(far, gateway_at):
+    """Their outcome is unknown, as after a crash: one batch may arrive twice, and is counted."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204
+    far.fault('delay', 'lines', count=1, seconds=30)
+    assert api.put(key(), 'a\n')[0] == 204
+    wait_for(lambda: far.counts()['requests'].get('lines') is not None or gw.metric('upstream_requests_total') >= 1)
+    gw.take_over()
+    assert 'deliveries are given up' in gw.log()
+    assert api.put(key(), 'b\n', start=1)[0] == 204
+    api.close()
+    gw.wait_delivered()
+    assert list(dict.fromkeys(far.lines('acct', key()))) == ['a\n', 'b\n']
+    assert gw.metric('lines_resent_total') <= 1
+
+
+def test_what_is_left_ends_with_the_drain_limit(far, gateway_at):
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port, drain={'limit': '2s'})
+        tunnels = [ask(gw, f'127.0.0.1:{p.port}')[0] for _ in range(5)]
+        gw.take_over()
+        began = time.monotonic()
+        talk(tunnels[0])
+        assert gw.before[0].wait(WAIT) == 0
+        assert 1 < time.monotonic() - began < 4
+        assert all(s.recv(1) == b'' for s in tunnels)      # orderly ends
+        new, status, _ = ask(gw, f'127.0.0.1:{p.port}')
+        assert status == 200
+        new.close()
+
+
+def test_listeners_come_go_and_move(far, gateway_at):
+    """What a reload refuses; connections that wait at a listener which goes are taken first."""
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port)
+        gw.write_config(listen={'db': {'address': '127.0.0.1:%d' % free_port()}})
+        gw.signal(signal.SIGHUP)
+        wait_for(lambda: 'hand over (SIGUSR2)' in gw.log(), what='the reason')
+        old_port = gw.ports['db']
+        more = {'db2': {'mode': 'forward', 'address': '127.0.0.1:0', 'to': f'127.0.0.1:{p.port}'}}
+        gw.take_over(True, listen=more)
+        assert gw.ports['db'] != old_port
+        for name in ('db', 'db2'):
+            with dial(gw, name) as s:
+                talk(s)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(('127.0.0.1', old_port), WAIT)
+
+
+@pytest.mark.parametrize('by_signal', [False, True])
+def test_a_bad_configuration_changes_nothing(far, gateway_at, by_signal):
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204
+    good = gw.config_path.read_text()
+    gw.config_path.write_text(good + 'nonsense: 1\n')
+    if by_signal:
+        gw.signal(signal.SIGUSR2)
+        wait_for(lambda: 'handing over failed; this process goes on' in gw.log(), what='the report')
+    else:
+        assert gw.run('--takeover').wait(WAIT) == 1
+    assert 'nonsense' in gw.log()
+    assert api.put(key(), 'a\n')[0] == 204
+    gw.config_path.write_text(good)
+    gw.take_over(by_signal)
+    assert api.put(key(), 'b\n', start=1)[0] == 204
+    api.close()
+    gw.wait_delivered()
+    assert far.lines('acct', key()) == ['a\n', 'b\n']
+
+
+def test_another_spool_is_refused(far, gateway_at):
+    """What waits in this one would be left behind."""
+    gw = gateway_at(far.url)
+    gw.write_config(control={'socket': str(gw.directory / 'spool' / 'control.sock')},
+                    spool={'directory': str(gw.directory / 'other')})
+    assert gw.run('--takeover').wait(WAIT) == 1
+    assert 'cannot be changed by a takeover' in gw.log()
+    assert Api(gw.log_url).open(key())[0] == 204
+
+
+def test_nobody_to_take_over_from(far, gateway_at):
+    gw = gateway_at(far.url, start=False)
+    gw.write_config()
+    assert gw.run('--takeover').wait(WAIT) == 1
+    assert 'cannot take over: is it running?' in gw.log()
+
+
+@with_faults
+@pytest.mark.parametrize('point', ['takeover-ready', 'takeover-released', 'takeover-serving'])
+def test_the_new_process_dies(far, gateway_at, point):
+    """Before it has the spool, the old one goes on. Afterwards the old one starts itself again and hands over to that;
+    clients wait, tunnels stay."""
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port)
+        api = Api(gw.log_url)
+        assert api.open(key())[0] == 204
+        tunnel = ask(gw, f'127.0.0.1:{p.port}')[0]
+        began = time.monotonic()
+        new = gw.take_over(wait=False, env={'TAILRACE_FAULT': f'{point}:1:kill'})
+        assert new.wait(WAIT) == -signal.SIGKILL
+        fresh = Api(gw.log_url)
+        assert fresh.put(key(), 'a\n')[0] == 204
+        assert time.monotonic() - began < 8
+        fresh.close()
+        talk(tunnel)
+        if point == 'takeover-ready':
+            assert 'handing over failed; this process goes on' in gw.log()
+        else:
+            gw.before.append(gw.process)
+            wait_for(lambda: 'msg="handed over' in gw.log(), what='the rescue')
+            gw.process = Other(int(re.search(r'"handed over.*?pid=(\d+)', gw.log()).group(1)))
+        assert api.put(key(), 'b\n', start=1)[0] == 204
+        api.close()
+        gw.take_over()
+        talk(tunnel)
+        tunnel.close()
+        gw.wait_delivered()
+        assert far.lines('acct', key()) == ['a\n', 'b\n']
+
+
+@with_faults
+def test_the_old_process_dies_when_the_spool_is_free(far, gateway_at):
+    """The new one has the listeners: it goes on by itself."""
+    gw = gateway_at(far.url, env={'TAILRACE_FAULT': 'handover-released:1:kill'})
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204 and api.put(key(), 'a\n')[0] == 204
+    api.close()
+    old = gw.process
+    gw.env = dict(os.environ)
+    gw.process = gw.take_over(wait=False)
+    assert old.wait(WAIT) == -signal.SIGKILL
+    gw.wait_ready()
+    assert api.put(key(), 'b\n', start=1)[0] == 204
+    api.close()
+    gw.wait_delivered()
+    assert list(dict.fromkeys(far.lines('acct', key()))) == ['a\n', 'b\n']
+
+
+# --- supervisors --------------------------------------------------------------------------------
+
+class Supervisor:
+    """A stand-in for systemd's notification socket."""
+
+    def __init__(self, directory):
+        self.path = str(directory / 'notify')
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.setblocking(False)
+        self.said = []
+
+    def has_said(self, *texts):
+        try:
+            while True:
+                self.said += self.socket.recv(1000).decode().split('\n')
+        except BlockingIOError:
+            pass
+        return all(t in self.said for t in texts)
+
+
+def test_the_supervisor_is_told_who_the_main_process_is(far, gateway_at, tmp_path):
+    boss = Supervisor(tmp_path)
+    gw = gateway_at(far.url, env={'NOTIFY_SOCKET': boss.path})
+    wait_for(lambda: boss.has_said('READY=1'))
+    gw.take_over(True)
+    wait_for(lambda: boss.has_said(f'MAINPID={gw.pid}'), what='MAINPID')
+    assert gw.before[0].wait(WAIT) == 0
+    assert 'STOPPING=1' not in boss.said
+    gw.stop()
+    assert boss.has_said('STOPPING=1')
+
+
+def activated(gw, sockets, names):
+    """Start it as a supervisor does that holds the sockets."""
+    code = ('import fcntl, os, sys\n'
+            'fds = [int(a) for a in sys.argv[1].split(",")]\n'
+            'high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]\n'
+            'for i, fd in enumerate(high): os.dup2(fd, 3 + i)\n'
+            'os.environ["LISTEN_PID"] = str(os.getpid())\n'
+            'os.execv(sys.argv[2], sys.argv[2:])')
+    env = dict(gw.env, LISTEN_FDS=str(len(sockets)), LISTEN_FDNAMES=':'.join(names))
+    gw.log_from = gw.log_path.stat().st_size if gw.log_path.exists() else 0
+    with open(gw.log_path, 'ab') as log:
+        gw.process = subprocess.Popen(
+            ['/usr/bin/python3', '-c', code, ','.join(str(s.fileno()) for s in sockets), BINARY, 'serve', '-c',
+             str(gw.config_path)], pass_fds=[s.fileno() for s in sockets], stdout=log, stderr=log, env=env)
+    gw.wait_ready()
+
+
+def test_a_restart_under_socket_activation_refuses_nobody(far, gateway_at):
+    """By name, and by address; what is of no use is closed with a warning; a takeover passes them on."""
+    gw = gateway_at(far.url, start=False, workers=3)
+    sockets = [socket.create_server(('127.0.0.1', 0), backlog=128) for _ in range(3)]
+    gw.options['listen']['admin']['address'] = '127.0.0.1:%d' % sockets[1].getsockname()[1]
+    gw.write_config()
+    activated(gw, sockets, ['upstream', 'whatever', 'stray'])
+    assert gw.port == sockets[0].getsockname()[1]
+    assert 'no listener is for this descriptor; closed' in gw.log() and 'name=stray' in gw.log()
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204
+    api.close()
+    load = Load(lambda i: Api(gw.log_url).put(key(), f'{i}\n', start=i)[0] == 204 or 1 / 0)
+    wait_for(lambda: load.done > 3)
+    assert gw.stop() == 0
+    activated(gw, sockets, ['upstream', 'whatever', 'stray'])
+    wait_for(lambda: load.done > 10)
+    gw.take_over(True, workers=4)
+    n = load.done
+    wait_for(lambda: load.done > n + 3)
+    n = load.end()
+    gw.wait_delivered()
+    assert far.lines('acct', key()) == [f'{i}\n' for i in range(n)]
+    for s in sockets:
+        s.close()
+
+
+@pytest.mark.skipif(not os.path.exists('/usr/bin/systemd-socket-activate'), reason='systemd is not here')
+def test_systemd_socket_activate(far, gateway_at):
+    gw = gateway_at(far.url, start=False)
+    port = free_port()
+    gw.options['listen']['upstream']['address'] = f'127.0.0.1:{port}'
+    gw.write_config()
+    gw.log_from = 0
+    with open(gw.log_path, 'ab') as log:
+        gw.process = subprocess.Popen(['/usr/bin/systemd-socket-activate', '-l', f'127.0.0.1:{port}', '--fdname=upstream',
+                                       BINARY, 'serve', '-c', str(gw.config_path)], stdout=log, stderr=log, env=gw.env)
+    wait_for(lambda: 'Listening on' in gw.log(), what='systemd-socket-activate')
+    api = Api(f'http://127.0.0.1:{port}/log-service')
+    assert api.open(key())[0] == 204        # which starts it
+    gw.wait_ready()
+    assert api.put(key(), 'a\n')[0] == 204
+    api.close()
+    gw.wait_delivered()
