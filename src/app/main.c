@@ -5,6 +5,7 @@
 #include <string.h>
 #include "app/check.h"
 #include "app/serve.h"
+#include "app/spool_cmd.h"
 
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -20,6 +21,7 @@ static const char usage_text[] =
     "                                                    and what its policy would break\n"
     "       tailrace check   [-c FILE] --explain HOST:PORT [--from ADDRESS] [--identity NAME]\n"
     "                                                    say what the policy makes of it\n"
+    "       tailrace spool   verify|stats|export ...    look into a spool; --help says more\n"
     "       tailrace version\n"
     "\n"
     "  -c, --config FILE   the configuration (default " DEFAULT_CONFIG ")\n"
@@ -165,6 +167,8 @@ int main(int argc, char **argv)
     const struct check_opts *o = &all.check;
     bool plain;
 
+    if (argc > 1 && strcmp(argv[1], "spool") == 0)
+        return spool_cmd(argc - 1, argv + 1);
     if (read_options(argc, argv, &all) < 0)
         return usage(stderr, EXIT_USAGE);
     plain = !o->dump && !o->explain && !o->from && !o->identity;

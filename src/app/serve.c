@@ -120,6 +120,27 @@ static struct config *load_config(const char *path)
     return c;
 }
 
+/*
+ * Without its spool the gateway does not start: what waits in there goes before what comes now, and
+ * whether an open was sent, a close or a blob, only the spool knows. Whoever supervises it tries
+ * again.
+ */
+static const char *spool_remedy(enum err_code code)
+{
+    switch (code) {
+    case ERR_FULL:
+        return "the disk is full: free 16 MiB or more on this file system; nothing in the spool "
+               "is lost";
+    case ERR_UNAVAIL:
+        return "stop the other process, or give each its own directory";
+    case ERR_INVALID:
+        return "choose another directory, on a local disk";
+    default:
+        return "is it the right path, does it belong to the user that the gateway runs as, and is "
+               "its file system mounted for writing and without errors (dmesg)?";
+    }
+}
+
 static int open_spool(struct gateway *g, struct err *e)
 {
     const struct spool_opts o = {
@@ -134,6 +155,10 @@ static int open_spool(struct gateway *g, struct err *e)
         log_event(LOG_ERROR, "spool", "the spool was damaged and set aside; a fresh one is used",
                   LF_VIEW("kept", str_view(&note)));
     str_fini(&note);
+    if (!g->spool)
+        log_event(LOG_ERROR, "spool", "the spool cannot be opened",
+                  LF_STR("setting", "spool.directory"), LF_STR("directory", o.directory), LF_ERR(e),
+                  LF_STR("remedy", spool_remedy(e->code)));
     return g->spool ? 0 : -1;
 }
 

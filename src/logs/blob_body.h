@@ -17,8 +17,8 @@
 #include "spool/spool.h"
 
 enum {
-    BLOB_PIECE_MAX = 256 * 1024,         /* most raw bytes of one piece in the spool */
-    BLOB_WHOLE_MAX = 8 * 1024 * 1024,    /* larger bodies are never held whole */
+    BLOB_PIECE_MAX = 256 * 1024,      /* most raw bytes of one piece in the spool */
+    BLOB_WHOLE_MAX = 8 * 1024 * 1024, /* larger bodies are never held whole */
     /* Of all bodies held whole, in the process: an outage's end sends many blobs at once. */
     BLOB_MEMORY_MAX = 96 * 1024 * 1024,
 };
@@ -49,7 +49,7 @@ long blob_body_read(struct blob_body *b, void *p, size_t n);
 uint64_t blob_body_size(const struct blob_body *b);
 /* All of it is in memory; `out` is valid until the body is freed. */
 bool blob_body_whole(const struct blob_body *b, struct view *out);
-bool blob_body_sent(const struct blob_body *b);     /* read to its end since the last start */
+bool blob_body_sent(const struct blob_body *b);       /* read to its end since the last start */
 uint32_t blob_body_crc32c(const struct blob_body *b); /* of what was read since then */
 
 /* NULL: fine. ERR_INVALID or ERR_NOTFOUND: the spool does not hold what the record says, and never

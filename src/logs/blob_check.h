@@ -11,8 +11,8 @@
 
 /* Embed it, zeroed; it must stay until `done`. */
 struct blob_check {
-    struct upload *u;  /* whose delivery it is; nothing else of it may be under way */
-    struct view want;  /* the blob's bytes; valid until `done` */
+    struct upload *u; /* whose delivery it is; nothing else of it may be under way */
+    struct view want; /* the blob's bytes; valid until `done` */
     /* SHAPE_EQUAL, SHAPE_DIFFERENT, or SHAPE_UNSURE: it could not be found out. Never called from
      * within blob_check_start. */
     void (*done)(struct blob_check *c, enum shape_verdict v);

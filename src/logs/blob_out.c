@@ -20,7 +20,7 @@ enum {
     POST_WHOLE_MAX = 64 * 1024,  /* POST /blob needs nothing whole */
 };
 
-#define DAMAGED_RETRY_NS (60 * NS_PER_SEC)
+#define DAMAGED_RETRY_NS (3 * NS_PER_SEC)
 
 enum stage {
     STAGE_ELSEWHERE, /* the body is not being read */

@@ -86,32 +86,51 @@ static enum op_outcome outcome_of(const struct ingest *in, const struct fetch_re
     return out;
 }
 
-static void direct_done(void *ctx, const struct fetch_result *r)
+/* Upstream's own, but for an upload by link: its client takes any status below 500 for success
+ * (HP §2.6), and expects what a store would say. */
+static void answer(struct ingest *in, const struct fetch_result *r)
 {
-    struct ingest *in = ctx;
-    enum op_outcome outcome = outcome_of(in, r);
-
-    in->fetch = NULL;
-    report(in->direct, outcome);
-    if (r->outcome != FETCH_ANSWERED) {
-        ingest_reply(in, 503, "the gateway's spool cannot take this now, nor can the log service");
-    } else if (outcome == OUT_ABSENT) {
-        /* Not stored, though its client would take it for success (HP §1.5). */
-        ingest_reply(in, 503, "the gateway's spool cannot take this now, nor has the log service");
+    if (in->kind == TARGET_TICKET && r->status < 300) {
+        ingest_taken(in);
+    } else if (in->kind == TARGET_TICKET) {
+        ingest_cannot(in, 0, "the gateway's spool cannot take this now, nor does the log service");
     } else {
-        metric_add(in->sh->logs->metrics.direct, 1);
         ingest_reply_json(in, r->status, r->body);
         in->failed = r->status >= 300;
     }
 }
+
+static void direct_done(void *ctx, const struct fetch_result *r)
+{
+    struct ingest *in = ctx;
+    enum op_outcome outcome = outcome_of(in, r);
+    uint64_t lines = in->direct->call.lines;
+
+    in->fetch = NULL;
+    report(in->direct, outcome);
+    if (r->outcome != FETCH_ANSWERED) {
+        ingest_cannot(in, lines,
+                      "the gateway's spool cannot take this now, nor can the log service");
+    } else if (outcome == OUT_ABSENT) {
+        /* Not stored, though its client would take it for success (HP §1.5). */
+        ingest_cannot(in, lines,
+                      "the gateway's spool cannot take this now, nor has the log service");
+    } else {
+        metric_add(in->sh->logs->metrics.direct, 1);
+        answer(in, r);
+    }
+}
+
+enum { UPLOAD_MS = 9000 }; /* of the 10 s that clients wait (HP §2.4) */
 
 struct way {
     const char *method, *path;
     enum call_kind kind;
 };
 
-/* Method and path upstream of what can go directly, or NULL. An upload by ticket would need a
- * signed link first, and its client tries again; a large one is no longer in memory. */
+/* Method and path upstream of what can go directly, or NULL. An upload by ticket goes as one
+ * through the service: a link would be one more request that the client has to wait for. One that
+ * is too large is no longer in memory. */
 static const struct way *way_of(const struct ingest *in)
 {
     static const struct way ways[] = {
@@ -119,10 +138,11 @@ static const struct way *way_of(const struct ingest *in)
         [TARGET_LINES] = {"PUT", "/stream?", CALL_LINES},
         [TARGET_CLOSE] = {"DELETE", "/stream?", CALL_CLOSE},
         [TARGET_BLOB] = {"POST", "/blob?", CALL_BLOB},
+        [TARGET_TICKET] = {"POST", "/blob?", CALL_BLOB},
     };
 
     if ((size_t)in->kind >= ARRAY_LEN(ways) || !ways[in->kind].method ||
-        (in->kind == TARGET_BLOB && !in->body.n))
+        ((in->kind == TARGET_BLOB || in->kind == TARGET_TICKET) && !in->body.n))
         return NULL;
     return &ways[in->kind];
 }
@@ -133,6 +153,9 @@ static void send_it(struct ingest *in)
     const struct str *query =
         in->kind == TARGET_CLOSE ? &in->target.close_query : &in->target.query;
     struct fetch_opts o = {.method = way->method, .body = str_view(&in->body), .done = direct_done};
+
+    if (way->kind == CALL_BLOB)
+        o.timeout_ms = UPLOAD_MS;
 
     ingest_fetch(in, &o, way->path, str_view(query));
 }
@@ -155,7 +178,7 @@ static void direct_asked(struct ev_task *task)
         if (d->way == DIRECT_DONE)
             ingest_taken(in);
         else
-            ingest_reply(in, 503, INGEST_CANNOT);
+            ingest_cannot(in, d->call.lines, INGEST_CANNOT);
     }
     direct_free(d);
 }

@@ -91,12 +91,13 @@ void ingest_cancel(struct ingest *in)
         direct_cancel(in);
     if (in->fetch)
         fetch_cancel(&in->fetch);
+    ingest_slow_cancel(in);
     check_over(in);
 }
 
 void ingest_release(struct ingest *in)
 {
-    if (in->ex || in->sub || in->job || in->fetch)
+    if (in->ex || in->sub || in->job || in->fetch || in->slow)
         return;
     ingest_blob_free(in);
     intake_fini(in);
@@ -172,7 +173,7 @@ void ingest_fetch(struct ingest *in, struct fetch_opts *o, const char *path, str
     o->url = str_c(&in->url);
     o->fields = fields;
     o->peer = &settings->harness;
-    o->timeout_ms = INGEST_UPSTREAM_MS;
+    o->timeout_ms = TR_MAX(o->timeout_ms, (unsigned)INGEST_UPSTREAM_MS);
     o->ctx = in;
     in->fetch = fetch_start(in->sh->pool, o);
 }
@@ -191,6 +192,12 @@ struct submission *ingest_submission(struct ingest *in, enum call_kind kind)
     sub->call.start_ns = in->start_ns;
     sub->cred_fresh = in->cred_fresh;
     return sub;
+}
+
+void ingest_cannot(struct ingest *in, uint64_t lines, const char *text)
+{
+    metric_add(in->sh->logs->metrics.refused_failing, lines);
+    ingest_reply(in, 503, text);
 }
 
 void ingest_taken(struct ingest *in)
@@ -224,7 +231,7 @@ static void answered(void *ctx, bool ok)
     else if (in->sub->refused)
         refuse_overload(in);
     else if (!direct_start(in, in->sub))
-        ingest_reply(in, 503, INGEST_CANNOT);
+        ingest_cannot(in, in->sub->call.lines, INGEST_CANNOT);
     in->sub = NULL;
     ingest_release(in);
 }

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "logs/direct.h"
 #include "logs/logs_priv.h"
 #include "rt/clock.h"
 
@@ -13,6 +14,10 @@ enum {
     BLOB_PIECE = 128 * 1024,
     BLOB_SHORT_PIECE = 16 * 1024, /* while memory for bodies is short */
     BLOB_AHEAD = 2,
+    /* Kept beside the pieces while memory for bodies is not short, for the case that the spool
+     * fails under them: then the whole goes upstream as it came. More once it does fail. */
+    BLOB_KEEP = 1 << 20,
+    BLOB_KEEP_FAILING = 64 << 20,
 };
 
 struct blob_in {
@@ -22,6 +27,8 @@ struct blob_in {
     uint64_t size;
     char head[4];     /* its first bytes */
     struct str piece; /* decoded, not yet in the spool */
+    struct str whole; /* all that came, if `keeps` */
+    bool keeps, failing;
     uint32_t pieces;
     unsigned writing;  /* pieces under way to the spool */
     uint64_t unproven; /* bytes of pieces that count as of a credential upstream has never taken */
@@ -60,6 +67,7 @@ static void blob_free(struct blob_in *b)
         return;
     XXH3_freeState(b->hash);
     str_fini(&b->piece);
+    str_fini(&b->whole);
     str_fini(&b->late);
     xfree(b);
 }
@@ -106,7 +114,7 @@ static void piece_written(struct ev_task *task)
         blob_free(b);
         return;
     }
-    if (b->lost && b->in->ex && !b->in->failed) {
+    if (b->lost && !b->keeps && b->in->ex && !b->in->failed) {
         /* Not an answer: a client takes any status below 500 for success and repeats after 5xx with
          * less (HP §2.6). */
         b->in->failed = true;
@@ -172,6 +180,30 @@ static void note_bytes(struct blob_in *b, struct view fresh)
     XXH3_128bits_update(b->hash, fresh.p, fresh.n);
 }
 
+/* Memory that it takes up. */
+static void charge_memory(struct ingest *in)
+{
+    intake_charge(in, in->body.cap + in->blob->piece.cap + in->blob->whole.cap);
+}
+
+static int64_t keep_most(const struct blob_in *b)
+{
+    return b->failing ? BLOB_KEEP_FAILING : BLOB_KEEP;
+}
+
+static void keep_bytes(struct ingest *in, struct view fresh)
+{
+    struct blob_in *b = in->blob;
+    if (!b->keeps)
+        return;
+    if (b->whole.n + fresh.n > (size_t)keep_most(b) || intake_is_short(in)) {
+        b->keeps = false;
+        str_fini(&b->whole);
+        return;
+    }
+    str_addv(&b->whole, fresh);
+}
+
 /* Decode what makes one piece at most. */
 static int take_bytes(struct ingest *in, struct view bytes, struct err *e)
 {
@@ -183,12 +215,18 @@ static int take_bytes(struct ingest *in, struct view bytes, struct err *e)
         return -1;
     b->more = more > 0;
     note_bytes(b, view_of(b->piece.p + before, b->piece.n - before));
-    if (b->piece.n >= BLOB_PIECE || (b->piece.n >= BLOB_SHORT_PIECE && intake_is_short(in))) {
+    keep_bytes(in, view_of(b->piece.p + before, b->piece.n - before));
+    if (b->lost && !b->keeps)
+        return err_set(e, ERR_IO, INGEST_CANNOT);
+    if (b->lost) {
+        str_clear(&b->piece);
+    } else if (b->piece.n >= BLOB_PIECE ||
+               (b->piece.n >= BLOB_SHORT_PIECE && intake_is_short(in))) {
         if (!has_room(in))
             return err_set(e, ERR_FULL, INGEST_FULL);
         write_piece(in);
     }
-    intake_charge(in, b->piece.cap);
+    charge_memory(in);
     return 0;
 }
 
@@ -218,6 +256,11 @@ static void fail(struct ingest *in, const struct err *e)
     struct blob_in *b = in->blob;
     bool limit = e->code == ERR_LIMIT;
 
+    if (e->code == ERR_IO) { /* as in piece_written */
+        in->failed = true;
+        http_abort(in->ex);
+        return;
+    }
     if (e->code == ERR_FULL)
         ingest_overload(in, OVERLOAD_SPOOL_UNPROVEN);
     ingest_reply(in,
@@ -292,21 +335,38 @@ static bool looks_compressed(const char head[4])
     return false;
 }
 
+/* The spool has failed under its pieces: nothing of it is to be committed any more. */
+static void relay_whole(struct ingest *in, struct submission *sub)
+{
+    sub->owner = shard_owner(in->sh->logs, str_view(&sub->account), str_view(&sub->key));
+    if (!direct_start(in, sub))
+        ingest_cannot(in, 0, INGEST_CANNOT);
+    submission_free(sub);
+}
+
 static void blob_complete(struct ingest *in)
 {
     struct blob_in *b = in->blob;
     struct submission *sub = ingest_submission(in, CALL_BLOB);
-    struct record *r = record_new(RECORD_BLOB);
     XXH128_hash_t h = XXH3_128bits_digest(b->hash);
+    struct record *r;
 
     b->given = true;
+    sub->call.hash = (struct body_hash){h.low64, h.high64};
+    sub->call.empty = b->size == 0;
+    sub->call.begins_line = b->head[0] == '{';
+    if (b->keeps) {
+        in->body = b->whole; /* until it is durable */
+        b->whole = STR_INIT;
+    }
+    if (b->lost) {
+        relay_whole(in, sub);
+        return;
+    }
+    r = record_new(RECORD_BLOB);
     if (b->piece.n) {
         zframe_pack(str_view(&b->piece), &r->piece);
         count_unproven(in, r->piece.n);
-        if (!b->pieces) {
-            in->body = b->piece; /* all of it, until it is durable */
-            b->piece = STR_INIT;
-        }
         str_fini(&b->piece);
         b->pieces++;
     }
@@ -319,11 +379,9 @@ static void blob_complete(struct ingest *in)
     r->by_link = b->by_link;
     r->compressed = looks_compressed(b->head);
     r->hashed = true;
-    r->hash = sub->call.hash = (struct body_hash){h.low64, h.high64};
-    sub->call.empty = b->size == 0;
-    sub->call.begins_line = b->head[0] == '{';
+    r->hash = sub->call.hash;
     list_append(&sub->call.records, &r->link);
-    intake_charge(in, in->body.cap);
+    charge_memory(in);
     ingest_submit(in, sub);
 }
 
@@ -360,9 +418,13 @@ const struct http_handler ingest_blob_handler = {
 void ingest_blob_begin(struct ingest *in, const struct http_request *req, bool by_link)
 {
     struct blob_in *b = XNEW(struct blob_in);
+    struct spool_stats st;
 
     b->id = spool_blob_id(in->sh->logs->spool);
     b->by_link = by_link;
+    spool_stats(in->sh->logs->spool, &st);
+    b->failing = st.failing;
+    b->keeps = req->content_length <= keep_most(b); /* -1: not known */
     b->hash = XXH3_createState();
     b->in = in;
     if (!b->hash)

@@ -23,25 +23,13 @@ struct lines_job {
     int rc;
 };
 
-/* Lines yield first: a tenth of the spool is kept for opens, closes, links and blobs (architecture,
- * invariant 10). */
-static bool spool_has_room(struct ingest *in, bool unproven, enum overload_reason *why)
+static void refuse_lines(struct ingest *in, uint64_t lines, enum overload_reason why)
 {
-    struct spool_stats st;
-    uint64_t room;
-
-    spool_stats(in->sh->logs->spool, &st);
-    room = st.limit_bytes - st.log_bytes - st.limit_bytes / 10;
-    if (st.used_bytes >= room)
-        *why = OVERLOAD_SPOOL;
-    else if (st.used_bytes >= room - st.limit_bytes / 10 && in->account &&
-             account_spool_share_used(in->account))
-        *why = OVERLOAD_SPOOL_SHARE;
-    else if (!ingest_unproven_room(in, unproven))
-        *why = OVERLOAD_SPOOL_UNPROVEN;
-    else
-        return true;
-    return false;
+    ingest_overload(in, why);
+    shard_refuse_lines(in->sh, lines);
+    metric_add(in->sh->logs->metrics.refused_full, lines);
+    if (why == OVERLOAD_SPOOL)
+        atomic_store(&in->sh->logs->space_refused, true);
 }
 
 static void charge(struct logs *logs, struct submission *sub, bool unproven)
@@ -59,11 +47,77 @@ static void charge(struct logs *logs, struct submission *sub, bool unproven)
     }
 }
 
+/* Lines yield first (space.h), and those of an account that has its share a tenth earlier. */
+static bool has_room(const struct ingest *in, enum space_level level, bool unproven,
+                     enum overload_reason *why)
+{
+    if (level == SPACE_REFUSED)
+        *why = OVERLOAD_SPOOL;
+    else if (level == SPACE_SLOW && in->account && account_spool_share_used(in->account))
+        *why = OVERLOAD_SPOOL_SHARE;
+    else if (!ingest_unproven_room(in, unproven))
+        *why = OVERLOAD_SPOOL_UNPROVEN;
+    else
+        return true;
+    return false;
+}
+
+static void submit_or_refuse(struct ingest *in, struct submission *sub, enum space_level level)
+{
+    bool unproven = !cred_known_good(in->sh->logs->creds, in->cred);
+    enum overload_reason why;
+
+    if (sub->call.lines && !has_room(in, level, unproven, &why)) {
+        refuse_lines(in, sub->call.lines, why);
+        submission_free(sub);
+        ingest_reply(in, 503, INGEST_FULL);
+        return;
+    }
+    charge(in->sh->logs, sub, unproven);
+    ingest_submit(in, sub);
+}
+
+void ingest_slow_cancel(struct ingest *in)
+{
+    if (!in->slow)
+        return;
+    ev_timer_free(&in->slow);
+    submission_free(in->slow_sub);
+    in->slow_sub = NULL;
+}
+
+static void slow_due(void *ctx)
+{
+    struct ingest *in = ctx;
+    struct submission *sub = in->slow_sub;
+    struct spool_stats st;
+
+    ev_timer_free(&in->slow);
+    in->slow_sub = NULL;
+    spool_stats(in->sh->logs->spool, &st);
+    submit_or_refuse(in, sub, space_level(&st));
+}
+
+static void take_lines(struct ingest *in, struct submission *sub)
+{
+    struct spool_stats st;
+    int64_t ms;
+
+    spool_stats(in->sh->logs->spool, &st);
+    ms = sub->call.lines ? space_wait_ms(&st) : 0;
+    if (!ms) {
+        submit_or_refuse(in, sub, space_level(&st));
+        return;
+    }
+    metric_add(in->sh->logs->metrics.slowed, 1);
+    in->slow_sub = sub;
+    in->slow = ev_timer_new(in->sh->loop, slow_due, in);
+    ev_timer_arm(in->slow, ms);
+}
+
 static void finish(struct ingest *in, struct lines_job *j)
 {
     struct submission *sub = j->sub;
-    bool unproven = !cred_known_good(in->sh->logs->creds, in->cred);
-    enum overload_reason why;
 
     in->job = NULL;
     in->parked = false;
@@ -72,20 +126,14 @@ static void finish(struct ingest *in, struct lines_job *j)
         ingest_reply(in, j->err.code == ERR_UNAVAIL ? 503 : 400, j->err.text);
     } else if (!in->ex) {
         submission_free(sub); /* the client has left and was promised nothing */
-    } else if (sub->call.lines && !spool_has_room(in, unproven, &why)) {
-        ingest_overload(in, why);
-        shard_refuse_lines(in->sh, sub->call.lines);
-        submission_free(sub);
-        ingest_reply(in, 503, INGEST_FULL);
     } else {
         const struct record *first = list_first(&sub->call.records, struct record, link);
 
         if (first)
             sub->call.hash = first->hash;
-        charge(in->sh->logs, sub, unproven);
         in->body = j->body; /* until it is durable */
         j->body = STR_INIT;
-        ingest_submit(in, sub);
+        take_lines(in, sub);
     }
     str_fini(&j->body);
     xfree(j);
@@ -243,7 +291,7 @@ void ingest_lines_late(struct ingest *in)
 {
     if (in->parked) {
         give_up_job(in);
-    } else if (!in->job && !in->sub && !in->fetch && !in->direct && !in->failed) {
+    } else if (!in->job && !in->sub && !in->slow && !in->fetch && !in->direct && !in->failed) {
         ingest_overload(in, OVERLOAD_MEMORY);
         refuse(in, 503, "the gateway has no memory for this body now");
         give_back(in);

@@ -36,6 +36,9 @@ struct ingest {
     struct ev_job *job;      /* in the pool, or NULL */
     bool parked;             /* the job waits for room in the pool */
     struct blob_in *blob;
+    /* The answer is held back for a while since the spool fills up; both or none. */
+    struct ev_timer *slow;
+    struct submission *slow_sub;
     bool checking;         /* the request asks whether the credential is good */
     struct fetch *fetch;   /* a request upstream that the answer waits for, or NULL */
     struct str url, field; /* ... what it says */
@@ -49,10 +52,14 @@ struct ingest {
 #define INGEST_BUSY   "the gateway is overloaded"
 #define INGEST_CANNOT "the gateway's spool cannot take this now"
 
+void ingest_slow_cancel(struct ingest *in);
+
 extern const struct http_handler ingest_lines_handler, ingest_blob_handler;
 
 /* Answer and be done. `text` is for error_msg; NULL: an empty body. */
 void ingest_reply(struct ingest *in, int status, const char *text);
+/* Refuse a call of so many lines, since neither spool nor upstream can take it. */
+void ingest_cannot(struct ingest *in, uint64_t lines, const char *text);
 void ingest_taken(struct ingest *in); /* answer that it is accepted */
 /* Answer 2xx with a JSON body. */
 void ingest_reply_json(struct ingest *in, int status, struct view body);

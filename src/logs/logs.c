@@ -83,7 +83,7 @@ void metric_code(struct metric_family *f, const char *call, int code)
 
 void logs_metrics_init(struct logs_metrics *m)
 {
-    struct metric_family *memory;
+    struct metric_family *memory, *refused;
     int i;
 
     m->requests = metric_family(METRIC_COUNTER, "client_requests", "call,code",
@@ -104,6 +104,12 @@ void logs_metrics_init(struct logs_metrics *m)
     memory = metric_family(METRIC_GAUGE, "memory_bytes", "",
                            "Bodies of accepted records kept in memory");
     m->memory = metric_series(memory);
+    refused = metric_family(METRIC_COUNTER, "lines_refused", "reason",
+                            "Lines refused with 503, since the spool is full or cannot commit");
+    m->refused_full = metric_series(refused, "full");
+    m->refused_failing = metric_series(refused, "failing");
+    m->slowed = metric_series(metric_family(METRIC_COUNTER, "line_calls_slowed", "",
+                                            "Line calls answered late since the spool fills up"));
     m->direct = metric_series(
         metric_family(METRIC_COUNTER, "direct_calls", "",
                       "Calls passed on as they were since the spool could not commit"));
@@ -149,8 +155,10 @@ static double full_in(struct logs *l, const struct spool_stats *st)
     double took = (double)(now - l->last_used_at) / NS_PER_SEC;
     double out = __builtin_inf();
 
-    if (l->last_used_at && took > 0 && grown > 0 && st->limit_bytes > st->used_bytes)
-        out = (double)(st->limit_bytes - st->used_bytes) / (grown / took);
+    if (st->room_bytes == 0)
+        out = 0;
+    else if (l->last_used_at && took > 0 && grown > 0)
+        out = (double)st->room_bytes / (grown / took);
     l->last_used = st->used_bytes;
     l->last_used_at = now;
     return out;
@@ -187,6 +195,14 @@ static void collect(void *ctx)
     collect_ledger(l);
     spool_stats(l->spool, &st);
     set_gauge("spool_bytes", "Bytes in use in the spool", (double)st.used_bytes);
+    set_gauge("spool_room_bytes", "Bytes that it may still take, by the limit and by the disk",
+              (double)st.room_bytes);
+    set_gauge("spool_disk_free_bytes", "Bytes free on the spool's file system",
+              (double)st.free_bytes);
+    set_gauge("spool_set_aside", "Damaged databases set aside in the spool's directory",
+              st.set_aside);
+    set_gauge("spool_set_aside_bytes", "Bytes of those; they count against no limit",
+              (double)st.set_aside_bytes);
     set_gauge("spool_limit_bytes", "Bytes the spool may use", (double)st.limit_bytes);
     collect_written(l, &st);
     set_gauge("spool_failing", "1 while commits fail", st.failing);

@@ -9,6 +9,7 @@
 #include "logs/logs.h"
 #include "logs/shapes.h"
 #include "logs/shard.h"
+#include "logs/space.h"
 #include "rt/command.h"
 #include "rt/metric.h"
 
@@ -22,7 +23,9 @@ struct logs_metrics {
     struct metric_family *notes;    /* stream_events: event */
     struct metric *note[NOTE_N];
     struct metric *memory;
-    struct metric *direct; /* direct_calls */
+    struct metric *direct;                         /* direct_calls */
+    struct metric *refused_full, *refused_failing; /* lines_refused: reason */
+    struct metric *slowed;                         /* line_calls_slowed */
 };
 
 enum { DEAD_COMMANDS = 5 };
@@ -61,7 +64,9 @@ struct logs {
     int64_t last_used_at;
     int64_t last_resent;
     struct logs_dead dead;
-    bool asked_round; /* logs_drained: a round was begun */
+    atomic_bool space_refused; /* lines were, since the last look */
+    enum space_level space;    /* as the log said last; the first shard's thread */
+    bool asked_round;          /* logs_drained: a round was begun */
     unsigned idle_rounds;
 };
 

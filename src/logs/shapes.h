@@ -16,7 +16,7 @@
 #include "spool/spool.h"
 
 enum {
-    SHAPES_MAX = 256,    /* a log service that invents hosts: past this many new ones go plain */
+    SHAPES_MAX = 256,     /* a log service that invents hosts: past this many new ones go plain */
     SHAPE_NAMES_MAX = 32, /* signed headers of one link */
 };
 

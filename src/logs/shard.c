@@ -208,6 +208,7 @@ struct shard_commit {
     struct spool_txn *txn; /* under way */
     struct err err;
     bool ok, forgets;
+    unsigned generation; /* of the spool's database, when it was submitted */
 };
 
 static void commit_run(struct ev_task *task);
@@ -298,16 +299,20 @@ static void commit_submit(struct shard_commit *sc)
     struct commit *c = sc->c;
     struct stream *s = c->stream;
     struct spool_txn *t = spool_txn_new();
+    bool moved;
     int i;
 
-    if (c->state || !s->place.stored) {
+    /* In a database that was begun anew the stream has no row yet, nor has its credential. */
+    sc->generation = spool_generation(sc->sh->logs->spool);
+    moved = sc->generation != s->place.generation;
+    if (c->state || !s->place.stored || moved) {
         struct str state = STR_INIT;
 
         stream_encode(s, &state);
         spool_txn_stream(t, &s->row, s->account_v, s->key_v, str_view(&state));
         str_fini(&state);
     }
-    if (brings_cred(c))
+    if (brings_cred(c) || (moved && c->call && c->call->cred))
         cred_store(sc->sh->logs->creds, c->call->cred, t);
     fill_records(t, c);
     fill_gone(t, c);
@@ -440,21 +445,14 @@ static void commit_run(struct ev_task *task)
     fault_point(sc->c->call   ? "logs-before-ack"
                 : sc->c->dead ? "logs-after-dead"
                               : "logs-after-mark");
-    if (!sc->ok) {
-        static struct log_rate rate;
-        uint64_t left_out;
-
-        if (log_rate_ok(&rate, 10, &left_out))
-            log_event(LOG_ERROR, "spool",
-                      "cannot make records durable; check the disk of spool.directory",
-                      LF_ERR(&sc->err), LF_UINT("suppressed", left_out));
-    }
     if (!sc->ok && !sc->c->call && !sh->stopping) {
         list_append(&sh->unsaved, &sc->link);
         return;
     }
     if (sc->ok && !sc->forgets && !s->forgetting)
         s->place.stored = true;
+    if (sc->ok && !sc->forgets)
+        s->place.generation = sc->generation;
     if (sc->ok) {
         shard_weigh_commit(sc->c);
         pay_owed(sh);
@@ -683,6 +681,8 @@ static void sweep_due(void *ctx)
     while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
         stream_sweep(hmap_entry(n, struct stream, place.node), now);
     sweep_creds(sh, now.mono);
+    if (sh->index == 0)
+        space_watch(sh->logs);
     barrier_check(sh);
     ev_timer_arm(sh->sweep, list_empty(&sh->unsaved) ? SWEEP_MS : REPEAT_MS);
 }

@@ -12,7 +12,7 @@
 #include "logs/shard.h"
 
 enum {
-    STORE_HOSTS_MAX = 32, /* remembered by one worker; links may name any number of hosts */
+    STORE_HOSTS_MAX = 32,   /* remembered by one worker; links may name any number of hosts */
     STORE_WAITING_MAX = 64, /* a store that is down: past this many, links are not even asked for */
 };
 

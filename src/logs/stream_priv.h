@@ -126,8 +126,9 @@ struct stream {
         void *owner;
         struct account *account;
         struct stream_turns turns;
-        bool counted; /* among the account's streams */
-        bool stored;  /* its row is in the spool: row.id is the spool's thread's to read while
+        bool counted;        /* among the account's streams */
+        unsigned generation; /* of the spool's database that has its row */
+        bool stored; /* its row is in the spool: row.id is the spool's thread's to read while
                          commits are under way */
     } place;
 };

@@ -18,7 +18,7 @@
 enum {
     UPLOAD_PLAIN_MAX = 64 * 1024, /* larger bodies go over HTTP/1.1 (architecture.md, libcurl) */
     UPLOAD_STALL_MS = 30 * 1000,
-    UPLOAD_LEAST_BPMS = 32,      /* bytes a millisecond below which an upload ends */
+    UPLOAD_LEAST_BPMS = 32, /* bytes a millisecond below which an upload ends */
 };
 
 /* Embed it, zeroed; it must stay until `done`. */
@@ -33,13 +33,13 @@ struct upload {
     bool gzip;              /* the body is gzip and is labelled so; by link only */
 
     /* What the last answer was like, for `done`. */
-    int status;             /* 0: none */
-    bool refused;           /* the store answered 4xx; the result is OUT_BUSY all the same */
+    int status;   /* 0: none */
+    bool refused; /* the store answered 4xx; the result is OUT_BUSY all the same */
 
     /* Internal. */
     struct str link;
     int64_t link_at;
-    bool renewed;           /* a link was replaced */
+    bool renewed; /* a link was replaced */
     bool has_slot;
     struct store_host *store; /* NULL: the link leads to the log service or the hub */
     struct store_wait wait;

@@ -73,6 +73,7 @@ static void touch(struct spool *s, struct wstream *ws)
     ws->touched = true;
     ws->undo_next = ws->next;
     ws->undo_saved = ws->saved;
+    ws->undo_lost = ws->lost;
     ws->touched_next = s->touched;
     s->touched = ws;
 }
@@ -140,6 +141,16 @@ static int check_blob(int64_t blob, struct err *e)
     return blob > 0 && blob <= BLOB_ID_MAX ? 0 : err_set(e, ERR_INVALID, "spool: no such blob id");
 }
 
+/* May pieces be added, or the blob be completed? */
+static int check_whole(const struct spool *s, int64_t blob, struct err *e)
+{
+    if (check_blob(blob, e) < 0)
+        return -1;
+    if (blob < s->blob_floor)
+        return err_set(e, ERR_IO, "spool: the database with the upload's begin was set aside");
+    return 0;
+}
+
 static int64_t piece_key(int64_t blob, uint32_t seq)
 {
     return (int64_t)((uint64_t)blob << PIECE_SHIFT | seq);
@@ -169,14 +180,20 @@ static int stream_insert(struct spool *s, struct op *op, struct err *e)
 
 static int stream_update(struct spool *s, struct op *op, struct wstream *ws, struct err *e)
 {
-    sqlite3_stmt *q = bind_id(s, ST_STREAM_STATE, ws->id);
+    enum spool_statement which = ws->lost ? ST_STREAM_ADD : ST_STREAM_STATE;
+    sqlite3_stmt *q = bind_id(s, which, ws->id);
 
     touch(s, ws);
     sqlite3_bind_int64(q, 2, (int64_t)ws->next);
-    bind_view(q, 3, op->stream.state);
-    if (exec_step(s, ST_STREAM_STATE, e) < 0)
+    if (ws->lost) {
+        bind_view(q, 3, op->stream.account);
+        bind_view(q, 4, op->stream.key);
+    }
+    bind_view(q, 5, op->stream.state);
+    if (exec_step(s, which, e) < 0)
         return -1;
     ws->saved = ws->next;
+    ws->lost = false;
     return 0;
 }
 
@@ -242,7 +259,7 @@ static int blob_size(struct spool *s, int64_t blob, int64_t *size, struct err *e
 
 static int blob_claim(struct spool *s, int64_t blob, int64_t record, int64_t *size, struct err *e)
 {
-    if (check_blob(blob, e) < 0 || blob_size(s, blob, size, e) < 0)
+    if (check_whole(s, blob, e) < 0 || blob_size(s, blob, size, e) < 0)
         return -1;
     blob_seen(s, blob);
     sqlite3_bind_int64(bind_id(s, ST_BLOB_ADD, blob), 2, record);
@@ -266,6 +283,8 @@ static int do_record(struct spool *s, struct op *op, struct err *e)
 
     if (!ws)
         return -1;
+    if (ws->lost) /* whoever sends this did not know yet: it comes again, with the stream's row */
+        return err_set(e, ERR_IO, "spool: the database was set aside meanwhile");
     touch(s, ws);
     id = id_take(&s->record_ids);
     if (r->blob && blob_claim(s, r->blob, id, &size, e) < 0)
@@ -455,7 +474,7 @@ static int do_piece(struct spool *s, struct op *op, struct err *e)
 
     if (fault_point("spool-piece"))
         return err_set(e, ERR_IO, "spool: a test wants this piece to fail");
-    if (check_blob(op->piece.blob, e) < 0)
+    if (check_whole(s, op->piece.blob, e) < 0)
         return -1;
     if (op->piece.seq > PIECE_SEQ_MAX)
         return err_set(e, ERR_LIMIT, "spool: a blob has more than %u pieces", PIECE_SEQ_MAX);
@@ -532,7 +551,7 @@ static int save_numbers(struct spool *s, struct err *e)
     struct wstream *ws;
 
     for (ws = s->touched; ws; ws = ws->touched_next) {
-        if (!ws->save || ws->dropped || ws->saved == ws->next)
+        if (!ws->save || ws->dropped || ws->lost || ws->saved == ws->next)
             continue;
         sqlite3_bind_int64(bind_id(s, ST_STREAM_NEXT, ws->id), 2, (int64_t)ws->next);
         if (exec_step(s, ST_STREAM_NEXT, e) < 0)
@@ -665,6 +684,7 @@ void exec_undo(struct spool *s)
         next = ws->touched_next;
         ws->next = ws->undo_next;
         ws->saved = ws->undo_saved;
+        ws->lost = ws->undo_lost;
         if (ws->owner)
             *ws->owner = ws->owner_was;
         if (ws->fresh) {

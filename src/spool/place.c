@@ -2,11 +2,13 @@
 
 #include "base/xmem.h"
 #include "rt/fdx.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -204,6 +206,48 @@ int place_set_aside(struct spool *s, struct str *name, struct err *e)
     if (name)
         str_adds(name, taken);
     return 0;
+}
+
+void place_count(struct spool *s, const char *name)
+{
+    struct stat st;
+
+    pthread_mutex_lock(&s->pub_lock);
+    s->pub.set_aside++;
+    if (stat(name, &st) == 0)
+        s->pub.set_aside_bytes += (uint64_t)st.st_blocks * 512;
+    pthread_mutex_unlock(&s->pub_lock);
+}
+
+void place_count_all(struct spool *s)
+{
+    static const char start[] = "spool.db.damaged-";
+    DIR *d = opendir(s->dir);
+    struct dirent *ent;
+
+    s->pub.set_aside = 0;
+    s->pub.set_aside_bytes = 0;
+    while (d && (ent = readdir(d)) != NULL) {
+        struct str p = STR_INIT;
+
+        /* Not the logs and indexes that go with them. */
+        if (strncmp(ent->d_name, start, sizeof(start) - 1) != 0 ||
+            strrchr(ent->d_name, 'Z') == NULL)
+            continue;
+        str_addf(&p, "%s/%s", s->dir, ent->d_name);
+        if (!strstr(ent->d_name, "-wal") && !strstr(ent->d_name, "-shm"))
+            place_count(s, str_c(&p));
+        str_fini(&p);
+    }
+    if (d)
+        closedir(d);
+}
+
+uint64_t place_free(const struct spool *s)
+{
+    struct statvfs fs;
+
+    return fstatvfs(s->lock_fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX;
 }
 
 int place_clear(struct spool *s, struct err *e)

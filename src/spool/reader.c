@@ -35,8 +35,22 @@ void reader_close(struct spool *s)
     sqlite3_finalize(s->r_row);
     sqlite3_finalize(s->r_letters);
     sqlite3_finalize(s->r_note);
+    s->r_body = s->r_dead = s->r_piece = s->r_row = s->r_letters = s->r_note = NULL;
     sqlite3_close(s->rdb);
     s->rdb = NULL;
+}
+
+/* The writer is told of damage: it sets the database aside (mend.c). */
+static void read_failed(struct spool *s, struct spool_read *r)
+{
+    int rc = sqlite3_extended_errcode(s->rdb);
+
+    sql_error(s->rdb, rc, "cannot read", &r->err);
+    if (!sql_is_corrupt(rc) || atomic_exchange(&s->damaged, true))
+        return;
+    pthread_mutex_lock(&s->lock);
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* True: a row was found or the read failed for good. */
@@ -51,7 +65,7 @@ static bool look(struct spool *s, sqlite3_stmt *q, int64_t id, struct spool_read
         v = sql_view(q, 0);
         str_add(&r->data, v.p, v.n);
     } else if (rc != SQLITE_DONE) {
-        sql_error(s->rdb, sqlite3_extended_errcode(s->rdb), "cannot read", &r->err);
+        read_failed(s, r);
     }
     sqlite3_reset(q);
     return rc != SQLITE_DONE;
@@ -71,7 +85,7 @@ static void serve_rows(struct spool *s, struct spool_read *r)
 
             r->row(r, i, &row);
         } else if (rc != SQLITE_DONE) {
-            sql_error(s->rdb, sqlite3_extended_errcode(s->rdb), "cannot read", &r->err);
+            read_failed(s, r);
         }
         sqlite3_reset(s->r_row);
     }
@@ -99,14 +113,18 @@ static void serve_letters(struct spool *s, struct spool_read *r)
     while ((rc = sqlite3_step(s->r_letters)) == SQLITE_ROW)
         serve_letter(s, r);
     if (rc != SQLITE_DONE)
-        sql_error(s->rdb, sqlite3_extended_errcode(s->rdb), "cannot read", &r->err);
+        read_failed(s, r);
     sqlite3_reset(s->r_letters);
 }
 
-static void serve(struct spool *s, struct spool_read *r)
+void reader_serve(struct spool *s, struct spool_read *r)
 {
     r->err = (struct err){0};
     str_clear(&r->data);
+    if (!s->rdb) {
+        err_set(&r->err, ERR_IO, "spool: the database cannot be opened");
+        return;
+    }
     if (r->dead) {
         serve_letters(s, r);
         return;
@@ -131,13 +149,17 @@ static struct spool_read *serve_batch(struct spool *s, struct spool_read *r)
     struct spool_read *first = r, *rest;
     size_t n, bytes = 0;
 
-    sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
+    pthread_mutex_lock(&s->rdb_lock);
+    if (s->rdb)
+        sqlite3_exec(s->rdb, "BEGIN", NULL, NULL, NULL);
     for (n = 0; r && n < READ_BATCH && bytes < READ_BATCH_BYTES; n++, r = r->next) {
-        serve(s, r);
+        reader_serve(s, r);
         bytes += r->data.n + (r->n_ids + r->dead_max) * READ_ROW_BYTES;
     }
     rest = r;
-    sqlite3_exec(s->rdb, "COMMIT", NULL, NULL, NULL);
+    if (s->rdb && !sqlite3_get_autocommit(s->rdb))
+        sqlite3_exec(s->rdb, "COMMIT", NULL, NULL, NULL);
+    pthread_mutex_unlock(&s->rdb_lock);
     while (first != rest) {
         struct spool_read *next = first->next;
 

@@ -68,6 +68,27 @@ static int load_ledger(struct spool *s, struct err *e)
     return 0;
 }
 
+int recover_carry(struct spool *s, struct err *e)
+{
+    const struct id_space *ids[] = {&s->record_ids, &s->stream_ids, &s->blob_ids};
+    int64_t keep[LEDGER_N];
+    size_t i;
+    int rc;
+
+    memcpy(keep, s->ledger, sizeof(keep));
+    rc = sql_exec(s->db, "BEGIN IMMEDIATE", e);
+    if (rc == 0)
+        rc = load_ledger(s, e);
+    memcpy(s->ledger, keep, sizeof(keep));
+    for (i = 0; rc == 0 && i < LEDGER_N; i++)
+        rc = sql_execf(s->db, e, "UPDATE ledger SET value=%lld WHERE id=%lld", (long long)keep[i],
+                       (long long)s->ledger_id[i]);
+    for (i = 0; rc == 0 && i < ARRAY_LEN(ids); i++)
+        rc = sql_execf(s->db, e, "INSERT INTO counter VALUES('%s',%lld)", ids[i]->name,
+                       (long long)ids[i]->reserved);
+    return rc == 0 ? sql_exec(s->db, "COMMIT", e) : -1;
+}
+
 static int load_ids(struct spool *s, struct id_space *ids, const char *name, const char *sql,
                     struct err *e)
 {

@@ -50,7 +50,8 @@ static const char views[] =
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e)
 {
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE |
-                (reader ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
+                (reader ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE) |
+                (s->by_uri ? SQLITE_OPEN_URI : 0);
     int rc = sqlite3_open_v2(s->path, db, flags, s->vfs.name);
 
     if (rc != SQLITE_OK) {
@@ -206,6 +207,26 @@ static int open_and_check(struct spool *s, bool fresh, struct err *e)
         return rc;
     }
     return settings(s, e);
+}
+
+int schema_reconnect(struct spool *s, struct err *e)
+{
+    int rc = schema_connect(s, &s->db, false, e);
+
+    if (rc == 0)
+        rc = settings(s, e);
+    return rc < 0 && s->db && sql_is_corrupt(sqlite3_errcode(s->db)) ? 1 : rc;
+}
+
+int schema_check(struct spool *s, struct err *e)
+{
+    int rc;
+
+    s->checked = false;
+    rc = quick_check(s, e);
+    if (rc < 0 && sql_is_corrupt(sqlite3_errcode(s->db)))
+        rc = 1;
+    return rc == 0 && !s->checked ? 1 : rc;
 }
 
 int schema_open(struct spool *s, bool fresh, struct err *e)

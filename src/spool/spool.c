@@ -28,9 +28,10 @@ static void locks_init(struct spool *s)
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->r_lock, NULL);
     pthread_mutex_init(&s->pub_lock, NULL);
+    pthread_mutex_init(&s->rdb_lock, NULL);
 }
 
-static struct spool *spool_alloc(const struct spool_opts *o)
+struct spool *spool_alloc(const struct spool_opts *o)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     uint64_t limit = TR_MAX(o->limit, (uint64_t)LIMIT_MIN);
@@ -61,6 +62,8 @@ static void database_close(struct spool *s)
 {
     size_t i;
 
+    if (s->vfs_ready && mend_is_due(s))
+        database_disconnect(s);
     for (i = 0; i < ST_N; i++) {
         sqlite3_finalize(s->st[i]);
         s->st[i] = NULL;
@@ -70,8 +73,10 @@ static void database_close(struct spool *s)
     streams_free(s);
 }
 
-static void spool_free(struct spool *s)
+void spool_free(struct spool *s)
 {
+    if (!s)
+        return;
     database_close(s);
     if (s->vfs_ready)
         spool_vfs_fini(&s->vfs);
@@ -81,6 +86,7 @@ static void spool_free(struct spool *s)
     pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->r_lock);
     pthread_mutex_destroy(&s->pub_lock);
+    pthread_mutex_destroy(&s->rdb_lock);
     xfree(s->recent);
     xfree(s->dir);
     OBJ_FINI(s);
@@ -92,10 +98,11 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int frames)
     struct spool *s = arg;
 
     s->wal_frames = (uint32_t)frames;
+    s->vfs.log_good = s->vfs.log_end = WAL_HEAD + (int64_t)frames * FRAME_BYTES;
     return SQLITE_OK;
 }
 
-static int prepare_all(struct spool *s, struct err *e)
+int database_prepare(struct spool *s, struct err *e)
 {
     static const char *const texts[] = {
 #define X(name, sql) [ST_##name] = sql,
@@ -107,6 +114,7 @@ static int prepare_all(struct spool *s, struct err *e)
     for (i = 0; i < ST_N; i++)
         if (sql_prepare(s->db, texts[i], &s->st[i], e) < 0)
             return -1;
+    sqlite3_wal_hook(s->db, on_wal, s);
     return 0;
 }
 
@@ -124,7 +132,7 @@ static int database_open(struct spool *s, struct err *e)
     rc = schema_open(s, there == 0, e);
     if (rc == 0)
         rc = recover_load(s, e);
-    if (rc == 0 && prepare_all(s, e) < 0)
+    if (rc == 0 && database_prepare(s, e) < 0)
         rc = -1;
     if (rc != 0)
         database_close(s);
@@ -166,8 +174,8 @@ struct spool *spool_open(const struct spool_opts *o, struct str *note, struct er
     s->vfs_ready = true;
     if (database_open_or_begin(s, note, e) < 0)
         goto fail;
-    sqlite3_wal_hook(s->db, on_wal, s);
     place_reserve(s);
+    place_count_all(s);
     writer_stats(s);
     return s;
 fail:
@@ -244,7 +252,7 @@ void spool_close(struct spool **ps)
     }
     writer_drain(s);
     /* If it fails the next start counts the numbers anew. */
-    if (writer_goodbye(s, &ignored) < 0)
+    if (mend(s, &ignored) < 0 || writer_goodbye(s, &ignored) < 0)
         s->clean = false;
     spool_free(s);
 }
@@ -283,6 +291,11 @@ void spool_read(struct spool *s, struct spool_read *r)
     pthread_mutex_unlock(&s->r_lock);
     if (wake)
         pthread_cond_signal(&s->r_wake);
+}
+
+unsigned spool_generation(const struct spool *s)
+{
+    return atomic_load_explicit(&s->generation, memory_order_acquire);
 }
 
 void spool_ledger(struct spool *s, int64_t out[LEDGER_N])

@@ -181,11 +181,23 @@ struct spool_stats {
     uint64_t log_bytes;     /* of the limit: for the write-ahead log only */
     uint64_t written_bytes; /* handed to the disk since start */
     uint64_t commits, transactions, failed;
+    uint64_t free_bytes; /* on its file system, as of at most a second ago */
+    uint64_t room_bytes; /* how much larger `used_bytes` may become: by the limit, or by what is
+                            free on the disk if that is less */
+    unsigned set_aside;  /* damaged databases beside this one */
+    uint64_t set_aside_bytes;
     int64_t oldest_at_ns; /* wall time of the oldest record, 0: none; as of at most a second ago */
     bool failing;         /* the last commit failed */
     uint64_t dead;        /* dead letters that are here */
 };
 void spool_stats(struct spool *s, struct spool_stats *out);
+
+/*
+ * How many databases were found damaged and set aside while it ran; 0: none. The fresh one does not
+ * have the rows of streams yet: a transaction that adds a record to a stream fails with ERR_IO
+ * until one has had spool_txn_stream for it. Uploads that had begun fail too.
+ */
+unsigned spool_generation(const struct spool *s);
 
 /* A failing commit is retried by the next group; between failures the thread waits 100 ms so as not
  * to spin. */

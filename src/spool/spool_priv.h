@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include "spool/spool.h"
+#include "spool/statements_priv.h"
+#include "spool/vfs_priv.h"
 #include "base/hmap.h"
 #include "base/list.h"
 #include "rt/clock.h"
@@ -43,6 +45,10 @@ enum {
     LOG_LONG = 16,
     LOG_WAIT_MS = 20,
     FRAME_BYTES = SPOOL_PAGE + 24,
+    WAL_HEAD = 32,
+    PROBE_ROOM = 128, /* of the limit: so much must be free before a full disk is called well */
+    WELL_MS = 2000,   /* trouble is over after so long without a failure */
+    PROBE_MS = 1000,  /* while commits fail and nobody sends any, one is tried so often */
     FAIL_PAUSE_MS = 100,
     BUSY_MS = 2000,              /* an admin's shell may hold the write lock for a moment */
     SLACK_PAGES = 256,           /* above the limit, for transactions that only make room */
@@ -56,65 +62,6 @@ enum {
     SWEEP_RECORDS = 1024,
     SWEEP_BYTES = 4 << 20,
     SWEEP_PART = 64, /* of the limit */
-};
-
-/* --- vfs.c: the system's VFS with counters ----------------------------------------------- */
-
-struct spool_vfs {
-    sqlite3_vfs vfs;
-    sqlite3_vfs *real;
-    char name[40];
-    _Atomic uint64_t written;
-    _Atomic uint64_t syncs;
-    /* For tests: the `fail_at`-th write or sync from now fails with `fail_code`; 0: none does. All
-     * the following ones too if `fail_stays`. */
-    _Atomic int64_t fail_at;
-    _Atomic int fail_code;
-    _Atomic bool fail_stays;
-};
-
-int spool_vfs_init(struct spool_vfs *v, struct err *e) TR_MUST_USE;
-void spool_vfs_fini(struct spool_vfs *v);
-
-/* --- statements -------------------------------------------------------------------------- */
-
-#define SPOOL_STATEMENTS(X)                                                                        \
-    X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
-    X(COMMIT, "COMMIT")                                                                            \
-    X(STREAM_ADD, "INSERT INTO stream VALUES(?1,?2,?3,?4,?5)")                                     \
-    X(STREAM_STATE, "UPDATE stream SET next=?2,state=?3 WHERE id=?1")                              \
-    X(STREAM_NEXT, "UPDATE stream SET next=?2 WHERE id=?1")                                        \
-    X(STREAM_DROP, "DELETE FROM stream WHERE id=?1")                                               \
-    X(RECORD_ADD, "INSERT INTO record VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")                     \
-    X(RECORD_WHAT, "SELECT stream,number,blob,size FROM record WHERE id=?1")                       \
-    X(RECORD_DELETE, "DELETE FROM record WHERE id=?1")                                             \
-    X(GONE_ADD, "INSERT OR IGNORE INTO gone VALUES(?1)")                                           \
-    X(SWEEP, "DELETE FROM record WHERE id IN gone")                                                \
-    X(SWEPT, "DELETE FROM gone")                                                                   \
-    X(DEAD_WHAT, "SELECT blob FROM dead WHERE id=?1")                                              \
-    X(DEAD_DELETE, "DELETE FROM dead WHERE id=?1")                                                 \
-    X(DEAD_ADD, "INSERT INTO dead SELECT r.id,r.stream,r.number,r.kind,r.lines,r.at,r.size,"       \
-                "r.blob,?2,?3,s.account,s.key,r.meta,r.body "                                      \
-                "FROM record r LEFT JOIN stream s ON s.id=r.stream WHERE r.id=?1 AND r.id NOT IN " \
-                "gone")                                                                            \
-    X(BLOB_ADD, "INSERT INTO blob VALUES(?1,?2)")                                                  \
-    X(BLOB_DELETE, "DELETE FROM blob WHERE id=?1")                                                 \
-    X(BLOB_SIZE, "SELECT coalesce(sum(length(data)),0) FROM piece WHERE id BETWEEN ?1 AND ?2")     \
-    X(PIECE_ADD, "INSERT OR REPLACE INTO piece VALUES(?1,?2)")                                     \
-    X(PIECES_DELETE, "DELETE FROM piece WHERE id BETWEEN ?1 AND ?2")                               \
-    X(VALUE_SET, "INSERT OR REPLACE INTO value VALUES(?1,?2,?3)")                                  \
-    X(VALUE_DELETE, "DELETE FROM value WHERE space=?1 AND name=?2")                                \
-    X(LEDGER_SET, "UPDATE ledger SET value=?2 WHERE id=?1")                                        \
-    X(COUNTER_SET, "INSERT OR REPLACE INTO counter VALUES(?1,?2)")                                 \
-    X(PAGES, "PRAGMA page_count")                                                                  \
-    X(PAGES_FREE, "PRAGMA freelist_count")                                                         \
-    X(OLDEST, "SELECT at FROM record WHERE id NOT IN gone ORDER BY id LIMIT 1")
-
-enum spool_statement {
-#define X(name, sql) ST_##name,
-    SPOOL_STATEMENTS(X)
-#undef X
-        ST_N
 };
 
 /* --- the writer's memory ----------------------------------------------------------------- */
@@ -135,12 +82,14 @@ struct wstream {
     uint64_t next;
     uint64_t saved; /* `next` in the stream's row */
     uint64_t undo_next, undo_saved;
+    bool undo_lost;
     struct wstream *touched_next;
     struct spool_stream *owner; /* of one that the group inserted or deleted, and what it was */
     struct spool_stream owner_was;
     bool touched; /* in the group's list: what follows can be taken back */
     bool fresh;   /* inserted by the group */
     bool dropped; /* deleted by the group */
+    bool lost;    /* its row was in a database that was set aside */
     bool save;    /* its newest number is about to be deleted: row.next must say so */
     struct list
         leaving; /* spool.leaving: the next sweep takes numbers that its row does not know */
@@ -168,6 +117,7 @@ struct txn_queue {
 struct spool {
     uint32_t magic;
     /* fixed after open */
+    bool by_uri; /* `path` is one: inspect.c */
     char *dir, *path, *lock_path, *reserve_path;
     int lock_fd;
     enum spool_sync sync;
@@ -184,18 +134,24 @@ struct spool {
     struct hmap streams;
     struct wstream *touched;
     struct id_space record_ids, stream_ids, blob_ids;
-    bool checked; /* the whole database has been read through at this start */
-    bool clean;   /* the database says that row.next of all streams is exact */
+    unsigned doubts; /* how often damage was not found when looked for */
+    bool checked;    /* the whole database has been read through at this start */
+    bool clean;      /* the database says that row.next of all streams is exact */
     bool reserve_there;
     int64_t reserve_tried_ns;
     int64_t ledger[LEDGER_N];
     int64_t delta[LEDGER_N]; /* the group's */
     int64_t ledger_id[LEDGER_N];
     struct recent *recent;
+    int64_t blob_floor; /* of blobs below some pieces may be in a database that was set aside */
     struct pending gone, undo_gone;
     int64_t dead, undo_dead; /* dead letters */
     struct list leaving;     /* streams of those; never too few after a group was taken back */
     bool sweep_now, swept;   /* in this group */
+    int64_t trouble_ns;      /* commits fail since then; 0: they do not */
+    int64_t failed_ns;       /* the last failure */
+    uint64_t trouble_failed; /* how many had, then */
+    enum err_code trouble;   /* of the last failure */
     uint32_t wal_frames, checkpointed_at;
     bool locked_out; /* the last BEGIN met somebody else's lock */
     bool stats_due;
@@ -211,6 +167,7 @@ struct spool {
 
     /* the reader's */
     sqlite3 *rdb;
+    pthread_mutex_t rdb_lock; /* held while it reads, and while mend.c changes connections */
     sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row, *r_letters, *r_note;
     pthread_t reader;
     pthread_mutex_t r_lock;
@@ -219,6 +176,9 @@ struct spool {
     bool r_stopping;
 
     _Atomic int64_t next_blob;
+    _Atomic bool damaged;        /* seen by the writer or the reader: mend.c sets it aside */
+    _Atomic unsigned generation; /* how many databases were set aside while running */
+
     /* what others may see */
     pthread_mutex_t pub_lock;
     int64_t pub_ledger[LEDGER_N];
@@ -226,6 +186,11 @@ struct spool {
 };
 
 enum { SPOOL_MAGIC = 0x73706f6c };
+
+/* --- spool.c ----------------------------------------------------------------------------- */
+
+struct spool *spool_alloc(const struct spool_opts *o); /* nothing is opened */
+void spool_free(struct spool *s);
 
 /* --- sql.c: small helpers over SQLite ---------------------------------------------------- */
 
@@ -237,6 +202,7 @@ int sql_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **out, struct err *e)
 /* First column of the first row; `absent` if there is none. */
 int sql_int(sqlite3 *db, const char *sql, int64_t absent, int64_t *out, struct err *e) TR_MUST_USE;
 bool sql_is_damage(int rc);
+bool sql_is_corrupt(int rc); /* of a database that was good before */
 static inline struct view sql_view(sqlite3_stmt *q, int column)
 {
     const void *p = sqlite3_column_blob(q, column);
@@ -253,19 +219,29 @@ int place_look(struct spool *s, struct err *e) TR_MUST_USE;
 int place_create(struct spool *s, struct err *e) TR_MUST_USE; /* an empty file with mode 0600 */
 int place_clear(struct spool *s, struct err *e) TR_MUST_USE;  /* logs without a database: aside */
 int place_set_aside(struct spool *s, struct str *name, struct err *e) TR_MUST_USE;
-void place_reserve(struct spool *s);      /* make the reserve file if it is not there */
-bool place_give_reserve(struct spool *s); /* free its space; false: there was none */
+void place_count(struct spool *s, const char *name); /* note one that was set aside */
+void place_count_all(struct spool *s);               /* ... those that are there at the start */
+uint64_t place_free(const struct spool *s);          /* bytes on the file system for us */
+void place_reserve(struct spool *s);                 /* make the reserve file if it is not there */
+bool place_give_reserve(struct spool *s);            /* free its space; false: there was none */
 
 /* --- schema.c ---------------------------------------------------------------------------- */
 
 /* Open the writer's connection and make or check the schema. 1: the database is damaged. */
 int schema_open(struct spool *s, bool fresh, struct err *e) TR_MUST_USE;
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR_MUST_USE;
+/* The writer's connection to a database that was good before. 1: it is damaged. */
+int schema_reconnect(struct spool *s, struct err *e) TR_MUST_USE;
+/* SQLite has found damage: is it there? 0: no, 1: yes, or it is too large to look, -1: the disk
+ * does not let us see. */
+int schema_check(struct spool *s, struct err *e) TR_MUST_USE;
 
 /* --- recover.c --------------------------------------------------------------------------- */
 
 /* Fill the writer's memory from the tables, drop orphaned pieces. 1: damaged. */
 int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
+/* Into a fresh database what the writer's memory knows: ledger and ids. -1: failed. */
+int recover_carry(struct spool *s, struct err *e) TR_MUST_USE;
 /* The columns of struct spool_record_row, and one from a row of a query for them. */
 #define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
 struct spool_record_row recover_row(sqlite3_stmt *q);
@@ -291,10 +267,22 @@ struct wstream *streams_find(struct spool *s, int64_t id);
 struct wstream *streams_add(struct spool *s, int64_t id, uint64_t next, uint64_t saved);
 void streams_free(struct spool *s);
 
+/* --- mend.c ------------------------------------------------------------------------------ */
+
+/* Between transactions: after a failed sync open everything anew, after damage set the database
+ * aside and begin a fresh one. -1: commits cannot be made now. */
+int mend(struct spool *s, struct err *e) TR_MUST_USE;
+bool mend_is_due(const struct spool *s);
+/* Say the begin and the end of trouble, once each. */
+void mend_say(struct spool *s, bool failing, const struct err *e);
+int database_prepare(struct spool *s, struct err *e) TR_MUST_USE; /* statements and hook */
+void database_disconnect(struct spool *s); /* the writer's connection; memory stays */
+
 /* --- reader.c ---------------------------------------------------------------------------- */
 
 int reader_open(struct spool *s, struct err *e) TR_MUST_USE;
 void reader_close(struct spool *s);
 void *reader_main(void *arg);
+void reader_serve(struct spool *s, struct spool_read *r);
 
 #endif

@@ -31,6 +31,12 @@ bool sql_is_damage(int rc)
     return rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_ERROR;
 }
 
+bool sql_is_corrupt(int rc)
+{
+    rc &= 0xff;
+    return rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB;
+}
+
 int sql_exec(sqlite3 *db, const char *sql, struct err *e)
 {
     int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);

@@ -109,7 +109,7 @@ void spool_txn_record(struct spool_txn *t, struct spool_stream *st, struct spool
     op->record.st = st;
     op->record.r = r;
     t->bytes += r->body.n + r->meta.n;
-    t->grows = true;
+    t->grows = t->grows || r->body.n > 0; /* a mark without a body must get in when lines do not */
 }
 
 void spool_txn_delete(struct spool_txn *t, int64_t record_id)

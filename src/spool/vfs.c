@@ -31,6 +31,10 @@ struct shim_file {
     uint8_t *gathered;
     size_t n;
     sqlite3_int64 at; /* where `gathered` belongs */
+    /* A sync failed: the system has told the error once and may have dropped what it could not
+     * write, and the next sync would succeed without having written it. Nothing that went through
+     * this descriptor is taken for durable any more; mend.c closes it. */
+    bool untrusted;
 };
 
 static struct shim_file *shim_of(sqlite3_file *f)
@@ -43,13 +47,23 @@ static sqlite3_file *real_of(sqlite3_file *f)
     return shim_of(f)->real;
 }
 
-/* SQLite calls only ENOSPC a full disk; quotas and limits on a file's size are one for us too. The
- * error number is asked for here because nothing keeps it until the transaction is rolled back. */
-static int is_it_full(struct shim_file *sf, int rc)
+static int last_errno(struct shim_file *sf)
 {
     int errnum = 0;
 
     sf->real->pMethods->xFileControl(sf->real, SQLITE_FCNTL_LAST_ERRNO, &errnum);
+    return errnum;
+}
+
+/* SQLite calls only ENOSPC a full disk; quotas and limits on a file's size are one for us too. The
+ * error number is asked for here because nothing keeps it until the transaction is rolled back. */
+static int is_it_full(struct shim_file *sf, int rc)
+{
+    int errnum = last_errno(sf);
+
+    if (rc == SQLITE_FULL && errnum == 0)
+        errnum = ENOSPC; /* the system's VFS forgets it then */
+    atomic_store(&sf->v->why, errnum);
     return errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG ? SQLITE_FULL : rc;
 }
 
@@ -96,6 +110,8 @@ static int log_write(struct shim_file *sf, const uint8_t *p, size_t n, sqlite3_i
 
     if (n != FRAME_HEAD && n != SPOOL_PAGE) { /* the log's head, or something unknown */
         rc = gathered_out(sf);
+        if (at == 0)
+            sf->v->log_good = sf->v->log_end = 0; /* it starts over */
         return rc == SQLITE_OK ? write_out(sf, p, n, at) : rc;
     }
     rc = gather(sf, p, n, at);
@@ -105,7 +121,12 @@ static int log_write(struct shim_file *sf, const uint8_t *p, size_t n, sqlite3_i
         sf->commit_frame = (p[4] | p[5] | p[6] | p[7]) != 0;
         return SQLITE_OK;
     }
-    return sf->commit_frame ? gathered_out(sf) : SQLITE_OK;
+    if (!sf->commit_frame)
+        return SQLITE_OK;
+    rc = gathered_out(sf);
+    if (rc == SQLITE_OK)
+        sf->v->log_end = at + (sqlite3_int64)n;
+    return rc;
 }
 
 /* Whether this write or sync is the one that a test wants to fail. */
@@ -137,7 +158,10 @@ static int shim_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
 {
     int rc = gathered_out(shim_of(f));
 
-    return rc == SQLITE_OK ? real_of(f)->pMethods->xRead(real_of(f), p, n, at) : rc;
+    if (rc == SQLITE_OK)
+        rc = real_of(f)->pMethods->xRead(real_of(f), p, n, at);
+    /* SQLite would call the database malformed: a read that failed is no reason to set it aside. */
+    return rc == SQLITE_IOERR_CORRUPTFS ? SQLITE_IOERR_READ : rc;
 }
 
 static int shim_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at)
@@ -159,15 +183,22 @@ static int shim_truncate(sqlite3_file *f, sqlite3_int64 size)
 
 static int shim_sync(sqlite3_file *f, int flags)
 {
-    struct spool_vfs *v = shim_of(f)->v;
-    int rc = fault(v);
+    struct shim_file *sf = shim_of(f);
+    struct spool_vfs *v = sf->v;
+    int rc = sf->untrusted ? SQLITE_IOERR_FSYNC : gathered_out(sf);
 
-    if (rc == SQLITE_OK)
-        rc = gathered_out(shim_of(f));
     if (rc != SQLITE_OK)
         return rc;
     atomic_fetch_add_explicit(&v->syncs, 1, memory_order_relaxed);
-    return real_of(f)->pMethods->xSync(real_of(f), flags);
+    rc = fault(v);
+    if (rc == SQLITE_OK) {
+        rc = sf->real->pMethods->xSync(sf->real, flags);
+        if (rc != SQLITE_OK)
+            rc = is_it_full(sf, rc);
+    }
+    if (rc != SQLITE_OK)
+        sf->untrusted = v->sync_failed = true;
+    return rc;
 }
 
 static int shim_size(sqlite3_file *f, sqlite3_int64 *size)
@@ -288,6 +319,25 @@ static int shim_full_path(sqlite3_vfs *vfs, const char *name, int n, char *out)
     return real->xFullPathname(real, name, n, out);
 }
 
+int spool_vfs_forget(struct spool_vfs *v, sqlite3 *db)
+{
+    static const uint8_t nothing[32];
+    sqlite3_file *log = NULL;
+    size_t n = v->log_good == 0 ? sizeof(nothing) : FRAME_HEAD;
+    int rc;
+
+    if (v->log_good < 0 || v->log_end <= v->log_good)
+        return 0;
+    rc = sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    if (rc != SQLITE_OK || !log || !log->pMethods)
+        return -1;
+    shim_of(log)->n = 0;
+    if (write_out(shim_of(log), nothing, n, v->log_good) != SQLITE_OK)
+        return -1;
+    v->log_end = v->log_good;
+    return 0;
+}
+
 int spool_vfs_init(struct spool_vfs *v, struct err *e)
 {
     sqlite3_vfs *real = sqlite3_vfs_find(NULL);
@@ -297,6 +347,7 @@ int spool_vfs_init(struct spool_vfs *v, struct err *e)
     if (!real)
         return err_set(e, ERR_IO, "spool: SQLite has no VFS");
     v->real = real;
+    v->log_good = -1;
     v->vfs = *real; /* time, randomness and loading are the system's; they ignore their VFS */
     v->vfs.iVersion = TR_MIN(real->iVersion, 2);
     v->vfs.szOsFile = (int)sizeof(struct shim_file) + real->szOsFile;

@@ -13,9 +13,12 @@
 
 static void rollback(struct spool *s)
 {
+    if (sql_is_corrupt(sqlite3_errcode(s->db)))
+        atomic_store(&s->damaged, true);
     /* SQLite has rolled back by itself after some errors. */
     if (!sqlite3_get_autocommit(s->db))
         sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    (void)spool_vfs_forget(&s->vfs, s->db); /* what it cannot void, the next commit overwrites */
     exec_undo(s);
 }
 
@@ -34,8 +37,12 @@ static int commit(struct spool *s, struct err *e)
 static int commit_run(struct spool *s, struct spool_txn *t, size_t n, struct err *e)
 {
     s->locked_out = false;
+    if (mend(s, e) < 0)
+        return -1;
     if (exec_step(s, ST_BEGIN, e) < 0) {
         s->locked_out = (sqlite3_errcode(s->db) & 0xff) == SQLITE_BUSY;
+        if (sql_is_corrupt(sqlite3_errcode(s->db)))
+            atomic_store(&s->damaged, true);
         return -1;
     }
     for (; n; n--, t = t->next) {
@@ -60,11 +67,15 @@ static int checkpoint(struct spool *s, int mode)
 {
     int frames = 0, done = 0, rc;
 
+    if (mend_is_due(s))
+        return SQLITE_IOERR;
     fault_point("spool-before-checkpoint");
     sqlite3_busy_timeout(s->db, LOG_WAIT_MS);
     rc = sqlite3_wal_checkpoint_v2(s->db, NULL, mode, &frames, &done);
     sqlite3_busy_timeout(s->db, BUSY_MS);
     fault_point("spool-after-checkpoint");
+    if (sql_is_corrupt(rc))
+        atomic_store(&s->damaged, true);
     s->checkpointed_at = s->wal_frames;
     if (rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE)
         s->wal_frames = s->checkpointed_at = 0;
@@ -76,7 +87,8 @@ static void set_max_pages(struct spool *s, uint32_t pages)
     char sql[64];
 
     sqlite3_snprintf(sizeof(sql), sql, "PRAGMA max_page_count=%u", pages);
-    sqlite3_exec(s->db, sql, NULL, NULL, NULL);
+    if (s->db)
+        sqlite3_exec(s->db, sql, NULL, NULL, NULL);
 }
 
 /*
@@ -140,8 +152,10 @@ static int commit_single(struct spool *s, struct spool_txn *t, struct err *e)
 
 /* --- groups ------------------------------------------------------------------------------ */
 
-static void publish(struct spool *s, uint64_t committed, uint64_t failed, bool failing)
+static void publish(struct spool *s, uint64_t committed, uint64_t failed, const struct err *why)
 {
+    const bool failing = why != NULL;
+
     pthread_mutex_lock(&s->pub_lock);
     memcpy(s->pub_ledger, s->ledger, sizeof(s->ledger));
     s->pub.commits += committed > 0;
@@ -150,6 +164,9 @@ static void publish(struct spool *s, uint64_t committed, uint64_t failed, bool f
     s->pub.failing = failing;
     s->pub.dead = (uint64_t)s->undo_dead;
     pthread_mutex_unlock(&s->pub_lock);
+    if (why)
+        s->trouble = why->code;
+    mend_say(s, failing, why);
 }
 
 static void finish(struct spool_txn *t, const struct err *err)
@@ -184,7 +201,8 @@ static bool is_trouble(const struct err *e)
 /* False: nothing could be committed. A foreign lock has been waited for once: that is enough. */
 static bool run_singles(struct spool *s, struct spool_txn *t, size_t n, struct err *why)
 {
-    bool any = false, trouble = false;
+    bool any = false;
+    struct err trouble = {0};
 
     for (; n; n--) {
         struct spool_txn *next = t->next;
@@ -192,16 +210,17 @@ static bool run_singles(struct spool *s, struct spool_txn *t, size_t n, struct e
 
         if (!s->locked_out && commit_single(s, t, &err) == 0) {
             any = true;
-            publish(s, 1, 0, trouble);
+            publish(s, 1, 0, trouble.code ? &trouble : NULL);
             finish(t, NULL);
         } else {
-            trouble = trouble || is_trouble(&err);
-            publish(s, 0, 1, trouble);
+            if (is_trouble(&err))
+                trouble = err;
+            publish(s, 0, 1, trouble.code ? &trouble : NULL);
             finish(t, &err);
         }
         t = next;
     }
-    return any || !trouble;
+    return any || !trouble.code;
 }
 
 /* False: nothing could be committed. */
@@ -211,7 +230,7 @@ static bool run_group(struct spool *s, struct spool_txn *t, size_t n)
 
     s->locked_out = false;
     if (n > 1 && !log_is_overgrown(s) && commit_run(s, t, n, &err) == 0) {
-        publish(s, n, 0, false);
+        publish(s, n, 0, NULL);
         finish_all(t, n);
         return true;
     }
@@ -258,17 +277,23 @@ static int64_t ask(struct spool *s, enum spool_statement which)
 
 void writer_stats(struct spool *s)
 {
-    int64_t used, oldest;
+    uint64_t limit = s->limit - (uint64_t)s->checkpoint_frames * SPOOL_PAGE;
+    uint64_t room, disk = place_free(s);
+    int64_t used, oldest, unused;
 
-    if (sqlite3_exec(s->db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
+    if (!s->db || sqlite3_exec(s->db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
         return;
-    used = (ask(s, ST_PAGES) - ask(s, ST_PAGES_FREE)) * SPOOL_PAGE;
+    unused = ask(s, ST_PAGES_FREE) * SPOOL_PAGE;
+    used = ask(s, ST_PAGES) * SPOOL_PAGE - unused;
     oldest = ask(s, ST_OLDEST);
     sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL);
     used += (int64_t)s->wal_frames * FRAME_BYTES;
+    room = (uint64_t)used < limit ? limit - (uint64_t)used : 0;
     pthread_mutex_lock(&s->pub_lock);
     s->pub.used_bytes = (uint64_t)used;
     s->pub.oldest_at_ns = oldest;
+    s->pub.free_bytes = disk;
+    s->pub.room_bytes = disk < room ? TR_MIN(room, disk + (uint64_t)unused) : room;
     pthread_mutex_unlock(&s->pub_lock);
     s->stats_due = false;
     s->stats_ns = clock_mono_ns();
@@ -354,6 +379,45 @@ static struct spool_txn *take_all(struct spool *s)
     return t;
 }
 
+/* Is there room for more than a probe? Else `failing` would come and go on a full disk. */
+static bool has_some_room(const struct spool *s)
+{
+    return s->trouble != ERR_FULL || s->pub.room_bytes >= s->limit / PROBE_ROOM;
+}
+
+/*
+ * Commits fail, and nobody sends any, perhaps just because the gateway says that it is not ready:
+ * try one. Holds the lock on entry and return.
+ */
+static void recover_idle(struct spool *s, int64_t ms)
+{
+    struct timespec until = deadline(atomic_load(&s->damaged) && !s->pub.failing ? 0 : ms);
+    struct err e = {0};
+
+    s->writer_waits = true;
+    while (!s->queue.head && !s->stopping &&
+           pthread_cond_timedwait(&s->wake, &s->lock, &until) != ETIMEDOUT)
+        ;
+    if (s->queue.head || s->stopping)
+        return;
+    pthread_mutex_unlock(&s->lock);
+    if (!mend_is_due(s) && !s->pub.failing) {
+        mend_say(s, false, NULL);
+        pthread_mutex_lock(&s->lock);
+        return;
+    }
+    s->clean = true; /* so that there is something to write: the mark that says it is not */
+    if (commit_run(s, NULL, 0, &e) < 0) {
+        publish(s, 0, 0, &e);
+    } else {
+        writer_stats(s);
+        if (has_some_room(s))
+            publish(s, 0, 0, NULL);
+    }
+    s->clean = false;
+    pthread_mutex_lock(&s->lock);
+}
+
 /* The queue as one list, or NULL when the thread is to stop. */
 static struct spool_txn *wait_for_work(struct spool *s)
 {
@@ -363,6 +427,10 @@ static struct spool_txn *wait_for_work(struct spool *s)
     while (!s->queue.head && !s->stopping) {
         struct timespec until = deadline(STATS_MS);
 
+        if (atomic_load(&s->damaged) || s->pub.failing || s->trouble_ns) {
+            recover_idle(s, PROBE_MS);
+            continue;
+        }
         s->writer_waits = true;
         if (!s->stats_due) {
             pthread_cond_wait(&s->wake, &s->lock);
@@ -432,10 +500,11 @@ static void want_exact(struct spool *s)
     for (n = hmap_walk(&s->streams, &slot, NULL); n; n = hmap_walk(&s->streams, &slot, n)) {
         struct wstream *ws = hmap_entry(n, struct wstream, node);
 
-        if (ws->saved == ws->next)
+        if (ws->saved == ws->next || ws->lost)
             continue;
         ws->undo_next = ws->next;
         ws->undo_saved = ws->saved;
+        ws->undo_lost = ws->lost;
         ws->touched = ws->save = true;
         ws->touched_next = s->touched;
         s->touched = ws;
