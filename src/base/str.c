@@ -15,6 +15,12 @@ void str_fini(struct str *s)
     *s = STR_INIT;
 }
 
+void str_wipe(struct str *s)
+{
+    xfree_secret(s->p, s->cap);
+    *s = STR_INIT;
+}
+
 void str_grow(struct str *s, size_t more)
 {
     size_t need, cap;

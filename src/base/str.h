@@ -17,6 +17,9 @@ struct str {
 #define STR_INIT ((struct str){NULL, 0, 0})
 
 void str_fini(struct str *s); /* frees; the string is empty and usable again */
+/* str_fini for secrets: all of its memory is overwritten first. One that grew has left copies of
+ * its beginning behind: reserve what a secret needs before adding it. */
+void str_wipe(struct str *s);
 void str_grow(struct str *s, size_t more); /* str_reserve's other half */
 
 /* Room for `more` bytes without a move. */

@@ -1,9 +1,14 @@
 #include "base/xmem.h"
 
+#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/bug.h"
+
+/* Larger blocks hold bodies. Below that a head may share one with a body, as in what libcurl sends.
+ */
+enum { WIPE_MAX = 256 << 10 };
 
 void *xmalloc(size_t n)
 {
@@ -25,10 +30,20 @@ void *xcalloc(size_t count, size_t size)
 
 void *xrealloc(void *p, size_t n)
 {
-    p = realloc(p, n ? n : 1);
-    if (!p)
+    size_t had = p ? malloc_usable_size(p) : 0;
+    void *q;
+
+    if (had <= WIPE_MAX) { /* realloc leaves what was there behind when it moves */
+        q = xmalloc(n);
+        if (p)
+            memcpy(q, p, had < n ? had : n);
+        xfree(p);
+        return q;
+    }
+    q = realloc(p, n ? n : 1);
+    if (!q)
         BUG("out of memory");
-    return p;
+    return q;
 }
 
 char *xstrdup(const char *s)
@@ -50,6 +65,10 @@ char *xmemdup0(const void *p, size_t n)
 
 void xfree(void *p)
 {
+    size_t n = p ? malloc_usable_size(p) : 0;
+
+    if (n && n <= WIPE_MAX)
+        explicit_bzero(p, n);
     free(p);
 }
 

@@ -322,11 +322,37 @@ static void set_options(nghttp2_option *o, bool client)
     nghttp2_option_set_max_settings(o, 16); /* entries of a frame; there are seven kinds */
 }
 
+/* Its tables of fields hold credentials: they are overwritten as what we free is. */
+static void *ng_malloc(size_t n, void *ctx)
+{
+    (void)ctx;
+    return xmalloc(n);
+}
+
+static void ng_free(void *p, void *ctx)
+{
+    (void)ctx;
+    xfree(p);
+}
+
+static void *ng_calloc(size_t count, size_t size, void *ctx)
+{
+    (void)ctx;
+    return xcalloc(count, size);
+}
+
+static void *ng_realloc(void *p, size_t n, void *ctx)
+{
+    (void)ctx;
+    return xrealloc(p, n);
+}
+
 struct h2_session *h2_session_new(const struct h2_ops *ops, void *ctx, bool client)
 {
     struct h2_session *s = XNEW(struct h2_session);
     nghttp2_session_callbacks *cb;
     nghttp2_option *option;
+    nghttp2_mem mem = {NULL, ng_malloc, ng_free, ng_calloc, ng_realloc};
 
     s->ops = ops;
     s->ctx = ctx;
@@ -337,8 +363,8 @@ struct h2_session *h2_session_new(const struct h2_ops *ops, void *ctx, bool clie
     h2_must(nghttp2_option_new(&option));
     set_callbacks(cb);
     set_options(option, client);
-    h2_must((client ? nghttp2_session_client_new2 : nghttp2_session_server_new2)(&s->ng, cb, s,
-                                                                                 option));
+    h2_must((client ? nghttp2_session_client_new3 : nghttp2_session_server_new3)(&s->ng, cb, s,
+                                                                                 option, &mem));
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(cb);
     return s;

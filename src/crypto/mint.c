@@ -340,16 +340,11 @@ static int load_certificates(struct mint *m, const char *path, STACK_OF(X509) * 
 
 static int load_key(struct mint *m, const char *path, const char *ca, struct err *e)
 {
-    FILE *f = open_pem("interception CA's key", path, e);
     int nid;
 
-    if (!f)
-        return -1;
-    m->ca_key = PEM_read_PrivateKey(f, NULL, tls_no_passphrase, NULL);
-    fclose(f);
+    m->ca_key = tls_key_load("interception CA's key", path, e);
     if (!m->ca_key)
-        return ossl_err(e, ERR_INVALID,
-                        "cannot use the interception CA's key %s (PEM without a passphrase)", path);
+        return -1;
     if (X509_check_private_key(m->ca, m->ca_key) != 1) {
         ERR_clear_error();
         return err_set(

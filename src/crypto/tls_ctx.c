@@ -3,16 +3,18 @@
 #include <string.h>
 #include <time.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/x509.h>
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "crypto/ossl_err.h"
 #include "crypto/tls_impl.h"
 #include "rt/clock.h"
+#include "rt/fdx.h"
 
 /* A client certificate chain longer than this is refused: checking one costs us, sending one
  * costs the peer next to nothing. */
-enum { CLIENT_CHAIN_DEPTH = 8 };
+enum { CLIENT_CHAIN_DEPTH = 8, KEY_FILE_MAX = 64 << 10 };
 
 /*
  * ALPN (RFC 7301 §3.2): h2 if both sides have it, else http/1.1. A client that offers only what
@@ -56,7 +58,8 @@ static struct tls_ctx *ctx_new(bool server)
         BUG("OpenSSL gives no context");
     SSL_CTX_set_min_proto_version(ctx->ssl, TLS1_2_VERSION);
     SSL_CTX_set_options(ctx->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                                      SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+                                      SSL_OP_CLEANSE_PLAINTEXT | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                      SSL_OP_PRIORITIZE_CHACHA);
     /* Idle connections hold no record buffers; writes move on record by record; the caller's
      * buffer may have grown and moved by the time a write is tried again. */
     SSL_CTX_set_mode(ctx->ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
@@ -95,14 +98,45 @@ int tls_no_passphrase(char *buf, int size, int rwflag, void *arg)
     return -1;
 }
 
+EVP_PKEY *tls_key_load(const char *what, const char *path, struct err *e)
+{
+    struct str text = STR_INIT;
+    EVP_PKEY *key = NULL;
+    BIO *bio;
+
+    if (file_read(path, KEY_FILE_MAX, &text, e) < 0) {
+        str_wipe(&text);
+        if (e)
+            e->code = ERR_INVALID;
+        err_prefix(e, "cannot use the %s", what);
+        return NULL;
+    }
+    str_reserve(&text, 0);
+    bio = BIO_new_mem_buf(text.p, (int)text.n);
+    key = bio ? PEM_read_bio_PrivateKey(bio, NULL, tls_no_passphrase, NULL) : NULL;
+    BIO_free(bio);
+    if (!key)
+        ossl_err(e, ERR_INVALID, "cannot use the %s %s (PEM without a passphrase)", what, path);
+    str_wipe(&text);
+    return key;
+}
+
 static int load_identity(SSL_CTX *ssl, const char *certificate, const char *key, struct err *e)
 {
+    EVP_PKEY *pkey;
+    int used;
+
     if (!key)
         return err_set(e, ERR_INVALID, "certificate %s comes without a key", certificate);
     SSL_CTX_set_default_passwd_cb(ssl, tls_no_passphrase);
     if (SSL_CTX_use_certificate_chain_file(ssl, certificate) != 1)
         return ossl_err(e, ERR_INVALID, "cannot use certificate %s", certificate);
-    if (SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) != 1)
+    pkey = tls_key_load("key", key, e);
+    if (!pkey)
+        return -1;
+    used = SSL_CTX_use_PrivateKey(ssl, pkey);
+    EVP_PKEY_free(pkey);
+    if (used != 1)
         return ossl_err(e, ERR_INVALID, "cannot use key %s with certificate %s", key, certificate);
     if (SSL_CTX_check_private_key(ssl) != 1)
         return ossl_err(e, ERR_INVALID, "key %s does not belong to certificate %s", key,

@@ -47,4 +47,8 @@ int64_t tls_time_ns(const ASN1_TIME *t);
  * answered with none. */
 int tls_no_passphrase(char *buf, int size, int rwflag, void *arg);
 
+/* The key in a PEM file without a passphrase, or NULL with `e` filled: "cannot use the WHAT". What
+ * was read is overwritten: OpenSSL's own way goes through stdio, whose buffer keeps it. */
+EVP_PKEY *tls_key_load(const char *what, const char *path, struct err *e);
+
 #endif

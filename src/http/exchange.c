@@ -36,7 +36,7 @@ struct http_exchange *http_exchange_new(struct http_conn *c)
 
 static void exchange_free(struct http_exchange *ex)
 {
-    xfree(ex->mem);
+    xfree_secret(ex->mem, ex->mem_cap);
     xfree(ex);
 }
 
@@ -51,10 +51,13 @@ void http_exchange_drop(struct http_exchange *ex)
     list_remove(&ex->link);
     buf_fini(&ex->early);
     OBJ_FINI(ex);
-    if (HTTP_REUSE && s->n_spare_ex < HTTP_SPARE && ex->mem_cap <= HTTP_SPARE_BYTES)
+    if (HTTP_REUSE && s->n_spare_ex < HTTP_SPARE && ex->mem_cap <= HTTP_SPARE_BYTES) {
+        if (ex->mem)
+            explicit_bzero(ex->mem, ex->mem_cap); /* credentials are in it */
         s->spare_ex[s->n_spare_ex++] = ex;
-    else
+    } else {
         exchange_free(ex);
+    }
 }
 
 void http_spares_free(struct http_server *s)
@@ -68,7 +71,7 @@ void http_spares_free(struct http_server *s)
 void *http_exchange_room(struct http_exchange *ex, size_t n)
 {
     if (n > ex->mem_cap) {
-        xfree(ex->mem);
+        xfree_secret(ex->mem, ex->mem_cap);
         ex->mem_cap = TR_MAX(n, (size_t)1024);
         ex->mem = xmalloc(ex->mem_cap);
     }

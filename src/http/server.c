@@ -222,6 +222,12 @@ uint8_t *http_scratch(struct http_server *s)
     return s->scratch;
 }
 
+void http_taken_in(const struct http_server *s, uint64_t heads, void *p, size_t n)
+{
+    if (s->heads != heads)
+        explicit_bzero(p, n);
+}
+
 void http_conn_protocol(struct http_conn *c, const struct http_conn_ops *ops)
 {
     c->ops = ops;

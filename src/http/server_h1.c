@@ -61,6 +61,8 @@ static void side_put(struct http_conn *c)
         buf_fini(&h->in);
     if (h->out.cap > HTTP_SPARE_BYTES)
         str_fini(&h->out);
+    if (h->in.base)
+        explicit_bzero(h->in.base, h->in.cap);
     buf_clear(&h->in);
     str_clear(&h->out);
     h->out_off = 0;
@@ -223,6 +225,7 @@ static size_t take_in(struct http_conn *c, struct view in)
         if (ev == H1_MORE)
             break;
         if (ev == H1_HEAD) {
+            c->srv->heads++;
             on_head(c, view_of(at.p, used), view_from(in, total));
         } else if (ev == H1_BODY) {
             if (h->ex)
@@ -277,12 +280,21 @@ static void on_eof(struct http_conn *c)
     h->closing = h->clean = true;
 }
 
+static void consume(struct http_conn *c, uint64_t heads, size_t used)
+{
+    struct buf *in = &c->h1->in;
+
+    http_taken_in(c->srv, heads, in->base + in->off, used);
+    buf_consume(in, used);
+}
+
 static void h1_readable(struct http_conn *c)
 {
     struct h1_side *h = side_get(c);
     bool direct = !buf_len(&h->in);
     size_t room = direct ? HTTP_SCRATCH : HTTP_SCRATCH / 4, used;
     uint8_t *p = direct ? http_scratch(c->srv) : buf_reserve(&h->in, room);
+    uint64_t heads = c->srv->heads;
     struct view in;
     struct err e;
     ssize_t n = net_read(c->s, p, room, &e);
@@ -305,10 +317,13 @@ static void h1_readable(struct http_conn *c)
     if (c->sniffing && sniffed(c, in, direct))
         return;
     used = take_in(c, in);
-    if (!direct)
-        buf_consume(&h->in, used);
-    else if (used < in.n && !c->over && !h->closing)
-        buf_add(&h->in, in.p + used, in.n - used);
+    if (!direct) {
+        consume(c, heads, used);
+    } else {
+        if (used < in.n && !c->over && !h->closing)
+            buf_add(&h->in, in.p + used, in.n - used);
+        http_taken_in(c->srv, heads, p, (size_t)n);
+    }
 }
 
 /* --- settling --- */
@@ -332,13 +347,14 @@ static bool advance(struct http_conn *c)
     struct h1_side *h = c->h1;
     bool waits = buf_len(&h->in) > 0;
     bool was_mid = h->mid_request;
+    uint64_t heads = c->srv->heads;
     size_t used = 0;
 
     if (h->ex && h1_queued(h) < HTTP_WRITE_HIGH / 4)
         http_exchange_drained(h->ex);
     if (waits || (h->mid_request && is_hungry(c))) {
         used = take_in(c, buf_view(&h->in));
-        buf_consume(&h->in, used);
+        consume(c, heads, used);
     }
     if (h->tunnel && h->eof && !buf_len(&h->in) && h->ex && !h->ex->eof_given) {
         h->ex->eof_given = true;

@@ -149,6 +149,7 @@ static void on_request(void *ctx, int32_t id, const struct h2_head *head)
     struct h2_side *h = c->h2;
     struct http_exchange *ex = http_exchange_new(c);
 
+    c->srv->heads++;
     request_fill(ex, head);
     ex->id = id;
     hmap_insert(&h->streams, &ex->node, id_hash(id));
@@ -317,6 +318,7 @@ void http_h2_start(struct http_conn *c, struct view in)
 
 static void h2_readable(struct http_conn *c)
 {
+    uint64_t heads = c->srv->heads;
     struct err e;
     ssize_t n = net_read(c->s, http_scratch(c->srv), HTTP_SCRATCH, &e);
 
@@ -328,6 +330,7 @@ static void h2_readable(struct http_conn *c)
     }
     if (!c->h2->closing)
         feed(c, view_of(http_scratch(c->srv), (size_t)n));
+    http_taken_in(c->srv, heads, http_scratch(c->srv), (size_t)n);
 }
 
 static void end_list(struct list *l)

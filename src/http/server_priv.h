@@ -192,6 +192,8 @@ struct http_server {
     bool last;  /* each connection ends with its next answer */
     bool freed; /* the task frees it */
     uint8_t *scratch;
+    uint64_t
+        heads; /* taken in so far: bytes that made it rise are wiped, credentials are in them */
     struct http_exchange *spare_ex[HTTP_SPARE];
     size_t n_spare_ex;
     struct h1_side *spare_h1[HTTP_SPARE];
@@ -224,6 +226,8 @@ static inline int64_t http_least_rate_ns(uint64_t bytes)
 }
 
 uint8_t *http_scratch(struct http_server *s);
+/* `n` bytes at `p`, which may be in the scratch, have been taken in; `heads` as it was before. */
+void http_taken_in(const struct http_server *s, uint64_t heads, void *p, size_t n);
 void http_glitch(enum http_glitch kind);
 void http_count_request(const struct http_exchange *ex);
 

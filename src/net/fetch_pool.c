@@ -383,7 +383,9 @@ void fetch_pool_cut(struct fetch_pool *p, bool on)
 
 static void curl_init(void)
 {
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+    /* Its copies of fields and URLs are overwritten as ours are. */
+    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, xmalloc, xfree, xrealloc, xstrdup, xcalloc) !=
+        CURLE_OK)
         BUG("libcurl cannot be initialised");
 }
 

@@ -66,12 +66,13 @@ static void test_one_number_for_each(void **state)
     assert_false(fresh);
     b = intern("other", "one", 4);
     assert_int_not_equal(b, a);
-    assert_int_not_equal(
-        cred_intern(c, VIEW_LIT("acct"), CRED_API_KEY, VIEW_LIT("one"), 5, &fresh), a);
+    assert_int_not_equal(cred_intern(c, VIEW_LIT("acct"), CRED_API_KEY, VIEW_LIT("one"), 5, &fresh),
+                         a);
     assert_applied(a, "X-Harness-Token: one", "");
-    assert_applied(cred_intern(c, VIEW_LIT("acct"), CRED_API_KEY, VIEW_LIT("k"), 5, &fresh), "x-api-key: k", "");
-    assert_applied(cred_intern(c, VIEW_LIT("acct"), CRED_TOKEN_QUERY, VIEW_LIT("q%20"), 5, &fresh), "",
-                   "&X-Harness-Token=q%20");
+    assert_applied(cred_intern(c, VIEW_LIT("acct"), CRED_API_KEY, VIEW_LIT("k"), 5, &fresh),
+                   "x-api-key: k", "");
+    assert_applied(cred_intern(c, VIEW_LIT("acct"), CRED_TOKEN_QUERY, VIEW_LIT("q%20"), 5, &fresh),
+                   "", "&X-Harness-Token=q%20");
     assert_applied(0, "", "");
     assert_applied(99, "", "");
 }
@@ -95,7 +96,8 @@ static void test_proven_for_ten_minutes(void **state)
 
 static void test_an_expired_one_is_replaced(void **state)
 {
-    uint32_t old = intern("acct", "old", 1), stranger = intern("other", "x", 1), never = intern("acct", "never", 1);
+    uint32_t old = intern("acct", "old", 1), stranger = intern("other", "x", 1),
+             never = intern("acct", "never", 1);
     uint32_t newer, newest;
 
     cred_proven(c, old, 10);
@@ -141,6 +143,59 @@ static void test_what_is_not_used_is_forgotten(void **state)
     sweep(49 * HOUR, true);
     assert_int_equal(creds_count(c), 1);
     assert_true(intern("a", "again", 49 * HOUR) > in_use); /* numbers are not given out again */
+}
+
+/* The places in our own heap where `word` stands. */
+static int in_memory(const char *word)
+{
+    static char data[64 << 20];
+    FILE *maps = fopen("/proc/self/maps", "r"), *mem = fopen("/proc/self/mem", "r");
+    unsigned long start, end;
+    char line[512];
+    size_t n, at;
+    int found = 0;
+
+    assert_non_null(maps);
+    assert_non_null(mem);
+    setvbuf(mem, NULL, _IONBF, 0); /* its buffer would be one more place */
+    while (fgets(line, sizeof(line), maps)) {
+        if (!strstr(line, "[heap]") || sscanf(line, "%lx-%lx", &start, &end) != 2)
+            continue;
+        assert_int_equal(fseek(mem, (long)start, SEEK_SET), 0);
+        n = fread(data, 1, TR_MIN((size_t)(end - start), sizeof(data)), mem);
+        for (at = 0; at + strlen(word) <= n; at++)
+            found += memcmp(data + at, word, strlen(word)) == 0;
+    }
+    fclose(mem);
+    fclose(maps);
+    return found;
+}
+
+static bool is_sanitized(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true; /* its allocator has no [heap], and keeps what is freed for a while */
+#else
+    return false;
+#endif
+}
+
+static void test_what_is_forgotten_is_wiped(void **state)
+{
+    struct spool_txn *t;
+    uint32_t id;
+
+    if (is_sanitized())
+        skip();
+    t = spool_txn_new();
+    id = intern("acct", "a-token-that-nobody-knows", 0);
+    cred_store(c, id, t);
+    cred_stored(c, id);
+    assert_true(in_memory("a-token-that-nobody-knows") >= 2); /* in the table, on its way out */
+    spool_txn_free(&t);
+    assert_int_equal(in_memory("a-token-that-nobody-knows"), 1);
+    sweep(2 * HOUR, true);
+    assert_int_equal(in_memory("a-token-that-nobody-knows"), 0);
 }
 
 static void test_the_table_is_bounded(void **state)
@@ -211,7 +266,8 @@ static void test_kept_over_a_restart(void **state)
 {
     struct spool *spool = open_spool();
     struct spool_txn *t = spool_txn_new();
-    uint32_t a = intern("acct", "kept", 1), b = intern("acct", "swept", 1), lost = intern("acct", "lost", 1);
+    uint32_t a = intern("acct", "kept", 1), b = intern("acct", "swept", 1),
+             lost = intern("acct", "lost", 1);
     struct err e;
 
     assert_int_equal(spool_start(spool, &e), 0);
@@ -247,6 +303,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_proven_for_ten_minutes, make, drop),
         cmocka_unit_test_setup_teardown(test_an_expired_one_is_replaced, make, drop),
         cmocka_unit_test_setup_teardown(test_what_is_not_used_is_forgotten, make, drop),
+        cmocka_unit_test_setup_teardown(test_what_is_forgotten_is_wiped, make, drop),
         cmocka_unit_test_setup_teardown(test_the_table_is_bounded, make, drop),
         cmocka_unit_test_setup_teardown(test_large_ones_are_bounded_by_bytes, make, drop),
         cmocka_unit_test_setup_teardown(test_kept_over_a_restart, make_root, drop_root),
