@@ -4,6 +4,7 @@
 #include "app/egress.h"
 #include "app/inside.h"
 #include "app/parent.h"
+#include "app/sealing.h"
 #include "egress/basic.h"
 #include "net/resolve.h"
 
@@ -308,6 +309,16 @@ static int check_users(const struct config *c, struct err *e)
     return 0;
 }
 
+/* Are they keys? Whether the spool is sealed with them only a start can tell. */
+static int check_keys(const struct config *c, struct err *e)
+{
+    struct envelope *keys;
+    int rc = sealing_load(c, &keys, e);
+
+    envelope_free(&keys);
+    return rc;
+}
+
 static int check_loaded(const struct config *c, const struct check_opts *o)
 {
     struct err e = {0};
@@ -320,7 +331,7 @@ static int check_loaded(const struct config *c, const struct check_opts *o)
         config_dump(c, stdout);
     else if (p && o->explain)
         rc = explain(c, p, o, &e);
-    else if (p && check_users(c, &e) < 0)
+    else if (p && (check_users(c, &e) < 0 || check_keys(c, &e) < 0))
         rc = BAD;
     else if (p && egress_is_used(c))
         rc = check_inside(c, p, &e) == 0 && check_flows(c, p, &e) == 0 ? GOOD : BAD;

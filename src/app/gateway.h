@@ -24,7 +24,8 @@ struct gateway {
     struct ev_loop *loop; /* the main thread's: signals, admin */
     struct ev_signal *signals[5];
     struct ev_pool *pool;
-    struct spool *spool; /* NULL once it is handed over */
+    struct envelope *sealing; /* NULL: the spool is not sealed */
+    struct spool *spool;      /* NULL once it is handed over */
     struct logs *logs;
     struct worker *workers;
     unsigned n_workers, n_started;

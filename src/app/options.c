@@ -168,6 +168,14 @@ static const struct conf_row rows[] = {
         .text = "What an acknowledged record survives: full, a loss of power; normal, a crash of "
                 "the program."),
 
+    ROW(PATH, spool_key, "spool.key",
+        .text =
+            "A file with the key that seals what waits in the spool (AES-256-GCM): `openssl rand "
+            "-hex 32`, for its owner's eyes only. Without one it is not sealed."),
+    ROW(LIST, spool_old_keys, "spool.old-keys", .paths = true,
+        .text = "Files of earlier keys; what they sealed is opened, and at the start sealed by "
+                "spool.key. They may go once the gateway has started with a new one."),
+
     ROW(PATH, ticket_key, "ticket.key",
         .text = "The key that seals upload links; made if it is missing. Gateways of a group "
                 "share it. Default: ticket.key in spool.directory."),
@@ -290,6 +298,11 @@ static const struct conf_row rows[] = {
     ROW(ENUM, sandbox, "sandbox", .choices = sandboxes, .deflt = "auto",
         .text = "Reach only the files that this configuration names, as far as the kernel can see "
                 "to it; required: or do not start; off: keep every right."),
+
+
+    ROW(BOOL, debug_core_dumps, "debug.core-dumps", .deflt = "false",
+        .text = "Let a crash leave a core dump, in which there are tokens, keys and log lines; and "
+                "let debuggers of the same user in."),
 };
 
 static const struct conf_row listen_rows[] = {

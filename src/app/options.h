@@ -58,6 +58,8 @@ struct config {
     char *spool_directory;
     uint64_t spool_limit;
     enum spool_sync spool_sync;
+    char *spool_key; /* NULL: new records are not sealed */
+    struct conf_list spool_old_keys;
     char *ticket_key; /* <spool.directory>/ticket.key if not given */
 
     char *upstream_ca; /* NULL: the system's */
@@ -112,6 +114,7 @@ struct config {
     enum config_sandbox sandbox;
 
     struct conf_list files; /* that all this was read from */
+    bool debug_core_dumps;
 };
 
 /* Rows and sections, for conf_compare, conf_describe and tests. */

@@ -1,10 +1,6 @@
 #include "app/parent.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include "app/egress.h"
 #include "base/xmem.h"
 #include "codec/url.h"
@@ -26,32 +22,6 @@ struct parent {
 
 /* --- credentials -------------------------------------------------------------------------- */
 
-static int read_some(int fd, const char *path, struct str *out, struct err *e)
-{
-    char text[CREDENTIALS_MAX + 1];
-    struct stat st;
-    ssize_t n;
-
-    if (fstat(fd, &st) < 0)
-        return err_errno(e, ERR_IO, errno, "%s", path);
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, ERR_INVALID, "%s: use a regular file", path);
-    if (st.st_mode & (S_IRWXG | S_IRWXO))
-        return err_set(e, ERR_DENIED,
-                       "%s: its permissions (%04o) let others than its owner at the credentials; "
-                       "chmod 600 it",
-                       path, (unsigned)st.st_mode & 07777);
-    n = read(fd, text, sizeof(text));
-    if (n < 0)
-        return err_errno(e, ERR_IO, errno, "%s", path);
-    if ((size_t)n < sizeof(text))
-        str_add(out, text, (size_t)n);
-    explicit_bzero(text, sizeof(text));
-    return out->n ? 0
-                  : err_set(e, ERR_INVALID, "%s: %s", path,
-                            n ? "longer than user:password may be" : "empty");
-}
-
 /* One line, user:password (RFC 7617 §2: no control characters, no colon in the user). */
 static int check_credentials(const char *path, struct str *s, struct err *e)
 {
@@ -72,23 +42,14 @@ static int check_credentials(const char *path, struct str *s, struct err *e)
 
 static int read_credentials(const char *path, struct str *out, struct err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc;
-
-    if (fd < 0)
-        return err_errno(e, ERR_IO, errno, "%s", path);
-    rc = read_some(fd, path, out, e);
-    fd_close(&fd);
-    return rc < 0 ? rc : check_credentials(path, out, e);
+    if (secret_read(path, CREDENTIALS_MAX, out, e) < 0)
+        return -1;
+    if (!out->n)
+        return err_set(e, ERR_INVALID, "%s: empty", path);
+    return check_credentials(path, out, e);
 }
 
 /* --- the parent --------------------------------------------------------------------------- */
-
-static void wipe(struct str *s)
-{
-    if (s->p)
-        explicit_bzero(s->p, s->n);
-    str_fini(s);
-}
 
 static int set_credentials(struct parent *p, const char *path, struct str *userinfo, struct err *e)
 {
@@ -96,9 +57,12 @@ static int set_credentials(struct parent *p, const char *path, struct str *useri
     size_t user;
 
     if (read_credentials(path, &text, e) < 0) {
-        wipe(&text);
+        str_wipe(&text);
         return err_prefix(e, "upstream.parent-credentials");
     }
+    /* Nothing moves while it grows: a move leaves a copy behind. */
+    str_reserve(&value, 16 + 2 * text.n);
+    str_reserve(userinfo, 8 + 3 * text.n);
     str_adds(&value, "Basic ");
     base64_encode(text.p, text.n, &value);
     p->authorization = str_take(&value);
@@ -107,7 +71,7 @@ static int set_credentials(struct parent *p, const char *path, struct str *useri
     str_addc(userinfo, ':');
     url_encode(view_of(text.p + user + 1, text.n - user - 1), userinfo);
     str_addc(userinfo, '@');
-    wipe(&text);
+    str_wipe(&text);
     return 0;
 }
 
@@ -133,9 +97,10 @@ static int fill(struct parent *p, const struct config *c, struct err *e)
         set_credentials(p, c->upstream_parent_credentials, &userinfo, e) < 0)
         return -1;
     p->net.authorization = p->authorization;
+    str_reserve(&p->url, userinfo.n + strlen(p->host) + 32);
     str_addf(&p->url, strchr(p->host, ':') ? "%s://%s[%s]:%u" : "%s://%s%s:%u",
              url.https ? "https" : "http", str_c(&userinfo), p->host, p->net.port);
-    wipe(&userinfo);
+    str_wipe(&userinfo);
     if (url.https && set_tls(p, c, e) < 0)
         return -1;
     p->bypass = egress_bypass(c, e);
@@ -166,7 +131,7 @@ void parent_free(struct parent **pp)
     if (p->authorization)
         explicit_bzero(p->authorization, strlen(p->authorization));
     xfree(p->authorization);
-    wipe(&p->url);
+    str_wipe(&p->url);
     tls_ctx_unref(&p->net.tls);
     policy_free(&p->bypass);
     xfree(p->host);

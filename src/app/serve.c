@@ -12,6 +12,7 @@
 #include "app/handover.h"
 #include "app/notify.h"
 #include "app/sandbox.h"
+#include "app/sealing.h"
 #include "app/settings.h"
 #include "app/takeover.h"
 #include "base/xmem.h"
@@ -143,14 +144,17 @@ static const char *spool_remedy(enum err_code code)
 
 static int open_spool(struct gateway *g, struct err *e)
 {
-    const struct spool_opts o = {
+    struct spool_opts o = {
         .directory = g->config->spool_directory,
         .limit = g->config->spool_limit,
         .sync = g->config->spool_sync,
     };
     struct str note = STR_INIT;
 
+    o.box = g->sealing ? envelope_box(g->sealing) : NULL;
     g->spool = spool_open(&o, &note, e);
+    if (g->sealing)
+        envelope_settle(g->sealing);
     if (note.n)
         log_event(LOG_ERROR, "spool", "the spool was damaged and set aside; a fresh one is used",
                   LF_VIEW("kept", str_view(&note)));
@@ -519,6 +523,7 @@ static void tear_down(struct gateway *g)
     gateway_close_control(g);
     stop_workers(g);
     spool_close(&g->spool);
+    envelope_free(&g->sealing);
     clean = !g->logs || logs_idle(g->logs);
     log_event(LOG_NOTICE, "app", "stopped");
     /* Requests that were broken off hold on to what the workers share: leave that to the system. */
@@ -665,8 +670,11 @@ static int prepare(struct gateway *g, struct err *e)
 {
     if (sandbox_become(g->config, e) < 0 || configure_log(g->config, e) < 0)
         return -1;
+    sealing_hide_memory(g->config);
     g->plan = plan_new(g->config, e);
     if (!g->plan)
+        return -1;
+    if (sealing_load(g->config, &g->sealing, e) < 0)
         return -1;
     g->loop = ev_loop_new("main");
     g->drain_timer = ev_timer_new(g->loop, drain_due, g);

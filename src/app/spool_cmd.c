@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "app/options.h"
+#include "app/sealing.h"
 #include "app/spool_export.h"
 #include "base/xmem.h"
 #include "rt/clock.h"
@@ -27,14 +28,16 @@ static const char usage_text[] =
     "  -c, --config FILE   whose spool.directory is meant (default " DEFAULT_CONFIG ")\n"
     "      --directory DIR a spool's directory\n"
     "      DATABASE        a file, such as one that was set aside: spool.db.damaged-TIME\n"
+    "      --key FILE      opens what is sealed (default: spool.key and spool.old-keys of -c)\n"
     "\n"
     "Nothing is changed, and a gateway that runs on the spool goes on.\n";
 
 struct look {
-    const char *verb, *config, *directory, *file, *to;
+    const char *verb, *config, *directory, *file, *to, *key;
     bool json;
     struct str path; /* of the database */
     long used_by;    /* process, 0: none */
+    struct envelope *keys;
     struct spool *spool;
 };
 
@@ -207,11 +210,12 @@ static int export(struct look *k)
 
 static int read_options(struct look *k, int argc, char **argv)
 {
-    enum { OPT_DIRECTORY = 256, OPT_JSON, OPT_TO };
+    enum { OPT_DIRECTORY = 256, OPT_JSON, OPT_TO, OPT_KEY };
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
         {"directory", required_argument, NULL, OPT_DIRECTORY},
         {"json", no_argument, NULL, OPT_JSON},
+        {"key", required_argument, NULL, OPT_KEY},
         {"to", required_argument, NULL, OPT_TO},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
@@ -225,6 +229,8 @@ static int read_options(struct look *k, int argc, char **argv)
             k->directory = optarg;
         else if (c == OPT_JSON)
             k->json = true;
+        else if (c == OPT_KEY)
+            k->key = optarg;
         else if (c == OPT_TO)
             k->to = optarg;
         else if (c == 'h')
@@ -243,10 +249,30 @@ static int read_options(struct look *k, int argc, char **argv)
     return (strcmp(k->verb, "export") == 0) == (k->to != NULL) ? 0 : -1;
 }
 
+/* Whoever looks into a spool without its key still sees what is not sealed. */
+static int take_key(struct look *k)
+{
+    struct aead_key key;
+    struct err e = {0};
+    int rc = envelope_key_load(k->key, &key, &e);
+
+    if (rc < 0)
+        fprintf(stderr, "tailrace spool: %s\n", e.text);
+    else
+        k->keys = envelope_new(NULL, &key, 1);
+    explicit_bzero(&key, sizeof(key));
+    return rc;
+}
+
 static int find(struct look *k)
 {
     struct conf_errors errors = CONF_ERRORS_INIT;
     struct config *c = NULL;
+    struct err e = {0};
+    int rc = 0;
+
+    if (k->key && take_key(k) < 0)
+        return -1;
 
     if (k->file) {
         str_adds(&k->path, k->file);
@@ -265,8 +291,12 @@ static int find(struct look *k)
     conf_errors_fini(&errors);
     k->used_by = spool_used_by(c->spool_directory);
     str_addf(&k->path, "%s/spool.db", c->spool_directory);
+    if (!k->key)
+        rc = sealing_load(c, &k->keys, &e);
+    if (rc < 0)
+        fprintf(stderr, "tailrace spool: %s\n", e.text);
     config_free(&c);
-    return 0;
+    return rc;
 }
 
 static int run(struct look *k, int (*verb)(struct look *k))
@@ -277,7 +307,7 @@ static int run(struct look *k, int (*verb)(struct look *k))
 
     if (find(k) < 0)
         return BAD;
-    k->spool = spool_inspect(str_c(&k->path), &note, &e);
+    k->spool = spool_inspect(str_c(&k->path), k->keys ? envelope_box(k->keys) : NULL, &note, &e);
     if (note.n)
         fprintf(stderr, "%s: %s\n", str_c(&k->path), str_c(&note));
     if (k->used_by)
@@ -290,6 +320,7 @@ static int run(struct look *k, int (*verb)(struct look *k))
     else
         fprintf(stderr, "tailrace spool: %s\n", e.text);
     spool_inspect_end(&k->spool);
+    envelope_free(&k->keys);
     str_fini(&note);
     return rc;
 }

@@ -90,7 +90,10 @@ int spool_content(struct spool *s, const struct spool_record_row *row, struct st
     int rc = 0;
 
     if (!rec)
-        return err_set(e, ERR_INVALID, "its row is not understood");
+        return err_set(e, ERR_INVALID,
+                       row->damaged ? "it does not open: damaged, or sealed with a key that is "
+                                      "not here"
+                                    : "its row is not understood");
     if (rec->kind == RECORD_BLOB)
         rc = blob_content(s, rec, out, e);
     else if (rec->kind == RECORD_LINES)

@@ -334,14 +334,18 @@ static void paths_of(const char *base, const struct pair *p, conf_path_fn fn, vo
     size_t i;
 
     for (i = 0; i < p->n_rows; i++) {
-        const void *field = (const char *)p->a + p->rows[i].offset;
-        const char *path = p->rows[i].type == CONF_PATH ? *(const char *const *)field : NULL;
+        const struct conf_row *row = &p->rows[i];
+        const void *field = (const char *)p->a + row->offset;
+        const struct conf_list *list = field;
+        const char *path = row->type == CONF_PATH ? *(const char *const *)field : NULL;
+        size_t k;
 
-        if (!path)
-            continue;
         str_clear(&setting);
-        str_addf(&setting, "%s%s%s", base, *base ? "." : "", p->rows[i].path);
-        fn(ctx, str_c(&setting), p->rows[i].use, path);
+        str_addf(&setting, "%s%s%s", base, *base ? "." : "", row->path);
+        if (path)
+            fn(ctx, str_c(&setting), row->use, path);
+        for (k = 0; row->type == CONF_LIST && row->paths && k < list->n; k++)
+            fn(ctx, str_c(&setting), row->use, list->items[k]);
     }
     str_fini(&setting);
 }

@@ -26,7 +26,8 @@
 
 enum conf_type {
     CONF_STRING,   /* char *: text without control characters; NULL if not given */
-    CONF_PATH,     /* char *: absolute; relative ones start at the directory of their file */
+    CONF_PATH,     /* char *: absolute; relative ones start at the directory of their file, and
+                    * "credential:NAME" is $CREDENTIALS_DIRECTORY/NAME (systemd.exec(5)) */
     CONF_BOOL,     /* bool: true or false */
     CONF_INT,      /* int64_t */
     CONF_SIZE,     /* uint64_t, bytes: 512B, 64KiB, 32MiB, 10GiB, 1TiB */
@@ -65,9 +66,10 @@ struct conf_row {
     /* STRING, and each element of a LIST: may refuse a value that has the right type. The text it
      * gives is shown after the value: "use ...". */
     int (*check)(const char *value, struct err *e);
-    enum conf_use use;  /* PATH */
+    enum conf_use use;  /* PATH, LIST of paths */
     bool required;      /* must be given; then there is no default */
     bool reloadable;    /* a change takes effect without a restart */
+    bool paths;         /* LIST: its elements are paths, as CONF_PATH reads them */
     bool name_is_deflt; /* in a section: the item's name is the default */
     const char *text;   /* one sentence for the manual */
 };

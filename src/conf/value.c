@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/bug.h"
 #include "base/view.h"
@@ -312,12 +313,53 @@ static char *absolute(const char *text, const char *directory)
     return str_take(&path);
 }
 
-static int add_element(void *field, const char *text)
+/* Where the service manager put that credential, or NULL. Its names have no slash in them. */
+static char *credential(const char *name, struct err *e)
+{
+    const char *dir = getenv("CREDENTIALS_DIRECTORY");
+    struct str path = STR_INIT;
+
+    if (!name[0] || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        err_set(e, ERR_INVALID, "use credential:NAME with the name of a LoadCredential= setting");
+        return NULL;
+    }
+    if (!dir || dir[0] != '/') {
+        err_set(e, ERR_INVALID,
+                "there are no credentials: CREDENTIALS_DIRECTORY is not set, use "
+                "LoadCredential=%s in the unit",
+                name);
+        return NULL;
+    }
+    str_addf(&path, "%s/%s", dir, name);
+    return str_take(&path);
+}
+
+static char *path_of(const char *text, const char *directory, struct err *e)
+{
+    static const char prefix[] = "credential:";
+
+    if (strncmp(text, prefix, sizeof(prefix) - 1) == 0)
+        return credential(text + sizeof(prefix) - 1, e);
+    return absolute(text, directory);
+}
+
+static int set_path(void *field, const char *text, const char *directory, struct err *e)
+{
+    char *path = path_of(text, directory, e);
+
+    return path ? set_text(field, path) : -1;
+}
+
+static int add_element(const struct conf_row *row, void *field, const char *text,
+                       const char *directory, struct err *e)
 {
     struct conf_list *list = field;
+    char *item = row->paths ? path_of(text, directory, e) : xstrdup(text);
 
+    if (!item)
+        return -1;
     list->items = xrealloc(list->items, (list->n + 1) * sizeof(*list->items));
-    list->items[list->n++] = xstrdup(text);
+    list->items[list->n++] = item;
     return 0;
 }
 
@@ -334,7 +376,7 @@ int conf_value_set(const struct conf_row *row, void *object, const char *text,
     case CONF_STRING:
         return set_text(field, xstrdup(text));
     case CONF_PATH:
-        return set_text(field, absolute(text, directory));
+        return set_path(field, text, directory, e);
     case CONF_BOOL:
         return set_bool(row, field, text, e);
     case CONF_INT:
@@ -348,7 +390,7 @@ int conf_value_set(const struct conf_row *row, void *object, const char *text,
     case CONF_URL:
         return check_url(row, text, e) < 0 ? -1 : set_text(field, xstrdup(text));
     case CONF_LIST:
-        return add_element(field, text);
+        return add_element(row, field, text, directory, e);
     }
     BUG("unknown type of option");
 }
@@ -390,7 +432,7 @@ bool conf_value_print(const struct conf_row *row, const void *object, struct str
         print_number(row, *(const int64_t *)field, out);
         return true;
     case CONF_SIZE:
-        print_number(row, (int64_t)*(const uint64_t *)field, out);
+        print_number(row, (int64_t) * (const uint64_t *)field, out);
         return true;
     case CONF_ENUM:
         print_enum(row, field, out);

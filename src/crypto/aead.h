@@ -21,4 +21,15 @@ void aead_seal(const struct aead_key *key, struct view aad, struct view plain, s
 int aead_open(const struct aead_key *key, struct view aad, struct view sealed,
               struct str *out) TR_MUST_USE;
 
+/* For many values under one key: the key's schedule is made once. One thread at a time. */
+struct aead;
+
+struct aead *aead_new(const struct aead_key *key);
+void aead_free(struct aead **a); /* wipes; NULL is fine */
+
+/* The same with a nonce of the caller's, who never gives one twice for the same key. */
+void aead_seal_at(struct aead *a, const uint8_t nonce[AEAD_NONCE_SIZE], struct view aad,
+                  struct view plain, struct str *out);
+int aead_open_at(struct aead *a, struct view aad, struct view sealed, struct str *out) TR_MUST_USE;
+
 #endif

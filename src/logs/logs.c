@@ -12,20 +12,26 @@
 #include "rt/log.h"
 #include "rt/rng.h"
 
+/* There may be credentials in it. */
+static void wipe_url(char *url)
+{
+    xfree_secret(url, url ? strlen(url) : 0);
+}
+
 void logs_settings_free(struct logs_settings *s)
 {
     if (!s)
         return;
+    wipe_url((char *)s->harness.parent);
+    wipe_url((char *)s->store.parent);
     xfree(s->base);
     xfree(s->public_url);
     xfree((char *)s->harness.ca);
     xfree((char *)s->harness.certificate);
     xfree((char *)s->harness.key);
     xfree((char *)s->harness.min_version);
-    xfree((char *)s->harness.parent);
     xfree((char *)s->store.ca);
     xfree((char *)s->store.min_version);
-    xfree((char *)s->store.parent);
     xfree(s);
 }
 
@@ -182,6 +188,8 @@ static void collect_written(struct logs *l, const struct spool_stats *st)
              &l->last_written);
     count_up("spool_commits", "Groups made durable, one sync each", st->commits, &l->last_commits);
     count_up("spool_transactions", "Transactions in them", st->transactions, &l->last_transactions);
+    count_up("spool_damaged_values", "Values whose seal was found broken", st->damaged,
+             &l->last_damaged);
 }
 
 static void collect(void *ctx)
@@ -272,12 +280,14 @@ struct recovery {
     struct hmap by_id; /* struct recovered.node */
     uint64_t records, lines;
     size_t streams;
+    uint64_t damaged;      /* records that were buried, */
+    struct spool_txn *end; /* by this transaction */
 };
 
 struct recovered {
     struct hnode node;
     int64_t id;
-    struct stream *stream;
+    struct stream *stream; /* NULL: its row does not say any more which one it was */
 };
 
 static uint64_t id_hash(int64_t id)
@@ -291,13 +301,14 @@ static int recover_stream(void *ctx, const struct spool_stream_row *row)
     struct recovered *r = XNEW(struct recovered);
 
     r->id = row->id;
-    r->stream = shard_recover_stream(shard_owner(rec->logs, row->account, row->key), row);
+    if (!row->damaged)
+        r->stream = shard_recover_stream(shard_owner(rec->logs, row->account, row->key), row);
     hmap_insert(&rec->by_id, &r->node, id_hash(row->id));
     rec->streams++;
     return 0;
 }
 
-static struct stream *find_recovered(const struct recovery *rec, int64_t id)
+static struct recovered *find_recovered(const struct recovery *rec, int64_t id)
 {
     struct hnode *n;
 
@@ -305,17 +316,40 @@ static struct stream *find_recovered(const struct recovery *rec, int64_t id)
         struct recovered *r = hmap_entry(n, struct recovered, node);
 
         if (r->id == id)
-            return r->stream;
+            return r;
     }
     return NULL;
+}
+
+/* It can never be delivered: a dead letter for somebody to look at, and on the books as one. */
+static void bury(struct recovery *rec, const struct spool_record_row *row)
+{
+    if (!rec->end)
+        rec->end = spool_txn_new();
+    spool_txn_bury(rec->end, row->id, "the record is damaged");
+    if (row->lines) {
+        spool_txn_ledger(rec->end, LEDGER_LINES_SPOOLED, -(int64_t)row->lines);
+        spool_txn_ledger(rec->end, LEDGER_LINES_DEAD, (int64_t)row->lines);
+    }
+    if (row->blob) {
+        spool_txn_ledger(rec->end, LEDGER_BLOBS_SPOOLED, -1);
+        spool_txn_ledger(rec->end, LEDGER_BLOBS_DEAD, 1);
+    }
+    rec->damaged++;
 }
 
 static int recover_record(void *ctx, const struct spool_record_row *row)
 {
     struct recovery *rec = ctx;
-    struct stream *s = find_recovered(rec, row->stream);
-    struct record *r = record_from_row(row);
+    struct recovered *of = find_recovered(rec, row->stream);
+    struct stream *s = of ? of->stream : NULL;
+    struct record *r;
 
+    if (row->damaged || (of && !s)) {
+        bury(rec, row);
+        return 0;
+    }
+    r = record_from_row(row);
     if (!s || !r) {
         log_event(LOG_ERROR, "spool", "a record is not understood; it stays in the spool",
                   LF_INT("record", row->id));
@@ -387,6 +421,12 @@ int logs_recover(struct logs *l, struct err *e)
         recover_edge_id(l, e) < 0 || spool_each_stream(l->spool, recover_stream, &rec, e) < 0 ||
         spool_each_record(l->spool, recover_record, &rec, e) < 0)
         goto out;
+    if (rec.end) {
+        log_event(LOG_ERROR, "spool", "damaged records are dead letters now",
+                  LF_UINT("records", rec.damaged));
+        spool_submit(l->spool, rec.end, NULL, NULL);
+        rec.end = NULL;
+    }
     for (i = 0; i < l->n_shards; i++)
         shard_recovered(l->shards[i]);
     if (rec.streams)
@@ -396,6 +436,7 @@ int logs_recover(struct logs *l, struct err *e)
     dead_commands_add(l);
     rc = 0;
 out:
+    spool_txn_free(&rec.end);
     free_index(&rec);
     return rc;
 }

@@ -60,7 +60,7 @@ struct logs {
         unproven_used; /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;
     uint64_t last_used; /* of the spool, at the last scrape */
-    uint64_t last_written, last_commits, last_transactions;
+    uint64_t last_written, last_commits, last_transactions, last_damaged;
     int64_t last_used_at;
     int64_t last_resent;
     struct logs_dead dead;

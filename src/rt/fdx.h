@@ -36,6 +36,11 @@ int file_read(const char *path, size_t max, struct str *out, struct err *e) TR_M
  * cannot be looked at. For keys and passwords. */
 int file_check_private(const char *path, struct err *e) TR_MUST_USE;
 
+/* The same for a file that holds a secret: a regular one that nobody but its owner can get at, or
+ * ERR_DENIED; in $CREDENTIALS_DIRECTORY, where the service manager puts them, its group may read
+ * too. No copy stays behind but `out`, for str_wipe. */
+int secret_read(const char *path, size_t max, struct str *out, struct err *e) TR_MUST_USE;
+
 /* Write a file so that after a crash it holds either the old or the new bytes: temporary file in
  * the same directory, fsync, rename, fsync of the directory. */
 int file_write_durable(const char *path, const void *p, size_t n, mode_t mode,

@@ -156,6 +156,14 @@ static int64_t piece_key(int64_t blob, uint32_t seq)
     return (int64_t)((uint64_t)blob << PIECE_SHIFT | seq);
 }
 
+/* A value of a stream or a blob, which its id says where it stands. */
+static void bind_sealed(struct spool *s, sqlite3_stmt *q, int at, enum seal_what what, int64_t id,
+                        struct view v)
+{
+    seal_about(&s->room, what, &id, 1);
+    bind_view(q, at, seal_put(s, &s->room, at % SEAL_VIEWS, v));
+}
+
 /* --- operations -------------------------------------------------------------------------- */
 
 static int stream_insert(struct spool *s, struct op *op, struct err *e)
@@ -166,9 +174,10 @@ static int stream_insert(struct spool *s, struct op *op, struct err *e)
     struct wstream *ws;
 
     sqlite3_bind_int64(q, 2, (int64_t)st->next);
-    bind_view(q, 3, op->stream.account);
-    bind_view(q, 4, op->stream.key);
-    bind_view(q, 5, op->stream.state);
+    bind_sealed(s, q, 3, SEAL_ACCOUNT, id, op->stream.account);
+    bind_sealed(s, q, 4, SEAL_KEY, id, op->stream.key);
+    bind_sealed(s, q, 5, SEAL_STATE, id, op->stream.state);
+    sqlite3_bind_int(q, 6, seal_on(s));
     if (exec_step(s, ST_STREAM_ADD, e) < 0)
         return -1;
     ws = streams_add(s, id, st->next, st->next);
@@ -186,10 +195,11 @@ static int stream_update(struct spool *s, struct op *op, struct wstream *ws, str
     touch(s, ws);
     sqlite3_bind_int64(q, 2, (int64_t)ws->next);
     if (ws->lost) {
-        bind_view(q, 3, op->stream.account);
-        bind_view(q, 4, op->stream.key);
+        bind_sealed(s, q, 3, SEAL_ACCOUNT, ws->id, op->stream.account);
+        bind_sealed(s, q, 4, SEAL_KEY, ws->id, op->stream.key);
+        sqlite3_bind_int(q, 6, seal_on(s));
     }
-    bind_view(q, 5, op->stream.state);
+    bind_sealed(s, q, 5, SEAL_STATE, ws->id, op->stream.state);
     if (exec_step(s, which, e) < 0)
         return -1;
     ws->saved = ws->next;
@@ -273,6 +283,21 @@ static void remember(struct spool *s, int64_t id, struct wstream *ws, uint64_t n
         (struct recent){.id = id, .stream = ws->id, .number = number, .blob = blob, .size = size};
 }
 
+static void record_seal(struct spool *s, sqlite3_stmt *q, const struct spool_record_row *row,
+                        struct view body)
+{
+    if (seal_on(s)) {
+        seal_about_meta(&s->room, row);
+        bind_view(q, 9, seal_put(s, &s->room, 0, row->meta));
+        seal_about_record(&s->room, SEAL_BODY, row->id, row->stream, row->number);
+        bind_view(q, 10, seal_put(s, &s->room, 1, body));
+    } else {
+        bind_view(q, 9, row->meta);
+        bind_view(q, 10, body);
+    }
+    sqlite3_bind_int(q, 11, seal_on(s));
+}
+
 static int do_record(struct spool *s, struct op *op, struct err *e)
 {
     struct wstream *ws = stream_of(s, op->record.st, e);
@@ -297,8 +322,17 @@ static int do_record(struct spool *s, struct op *op, struct err *e)
     sqlite3_bind_int64(q, 6, r->at_ns);
     sqlite3_bind_int64(q, 7, size);
     sqlite3_bind_int64(q, 8, r->blob);
-    bind_view(q, 9, r->meta);
-    bind_view(q, 10, r->body);
+    record_seal(s, q,
+                &(struct spool_record_row){.id = id,
+                                           .stream = ws->id,
+                                           .number = ws->next,
+                                           .kind = r->kind,
+                                           .lines = r->lines,
+                                           .at_ns = r->at_ns,
+                                           .size = (uint64_t)size,
+                                           .blob = r->blob,
+                                           .meta = r->meta},
+                r->body);
     if (exec_step(s, ST_RECORD_ADD, e) < 0)
         return -1;
     op->record.id = id;
@@ -480,7 +514,9 @@ static int do_piece(struct spool *s, struct op *op, struct err *e)
         return err_set(e, ERR_LIMIT, "spool: a blob has more than %u pieces", PIECE_SEQ_MAX);
     blob_seen(s, op->piece.blob);
     q = bind_id(s, ST_PIECE_ADD, piece_key(op->piece.blob, op->piece.seq));
-    bind_view(q, 2, op->piece.data.p ? op->piece.data : VIEW_LIT(""));
+    bind_sealed(s, q, 2, SEAL_PIECE, piece_key(op->piece.blob, op->piece.seq),
+                op->piece.data.p ? op->piece.data : VIEW_LIT(""));
+    sqlite3_bind_int(q, 3, seal_on(s));
     return exec_step(s, ST_PIECE_ADD, e);
 }
 
@@ -491,8 +527,11 @@ static int do_value(struct spool *s, struct op *op, struct err *e)
 
     sqlite3_bind_text(q, 1, op->value.space, -1, SQLITE_STATIC);
     bind_view(q, 2, op->value.name.p ? op->value.name : VIEW_LIT(""));
-    if (op->value.value.p)
-        bind_view(q, 3, op->value.value);
+    if (op->value.value.p) {
+        seal_about_value(&s->room, view_str(op->value.space), op->value.name);
+        bind_view(q, 3, seal_put(s, &s->room, 0, op->value.value));
+        sqlite3_bind_int(q, 4, seal_on(s));
+    }
     return exec_step(s, which, e);
 }
 

@@ -1,5 +1,6 @@
 #include "spool/inspect.h"
 
+#include "spool/dead_priv.h"
 #include "spool/spool_priv.h"
 #include "base/xmem.h"
 #include "rt/fdx.h"
@@ -85,12 +86,30 @@ static int is_ours(struct spool *s, struct err *e)
     if (format > SPOOL_FORMAT)
         return err_set(e, ERR_INVALID, "%s has format %lld and this program knows %d", s->path,
                        (long long)format, SPOOL_FORMAT);
-    return 0;
+    s->format = (int)format;
+    return schema_shim(s, s->db, e);
 }
 
-struct spool *spool_inspect(const char *file, struct str *note, struct err *e)
+/* What cannot be opened does not keep all else from being seen. */
+static void take_keys(struct spool *s, struct str *note)
 {
-    struct spool *s = spool_alloc(&(struct spool_opts){.directory = "", .limit = 0});
+    struct err ignored;
+    int64_t closed = s->format < SPOOL_FORMAT ? 0 : seal_look(s, &ignored);
+
+    if (closed < 0)
+        str_addf(note, "%sits data keys cannot be read: what is sealed is not seen",
+                 note->n ? "; " : "");
+    else if (closed > 0)
+        str_addf(note,
+                 "%s%lld of its data keys are not opened by the keys that were given: what is "
+                 "sealed with them is not seen",
+                 note->n ? "; " : "", (long long)closed);
+}
+
+struct spool *spool_inspect(const char *file, const struct box *box, struct str *note,
+                            struct err *e)
+{
+    struct spool *s = spool_alloc(&(struct spool_opts){.directory = "", .limit = 0, .box = box});
 
     if (access(file, R_OK) < 0) {
         err_errno(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, errno, "%s", file);
@@ -102,6 +121,7 @@ struct spool *spool_inspect(const char *file, struct str *note, struct err *e)
     s->vfs_ready = true;
     if (open_file(s, note, e) < 0 || is_ours(s, e) < 0)
         goto fail;
+    take_keys(s, note);
     if (reader_open(s, e) < 0) {
         err_prefix(e, "%s", file);
         goto fail;
@@ -259,13 +279,7 @@ static void walk_table(struct walk *w)
 
 static void stream_row(struct walk *w, sqlite3_stmt *q)
 {
-    struct spool_stream_row row = {
-        .id = sqlite3_column_int64(q, 0),
-        .next = (uint64_t)sqlite3_column_int64(q, 1),
-        .account = sql_view(q, 2),
-        .key = sql_view(q, 3),
-        .state = sql_view(q, 4),
-    };
+    struct spool_stream_row row = recover_stream_row(w->s, q);
 
     w->fn.stream(w->ctx, &row);
 }
@@ -273,8 +287,7 @@ static void stream_row(struct walk *w, sqlite3_stmt *q)
 void spool_inspect_streams(struct spool *s, spool_stream_fn fn, void *ctx, uint64_t *lost,
                            struct err *e)
 {
-    struct walk w = {
-        s, "id,next,account,key,state", "stream", stream_row, {.stream = fn}, ctx, lost, e};
+    struct walk w = {s, SPOOL_STREAM_COLUMNS, "stream", stream_row, {.stream = fn}, ctx, lost, e};
 
     walk_table(&w);
 }
@@ -291,7 +304,7 @@ static bool is_gone(struct spool *s, int64_t id)
 
 static void record_row(struct walk *w, sqlite3_stmt *q)
 {
-    struct spool_record_row row = recover_row(q);
+    struct spool_record_row row = recover_row(w->s, &w->s->room, q);
 
     if (!is_gone(w->s, row.id))
         w->fn.record(w->ctx, &row);
@@ -307,27 +320,14 @@ void spool_inspect_records(struct spool *s, spool_record_fn fn, void *ctx, uint6
 
 static void dead_row(struct walk *w, sqlite3_stmt *q)
 {
-    struct spool_dead_row row = {
-        .record = recover_row(q),
-        .reason = sql_view(q, 9),
-        .buried_ns = sqlite3_column_int64(q, 10),
-        .account = sql_view(q, 11),
-        .key = sql_view(q, 12),
-    };
+    struct spool_dead_row row = recover_dead_row(w->s, &w->s->room, q);
 
     w->fn.dead(w->ctx, &row);
 }
 
 void spool_inspect_dead(struct spool *s, spool_dead_fn fn, void *ctx, uint64_t *lost, struct err *e)
 {
-    struct walk w = {s,
-                     SPOOL_RECORD_COLUMNS ",reason,buried_at,account,key",
-                     "dead",
-                     dead_row,
-                     {.dead = fn},
-                     ctx,
-                     lost,
-                     e};
+    struct walk w = {s, SPOOL_DEAD_COLUMNS, "dead", dead_row, {.dead = fn}, ctx, lost, e};
 
     walk_table(&w);
 }

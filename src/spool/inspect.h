@@ -9,12 +9,14 @@
 #include "spool/spool.h"
 
 /*
- * Open the database `file`, with the log beside it. A text in `note` says what could not be had (a
- * log in a directory that cannot be written to). Only a reader's locks are taken: a gateway that
- * runs on it goes on. NULL: it cannot be read at all (ERR_NOTFOUND, ERR_IO, ERR_INVALID: `e` says
- * why and, where there is a way, what else to try).
+ * Open the database `file`, with the log beside it; `box` opens what is sealed, NULL: that shows as
+ * damaged. A text in `note` says what cannot be had (a log in a directory that cannot be written
+ * to, what is sealed with another key). Only a reader's locks are taken: a gateway that runs on it
+ * goes on. NULL: it cannot be read at all (ERR_NOTFOUND, ERR_IO, ERR_INVALID: `e` says why and,
+ * where there is a way, what else to try).
  */
-struct spool *spool_inspect(const char *file, struct str *note, struct err *e) TR_MUST_USE;
+struct spool *spool_inspect(const char *file, const struct box *box, struct str *note,
+                            struct err *e) TR_MUST_USE;
 void spool_inspect_end(struct spool **s);
 
 /* Process that has the spool in that directory open; 0: none. */

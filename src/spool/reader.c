@@ -12,19 +12,22 @@ int reader_open(struct spool *s, struct err *e)
 {
     if (schema_connect(s, &s->rdb, true, e) < 0)
         return -1;
-    if (sql_prepare(s->rdb, "SELECT body FROM record WHERE id=?1 AND id NOT IN gone", &s->r_body,
+    if (sql_prepare(s->rdb,
+                    "SELECT body,sealed,stream,number FROM record WHERE id=?1 AND id NOT IN gone",
+                    &s->r_body, e) < 0 ||
+        sql_prepare(s->rdb, "SELECT body,sealed&1,stream,number FROM dead WHERE id=?1", &s->r_dead,
                     e) < 0 ||
-        sql_prepare(s->rdb, "SELECT body FROM dead WHERE id=?1", &s->r_dead, e) < 0 ||
         sql_prepare(s->rdb,
                     "SELECT " SPOOL_RECORD_COLUMNS " FROM record WHERE id=?1 AND id NOT IN gone",
                     &s->r_row, e) < 0 ||
         sql_prepare(s->rdb,
                     "SELECT " SPOOL_DEAD_COLUMNS " FROM dead WHERE id>=?1 ORDER BY id LIMIT ?2",
                     &s->r_letters, e) < 0 ||
-        sql_prepare(s->rdb, "SELECT value FROM value WHERE space='" DEAD_NOTES "' AND name=?1",
+        sql_prepare(s->rdb,
+                    "SELECT value,sealed FROM value WHERE space='" DEAD_NOTES "' AND name=?1",
                     &s->r_note, e) < 0)
         return -1;
-    return sql_prepare(s->rdb, "SELECT data FROM piece WHERE id=?1", &s->r_piece, e);
+    return sql_prepare(s->rdb, "SELECT data,sealed FROM piece WHERE id=?1", &s->r_piece, e);
 }
 
 void reader_close(struct spool *s)
@@ -38,6 +41,19 @@ void reader_close(struct spool *s)
     s->r_body = s->r_dead = s->r_piece = s->r_row = s->r_letters = s->r_note = NULL;
     sqlite3_close(s->rdb);
     s->rdb = NULL;
+    seal_room_fini(&s->r_room);
+}
+
+/* A row's value, opened. */
+static void take(struct spool *s, sqlite3_stmt *q, int64_t id, struct spool_read *r)
+{
+    if (q == s->r_piece)
+        seal_about(&s->r_room, SEAL_PIECE, &id, 1);
+    else
+        seal_about_record(&s->r_room, SEAL_BODY, id, sqlite3_column_int64(q, 2),
+                          (uint64_t)sqlite3_column_int64(q, 3));
+    if (seal_open(s, &s->r_room, sqlite3_column_int(q, 1) != 0, sql_view(q, 0), &r->data) < 0)
+        err_set(&r->err, ERR_INVALID, "spool: the seal of what is stored is broken");
 }
 
 /* The writer is told of damage: it sets the database aside (mend.c). */
@@ -56,14 +72,12 @@ static void read_failed(struct spool *s, struct spool_read *r)
 /* True: a row was found or the read failed for good. */
 static bool look(struct spool *s, sqlite3_stmt *q, int64_t id, struct spool_read *r)
 {
-    struct view v;
     int rc;
 
     sqlite3_bind_int64(q, 1, id);
     rc = sqlite3_step(q);
     if (rc == SQLITE_ROW) {
-        v = sql_view(q, 0);
-        str_add(&r->data, v.p, v.n);
+        take(s, q, id, r);
     } else if (rc != SQLITE_DONE) {
         read_failed(s, r);
     }
@@ -81,9 +95,10 @@ static void serve_rows(struct spool *s, struct spool_read *r)
         sqlite3_bind_int64(s->r_row, 1, r->ids[i]);
         rc = sqlite3_step(s->r_row);
         if (rc == SQLITE_ROW) {
-            struct spool_record_row row = recover_row(s->r_row);
+            struct spool_record_row row = recover_row(s, &s->r_room, s->r_row);
 
-            r->row(r, i, &row);
+            if (!row.damaged)
+                r->row(r, i, &row);
         } else if (rc != SQLITE_DONE) {
             read_failed(s, r);
         }
@@ -93,13 +108,17 @@ static void serve_rows(struct spool *s, struct spool_read *r)
 
 static void serve_letter(struct spool *s, struct spool_read *r)
 {
-    struct spool_dead_row row = recover_dead_row(s->r_letters);
+    struct spool_dead_row row = recover_dead_row(s, &s->r_room, s->r_letters);
     uint8_t name[8];
 
     dead_note_name(row.record.id, name);
     sqlite3_bind_blob(s->r_note, 1, name, sizeof(name), SQLITE_STATIC);
-    if (sqlite3_step(s->r_note) == SQLITE_ROW)
-        row.note = sql_view(s->r_note, 0);
+    if (sqlite3_step(s->r_note) == SQLITE_ROW) {
+        seal_about_value(&s->r_room, VIEW_LIT(DEAD_NOTES), view_of((char *)name, sizeof(name)));
+        if (seal_get(s, &s->r_room, 3, sqlite3_column_int(s->r_note, 1) != 0,
+                     sql_view(s->r_note, 0), &row.note) < 0)
+            row.note = VIEW_NONE;
+    }
     r->dead(r, &row);
     sqlite3_reset(s->r_note);
 }

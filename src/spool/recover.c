@@ -86,6 +86,8 @@ int recover_carry(struct spool *s, struct err *e)
     for (i = 0; rc == 0 && i < ARRAY_LEN(ids); i++)
         rc = sql_execf(s->db, e, "INSERT INTO counter VALUES('%s',%lld)", ids[i]->name,
                        (long long)ids[i]->reserved);
+    if (rc == 0)
+        rc = seal_carry(s, e);
     return rc == 0 ? sql_exec(s->db, "COMMIT", e) : -1;
 }
 
@@ -210,8 +212,7 @@ static int load_all(struct spool *s, struct err *e)
     return 0;
 }
 
-/* `fn` in a transaction. 1: the database is damaged. */
-static int run(struct spool *s, int (*fn)(struct spool *, struct err *), struct err *e)
+int recover_run(struct spool *s, int (*fn)(struct spool *, struct err *), struct err *e)
 {
     bool damage;
 
@@ -229,12 +230,30 @@ static int run(struct spool *s, int (*fn)(struct spool *, struct err *), struct 
 int recover_load(struct spool *s, struct err *e)
 {
     /* Room that cannot be made on a full disk is no reason not to start. */
-    if (run(s, drop_orphans, e) == 1)
+    if (recover_run(s, drop_orphans, e) == 1)
         return 1;
-    return run(s, load_all, e);
+    return recover_run(s, load_all, e);
 }
 
 /* --- the caller's walks ------------------------------------------------------------------ */
+
+struct spool_stream_row recover_stream_row(struct spool *s, sqlite3_stmt *q)
+{
+    struct spool_stream_row row = {.id = sqlite3_column_int64(q, 0),
+                                   .next = (uint64_t)sqlite3_column_int64(q, 1)};
+    bool sealed = sqlite3_column_int(q, 5) != 0;
+
+    seal_about(&s->room, SEAL_ACCOUNT, &row.id, 1);
+    row.damaged = seal_get(s, &s->room, 0, sealed, sql_view(q, 2), &row.account) < 0;
+    seal_about(&s->room, SEAL_KEY, &row.id, 1);
+    row.damaged |= seal_get(s, &s->room, 1, sealed, sql_view(q, 3), &row.key) < 0;
+    if (row.damaged)
+        row.account = row.key = VIEW_NONE;
+    seal_about(&s->room, SEAL_STATE, &row.id, 1);
+    if (seal_get(s, &s->room, 2, sealed, sql_view(q, 4), &row.state) < 0)
+        row.state = VIEW_NONE;
+    return row;
+}
 
 int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row),
                       void *ctx, struct err *e)
@@ -243,16 +262,11 @@ int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_s
     int rc, stop = 0;
 
     ASSERT(!s->started);
-    if (sql_prepare(s->db, "SELECT id,account,key,state FROM stream ORDER BY id", &q, e) < 0)
+    if (sql_prepare(s->db, "SELECT " SPOOL_STREAM_COLUMNS " FROM stream ORDER BY id", &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        struct spool_stream_row row = {
-            .id = sqlite3_column_int64(q, 0),
-            .account = sql_view(q, 1),
-            .key = sql_view(q, 2),
-            .state = sql_view(q, 3),
-        };
-        struct wstream *ws = streams_find(s, row.id);
+        struct spool_stream_row row = recover_stream_row(s, q);
+        const struct wstream *ws = streams_find(s, row.id);
 
         row.next = ws ? ws->next : 0;
         stop = fn(ctx, &row);
@@ -263,9 +277,9 @@ int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_s
     return stop ? -1 : 0;
 }
 
-struct spool_record_row recover_row(sqlite3_stmt *q)
+struct spool_record_row recover_row(struct spool *s, struct seal_room *room, sqlite3_stmt *q)
 {
-    return (struct spool_record_row){
+    struct spool_record_row row = {
         .id = sqlite3_column_int64(q, 0),
         .stream = sqlite3_column_int64(q, 1),
         .number = (uint64_t)sqlite3_column_int64(q, 2),
@@ -274,8 +288,12 @@ struct spool_record_row recover_row(sqlite3_stmt *q)
         .at_ns = sqlite3_column_int64(q, 5),
         .size = (uint64_t)sqlite3_column_int64(q, 6),
         .blob = sqlite3_column_int64(q, 7),
-        .meta = sql_view(q, 8),
     };
+
+    seal_about_meta(room, &row);
+    row.damaged =
+        seal_get(s, room, 0, sqlite3_column_int(q, 9) != 0, sql_view(q, 8), &row.meta) < 0;
+    return row;
 }
 
 int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_record_row *row),
@@ -291,7 +309,7 @@ int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_r
                     &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        struct spool_record_row row = recover_row(q);
+        struct spool_record_row row = recover_row(s, &s->room, q);
 
         stop = fn(ctx, &row);
     }
@@ -301,15 +319,24 @@ int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_r
     return stop ? -1 : 0;
 }
 
-struct spool_dead_row recover_dead_row(sqlite3_stmt *q)
+/* Its name may be lost and the letter good, and the other way round. */
+struct spool_dead_row recover_dead_row(struct spool *s, struct seal_room *room, sqlite3_stmt *q)
 {
-    return (struct spool_dead_row){
-        .record = recover_row(q),
-        .reason = sql_view(q, 9),
-        .buried_ns = sqlite3_column_int64(q, 10),
-        .account = sql_view(q, 11),
-        .key = sql_view(q, 12),
+    const int at = RECORD_COLUMNS;
+    struct spool_dead_row row = {
+        .record = recover_row(s, room, q),
+        .reason = sql_view(q, at),
+        .buried_ns = sqlite3_column_int64(q, at + 1),
     };
+    bool sealed = sqlite3_column_int(q, at + 4) != 0;
+
+    seal_about(room, SEAL_ACCOUNT, &row.record.stream, 1);
+    if (seal_get(s, room, 1, sealed, sql_view(q, at + 2), &row.account) < 0)
+        row.account = VIEW_NONE;
+    seal_about(room, SEAL_KEY, &row.record.stream, 1);
+    if (seal_get(s, room, 2, sealed, sql_view(q, at + 3), &row.key) < 0)
+        row.key = VIEW_NONE;
+    return row;
 }
 
 void dead_note_name(int64_t record_id, uint8_t out[8])
@@ -330,7 +357,7 @@ int spool_each_dead(struct spool *s, int (*fn)(void *ctx, const struct spool_dea
     if (sql_prepare(s->db, "SELECT " SPOOL_DEAD_COLUMNS " FROM dead ORDER BY id", &q, e) < 0)
         return -1;
     while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        struct spool_dead_row row = recover_dead_row(q);
+        struct spool_dead_row row = recover_dead_row(s, &s->room, q);
 
         stop = fn(ctx, &row);
     }
@@ -348,11 +375,18 @@ int spool_each_value(struct spool *s, const char *space,
     int rc, stop = 0;
 
     ASSERT(!s->started);
-    if (sql_prepare(s->db, "SELECT name,value FROM value WHERE space=?1 ORDER BY name", &q, e) < 0)
+    if (sql_prepare(s->db, "SELECT name,value,sealed FROM value WHERE space=?1 ORDER BY name", &q,
+                    e) < 0)
         return -1;
     sqlite3_bind_text(q, 1, space, -1, SQLITE_STATIC);
-    while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW)
-        stop = fn(ctx, sql_view(q, 0), sql_view(q, 1));
+    while (!stop && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        struct view value;
+
+        seal_about_value(&s->room, view_str(space), sql_view(q, 0));
+        if (seal_get(s, &s->room, 0, sqlite3_column_int(q, 2) != 0, sql_view(q, 1), &value) == 0)
+            stop = fn(ctx, sql_view(q, 0), value);
+    }
+    seal_room_fini(&s->room); /* credentials went through it */
     if (!stop && rc != SQLITE_DONE)
         stop = sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read the values", e);
     sqlite3_finalize(q);

@@ -6,36 +6,43 @@
 /*
  * Records have one index, their id: they come in by it, are deleted by it and recovered in its
  * order. Whatever else would be indexed costs more than everything SQLite does for a record.
- * Bodies come last in their rows, so that a walk over the heads does not read long ones.
+ * Bodies come last in their rows, so that a walk over the heads does not read long ones; `sealed`
+ * may stand behind them since 0 and 1 take no byte there.
  */
 static const char tables[] =
     "CREATE TABLE stream(id INTEGER PRIMARY KEY, next INTEGER NOT NULL, account BLOB, key BLOB,"
-    " state BLOB);"
+    " state BLOB, sealed INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE record(id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, number INTEGER NOT NULL,"
     " kind INTEGER NOT NULL, lines INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL,"
-    " blob INTEGER NOT NULL, meta BLOB, body BLOB);"
+    " blob INTEGER NOT NULL, meta BLOB, body BLOB, sealed INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE gone(id INTEGER PRIMARY KEY);"
     "CREATE TABLE blob(id INTEGER PRIMARY KEY, record INTEGER NOT NULL);"
-    "CREATE TABLE piece(id INTEGER PRIMARY KEY, data BLOB NOT NULL);"
+    "CREATE TABLE piece(id INTEGER PRIMARY KEY, data BLOB NOT NULL,"
+    " sealed INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE dead(id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, number INTEGER NOT NULL,"
     " kind INTEGER NOT NULL, lines INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL,"
     " blob INTEGER NOT NULL, reason TEXT, buried_at INTEGER NOT NULL, account BLOB, key BLOB,"
-    " meta BLOB, body BLOB);"
+    " meta BLOB, body BLOB, sealed INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE value(space TEXT NOT NULL, name BLOB NOT NULL, value BLOB,"
-    " PRIMARY KEY(space, name)) WITHOUT ROWID;"
+    " sealed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(space, name)) WITHOUT ROWID;"
     "CREATE TABLE ledger(id INTEGER PRIMARY KEY, name TEXT NOT NULL, value INTEGER NOT NULL);"
-    "CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
+    "CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE epoch(id INTEGER PRIMARY KEY, key BLOB NOT NULL);";
 
 /* For people with the sqlite3 shell; the program never reads them. */
 static const char views[] =
-    "CREATE VIEW backlog AS SELECT r.stream, CAST(s.account AS TEXT) AS account,"
-    " CAST(s.key AS TEXT) AS key, count(*) AS records, sum(r.lines) AS lines, sum(r.size) AS bytes,"
+    "CREATE VIEW backlog AS SELECT r.stream,"
+    " CASE WHEN s.sealed THEN '(sealed)' ELSE CAST(s.account AS TEXT) END AS account,"
+    " CASE WHEN s.sealed THEN '(sealed)' ELSE CAST(s.key AS TEXT) END AS key, count(*) AS records, "
+    "sum(r.lines) AS lines, sum(r.size) AS bytes,"
     " sum(r.blob <> 0) AS blobs, datetime(min(r.at) / 1000000000, 'unixepoch') AS oldest,"
     " datetime(max(r.at) / 1000000000, 'unixepoch') AS newest"
     " FROM record r LEFT JOIN stream s ON s.id = r.stream WHERE r.id NOT IN gone"
     " GROUP BY r.stream ORDER BY min(r.at);"
-    "CREATE VIEW dead_letters AS SELECT id, CAST(account AS TEXT) AS account,"
-    " CAST(key AS TEXT) AS key, lines, size AS bytes, reason,"
+    "CREATE VIEW dead_letters AS SELECT id,"
+    " CASE WHEN sealed & 2 THEN '(sealed)' ELSE CAST(account AS TEXT) END AS account,"
+    " CASE WHEN sealed & 2 THEN '(sealed)' ELSE CAST(key AS TEXT) END AS key, lines, size AS "
+    "bytes, reason,"
     " datetime(at / 1000000000, 'unixepoch') AS accepted,"
     " datetime(buried_at / 1000000000, 'unixepoch') AS buried FROM dead ORDER BY id;"
     "CREATE VIEW pieces AS SELECT id >> 24 AS blob, count(*) AS pieces, sum(length(data)) AS bytes"
@@ -65,8 +72,26 @@ int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e)
     sqlite3_db_config(*db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     sqlite3_db_config(*db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     sqlite3_wal_autocheckpoint(*db, 0); /* the writer does it, after its callbacks */
-    return sql_execf(*db, e, "PRAGMA cache_size=-%d; PRAGMA temp_store=MEMORY;",
-                     reader ? 1024 : 2048);
+    if (sql_execf(*db, e, "PRAGMA cache_size=-%d; PRAGMA temp_store=MEMORY;",
+                  reader ? 1024 : 2048) < 0)
+        return -1;
+    return schema_shim(s, *db, e);
+}
+
+/* Tables as this format has them, over those of an older one that may not be changed. */
+int schema_shim(const struct spool *s, sqlite3 *db, struct err *e)
+{
+    static const char *const tables_then[] = {"stream", "record", "piece", "dead", "value"};
+    size_t i;
+
+    if (!s->format || s->format >= 3)
+        return 0;
+    for (i = 0; i < ARRAY_LEN(tables_then); i++) {
+        if (sql_execf(db, e, "CREATE TEMP VIEW %s AS SELECT *,0 AS sealed FROM main.%s",
+                      tables_then[i], tables_then[i]) < 0)
+            return -1;
+    }
+    return s->format < 2 ? sql_exec(db, "CREATE TEMP TABLE gone(id INTEGER PRIMARY KEY)", e) : 0;
 }
 
 /* Settings that the file keeps come before its first table. */
@@ -116,15 +141,21 @@ static int quick_check(struct spool *s, struct err *e)
     return rc;
 }
 
-/* Version 1 deleted records at once. */
+/* Version 1 deleted records at once, and up to 2 nothing was sealed. One transaction: after a crash
+ * the file is as it was, or of this version. */
 static int upgrade(struct spool *s, struct err *e)
 {
+    static const char sealed[] = "ADD COLUMN sealed INTEGER NOT NULL DEFAULT 0;";
+
     if (sql_execf(s->db, e,
                   "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS gone(id INTEGER PRIMARY KEY);"
                   "DROP VIEW IF EXISTS backlog; DROP VIEW IF EXISTS dead_letters;"
                   "DROP VIEW IF EXISTS pieces; DROP VIEW IF EXISTS ledger_view;"
+                  "ALTER TABLE stream %s ALTER TABLE record %s ALTER TABLE piece %s"
+                  "ALTER TABLE dead %s ALTER TABLE value %s"
+                  "CREATE TABLE epoch(id INTEGER PRIMARY KEY, key BLOB NOT NULL);"
                   "%s PRAGMA user_version=%d;",
-                  views, SPOOL_FORMAT) < 0)
+                  sealed, sealed, sealed, sealed, sealed, views, SPOOL_FORMAT) < 0)
         return -1;
     fault_point("spool-upgrade");
     return sql_exec(s->db, "COMMIT", e);
@@ -148,12 +179,13 @@ static int check(struct spool *s, struct err *e)
                        s->path, (long long)format, SPOOL_FORMAT);
     if (format < SPOOL_FORMAT && upgrade(s, e) < 0)
         return -1;
-    if (sql_int(s->db,
-                "SELECT count(*) FROM sqlite_schema WHERE type='table' AND name IN"
-                "('stream','record','gone','blob','piece','dead','value','ledger','counter')",
-                0, &n, e) < 0)
+    if (sql_int(
+            s->db,
+            "SELECT count(*) FROM sqlite_schema WHERE type='table' AND name IN"
+            "('stream','record','gone','blob','piece','dead','value','ledger','counter','epoch')",
+            0, &n, e) < 0)
         return -1;
-    if (n != 9)
+    if (n != 10)
         return damaged(e, "tables are missing in %s", s->path);
     return quick_check(s, e);
 }

@@ -42,6 +42,7 @@ struct spool *spool_alloc(const struct spool_opts *o)
     s->lock_fd = -1;
     s->dir = xstrdup(o->directory);
     s->sync = o->sync;
+    s->box = o->box;
     s->limit = limit;
     s->max_pages = (uint32_t)TR_MIN(limit / SPOOL_PAGE, (uint64_t)1073741823);
     /* The log counts too: with a small limit it is kept to an eighth of it. */
@@ -87,6 +88,8 @@ void spool_free(struct spool *s)
     pthread_mutex_destroy(&s->r_lock);
     pthread_mutex_destroy(&s->pub_lock);
     pthread_mutex_destroy(&s->rdb_lock);
+    seal_room_fini(&s->room);
+    str_fini(&s->epoch_key);
     xfree(s->recent);
     xfree(s->dir);
     OBJ_FINI(s);
@@ -130,6 +133,8 @@ static int database_open(struct spool *s, struct err *e)
     if (there == 0 && (place_clear(s, e) < 0 || place_create(s, e) < 0))
         return -1;
     rc = schema_open(s, there == 0, e);
+    if (rc == 0)
+        rc = seal_load(s, e);
     if (rc == 0)
         rc = recover_load(s, e);
     if (rc == 0 && database_prepare(s, e) < 0)

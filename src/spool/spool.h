@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/attrs.h"
+#include "base/box.h"
 #include "base/err.h"
 #include "base/str.h"
 #include "base/view.h"
@@ -32,14 +33,18 @@ struct spool_opts {
     const char *directory; /* made with mode 0700 if missing; holds spool.db and files beside it */
     uint64_t limit;        /* bytes; the database is never let grow beyond it */
     enum spool_sync sync;
+    /* Seals what is written from now on and opens what was sealed before; NULL: nothing is sealed.
+     * Kept until spool_close. */
+    const struct box *box;
 };
 
 /*
  * Open or create, take the lock (a second process is refused with ERR_UNAVAIL, naming its pid),
  * check the format's version, drop pieces of uploads that never completed. A damaged file is set
  * aside as spool.db.damaged-TIME (never deleted), said in `*note` (may be NULL) and a fresh one is
- * begun. A file of a newer format and a network file system are refused: ERR_INVALID. NULL: `e`
- * says why.
+ * begun. A file of a newer format and a network file system are refused: ERR_INVALID. So is one
+ * that is sealed and that the box's keys do not open, or without a box: ERR_DENIED; it is left as
+ * it is. NULL: `e` says why.
  */
 struct spool *spool_open(const struct spool_opts *o, struct str *note, struct err *e) TR_MUST_USE;
 
@@ -51,8 +56,9 @@ struct spool *spool_open(const struct spool_opts *o, struct str *note, struct er
 
 struct spool_stream_row {
     int64_t id;
-    uint64_t next; /* number the next record will get */
-    struct view account, key, state;
+    uint64_t next;                   /* number the next record will get */
+    struct view account, key, state; /* state empty: its seal is broken */
+    bool damaged;                    /* its name cannot be opened: account and key are empty */
 };
 struct spool_record_row {
     int64_t id; /* rises in arrival order over all streams */
@@ -64,12 +70,14 @@ struct spool_record_row {
     uint64_t size; /* bytes of body, or of all pieces of its blob */
     int64_t blob;  /* 0: none */
     struct view meta;
+    bool damaged; /* the row is not what was sealed: meta is empty, and no number to be trusted */
 };
 int spool_each_stream(struct spool *s, int (*fn)(void *ctx, const struct spool_stream_row *row),
                       void *ctx, struct err *e) TR_MUST_USE;
 /* By id; dead ones left out. */
 int spool_each_record(struct spool *s, int (*fn)(void *ctx, const struct spool_record_row *row),
                       void *ctx, struct err *e) TR_MUST_USE;
+/* By name; those whose seal is broken left out. */
 int spool_each_value(struct spool *s, const char *space,
                      int (*fn)(void *ctx, struct view name, struct view value), void *ctx,
                      struct err *e) TR_MUST_USE;
@@ -156,7 +164,8 @@ struct spool_read {
     int64_t blob;            /* (record 0) a piece of a blob, or */
     uint32_t seq;
     /* (both 0) what is known of many records, given to `row` one by one in the order of the ids;
-     * left out: not there, or dead. ERR_NONE even if none is. The row is valid during the call. */
+     * left out: not there, dead, or damaged. ERR_NONE even if none is. The row is valid during the
+     * call. */
     const int64_t *ids;
     size_t n_ids;
     void (*row)(struct spool_read *r, size_t i, const struct spool_record_row *row);
@@ -166,7 +175,9 @@ struct spool_read {
     size_t dead_max;
     void (*dead)(struct spool_read *r, const struct spool_dead_row *row);
     struct str data; /* filled; the caller frees */
-    struct err err;  /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece */
+    /* ERR_NONE: found; ERR_NOTFOUND: not there, or past the last piece; ERR_INVALID: there, but not
+     * what was sealed */
+    struct err err;
     void (*done)(struct spool_read *r); /* reader thread */
 };
 void spool_read(struct spool *s, struct spool_read *r); /* keep it until done; any thread */
@@ -186,6 +197,7 @@ struct spool_stats {
                             free on the disk if that is less */
     unsigned set_aside;  /* damaged databases beside this one */
     uint64_t set_aside_bytes;
+    uint64_t damaged;     /* values found whose seal is broken */
     int64_t oldest_at_ns; /* wall time of the oldest record, 0: none; as of at most a second ago */
     bool failing;         /* the last commit failed */
     uint64_t dead;        /* dead letters that are here */

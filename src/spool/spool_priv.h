@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "spool/seal.h"
+#include "spool/sql.h"
 #include "spool/spool.h"
 #include "spool/statements_priv.h"
 #include "spool/vfs_priv.h"
@@ -16,7 +18,7 @@
 
 enum {
     SPOOL_APPLICATION_ID = 0x7472736c, /* "trsl" */
-    SPOOL_FORMAT = 2,
+    SPOOL_FORMAT = 3,
     SPOOL_PAGE = 4096,
     /* A piece's key is blob << PIECE_SHIFT | seq: pieces lie together without a second index. */
     PIECE_SHIFT = 24,
@@ -127,6 +129,8 @@ struct spool {
     struct spool_vfs vfs;
     bool vfs_ready;
     bool started;
+    const struct box *box; /* NULL: nothing is sealed */
+    int format;            /* of a database that is only looked into; 0: the present one */
 
     /* the writer thread's (before spool_start: the opener's) */
     sqlite3 *db;
@@ -146,7 +150,11 @@ struct spool {
     int64_t blob_floor; /* of blobs below some pieces may be in a database that was set aside */
     struct pending gone, undo_gone;
     int64_t dead, undo_dead; /* dead letters */
-    struct list leaving;     /* streams of those; never too few after a group was taken back */
+    struct seal_room room;
+    int64_t epoch;        /* the data key that new values are sealed with, */
+    struct str epoch_key; /* and how the table has it */
+    struct list
+        leaving; /* streams of those that are gone; never too few after a group was taken back */
     bool sweep_now, swept;   /* in this group */
     int64_t trouble_ns;      /* commits fail since then; 0: they do not */
     int64_t failed_ns;       /* the last failure */
@@ -169,6 +177,7 @@ struct spool {
     sqlite3 *rdb;
     pthread_mutex_t rdb_lock; /* held while it reads, and while mend.c changes connections */
     sqlite3_stmt *r_body, *r_dead, *r_piece, *r_row, *r_letters, *r_note;
+    struct seal_room r_room;
     pthread_t reader;
     pthread_mutex_t r_lock;
     pthread_cond_t r_wake;
@@ -192,24 +201,6 @@ enum { SPOOL_MAGIC = 0x73706f6c };
 struct spool *spool_alloc(const struct spool_opts *o); /* nothing is opened */
 void spool_free(struct spool *s);
 
-/* --- sql.c: small helpers over SQLite ---------------------------------------------------- */
-
-/* Fill `e` from the error `rc`: ERR_FULL, ERR_LIMIT, ERR_INVALID or ERR_IO. Returns -1. */
-int sql_error(sqlite3 *db, int rc, const char *what, struct err *e);
-int sql_exec(sqlite3 *db, const char *sql, struct err *e) TR_MUST_USE;
-int sql_execf(sqlite3 *db, struct err *e, const char *fmt, ...) TR_PRINTF(3, 4) TR_MUST_USE;
-int sql_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **out, struct err *e) TR_MUST_USE;
-/* First column of the first row; `absent` if there is none. */
-int sql_int(sqlite3 *db, const char *sql, int64_t absent, int64_t *out, struct err *e) TR_MUST_USE;
-bool sql_is_damage(int rc);
-bool sql_is_corrupt(int rc); /* of a database that was good before */
-static inline struct view sql_view(sqlite3_stmt *q, int column)
-{
-    const void *p = sqlite3_column_blob(q, column);
-
-    return view_of(p, p ? (size_t)sqlite3_column_bytes(q, column) : 0);
-}
-
 /* --- place.c: directory, lock, files ----------------------------------------------------- */
 
 int place_take(struct spool *s, struct err *e) TR_MUST_USE; /* directory, file system, lock */
@@ -230,6 +221,7 @@ bool place_give_reserve(struct spool *s);            /* free its space; false: t
 /* Open the writer's connection and make or check the schema. 1: the database is damaged. */
 int schema_open(struct spool *s, bool fresh, struct err *e) TR_MUST_USE;
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e) TR_MUST_USE;
+int schema_shim(const struct spool *s, sqlite3 *db, struct err *e) TR_MUST_USE;
 /* The writer's connection to a database that was good before. 1: it is damaged. */
 int schema_reconnect(struct spool *s, struct err *e) TR_MUST_USE;
 /* SQLite has found damage: is it there? 0: no, 1: yes, or it is too large to look, -1: the disk
@@ -238,13 +230,19 @@ int schema_check(struct spool *s, struct err *e) TR_MUST_USE;
 
 /* --- recover.c --------------------------------------------------------------------------- */
 
+/* Run `fn` in a transaction. 1: the database is damaged. */
+int recover_run(struct spool *s, int (*fn)(struct spool *, struct err *),
+                struct err *e) TR_MUST_USE;
 /* Fill the writer's memory from the tables, drop orphaned pieces. 1: damaged. */
 int recover_load(struct spool *s, struct err *e) TR_MUST_USE;
 /* Into a fresh database what the writer's memory knows: ledger and ids. -1: failed. */
 int recover_carry(struct spool *s, struct err *e) TR_MUST_USE;
 /* The columns of struct spool_record_row, and one from a row of a query for them. */
-#define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta"
-struct spool_record_row recover_row(sqlite3_stmt *q);
+#define SPOOL_RECORD_COLUMNS "id,stream,number,kind,lines,at,size,blob,meta,sealed&1"
+enum { RECORD_COLUMNS = 10 };
+#define SPOOL_STREAM_COLUMNS "id,next,account,key,state,sealed"
+struct spool_stream_row recover_stream_row(struct spool *s, sqlite3_stmt *q);
+struct spool_record_row recover_row(struct spool *s, struct seal_room *room, sqlite3_stmt *q);
 
 /* --- writer.c, exec.c -------------------------------------------------------------------- */
 void *writer_main(void *arg);

@@ -6,6 +6,8 @@
 
 enum { TXN_MAGIC = 0x74786e31, CHUNK_MIN = 4096, ALIGN = 16 };
 
+_Static_assert(sizeof(struct txn_chunk) <= ALIGN, "a chunk begins ALIGN bytes into its block");
+
 struct spool_txn *spool_txn_new(void)
 {
     struct spool_txn *t = xmalloc(sizeof(*t));
@@ -30,8 +32,12 @@ void spool_txn_free(struct spool_txn **pt)
         struct txn_chunk *c = t->chunks;
 
         t->chunks = c->next;
+        if (t->secret)
+            explicit_bzero((char *)c + ALIGN, c->size);
         xfree(c);
     }
+    if (t->secret)
+        explicit_bzero(t->room, sizeof(t->room));
     OBJ_FINI(t);
     xfree(t);
 }
@@ -46,6 +52,7 @@ static void *cut(struct spool_txn *t, size_t n)
         struct txn_chunk *c = xmalloc(ALIGN + size);
 
         c->next = t->chunks;
+        c->size = size;
         t->chunks = c;
         t->at = (char *)c + ALIGN;
         t->end = t->at + size;
@@ -153,6 +160,7 @@ void spool_txn_value(struct spool_txn *t, const char *space, struct view name, s
 {
     struct op *op = op_add(t, OP_VALUE);
 
+    t->secret = true;
     op->value.space = keep_text(t, space);
     op->value.name = keep(t, name);
     op->value.value = keep(t, value);

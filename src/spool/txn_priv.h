@@ -52,6 +52,7 @@ struct op {
 
 struct txn_chunk {
     struct txn_chunk *next;
+    size_t size; /* behind this struct */
 };
 
 /* One block of memory for most transactions: operations and copied bytes are cut from its end. */
@@ -64,6 +65,7 @@ struct spool_txn {
     struct op *first, **last;
     size_t bytes; /* of bodies, pieces and the like: the weight in a group */
     bool kept;    /* the submitter frees it */
+    bool secret;  /* carries values, such as credentials: wiped when it is freed */
     bool grows;   /* brings bytes in; false: makes room or keeps the books */
     int64_t delta[LEDGER_N];
     struct txn_chunk *chunks;

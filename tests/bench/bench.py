@@ -89,8 +89,15 @@ class Bench:
         more = {'cert': self.cert, 'key': self.key} if tls else {}
         if url.startswith('https:'):
             options['upstream'] = {'ca': self.ca}
-        return Gateway(self.dir / f'gateway{self.made}', url, log={'level': 'info'}, spool={'limit': '4GiB'},
-                       **more, **options)
+        spool = dict({'limit': '4GiB'}, **options.pop('spool', {}))
+        return Gateway(self.dir / f'gateway{self.made}', url, log={'level': 'info'}, spool=spool, **more, **options)
+
+    def spool_key(self):
+        """The options of a sealed spool."""
+        path = self.dir / 'spool.key'
+        path.touch(0o600)
+        path.write_text(os.urandom(32).hex())
+        return {'key': str(path)}
 
     def flood(self, url=None, raw=None, total=10000, connections=32, keys=200, **more):
         """Its summary. No key is used twice."""

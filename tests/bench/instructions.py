@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Instructions in user space for each PUT, by callgrind: a figure that other work on the machine hardly changes.
 
-    BUILD=<build directory> instructions.py [--total 3000] [--keys 8] [--tls] [--top 30] [--keep DIRECTORY]
+    BUILD=<build directory> instructions.py [--total 3000] [--keys 8] [--tls] [--sealed] [--top 30] [--keep DIRECTORY]
 
 Groups and deliveries are not those of a fast machine, as everything is fifty times slower: their sizes are printed, and
 only runs with the same ones can be compared."""
@@ -40,7 +40,8 @@ def annotate(path):
 def measure(b, args, out):
     with bench.Sink(cert=b.cert, key=b.key) as sink:
         os.environ['TAILRACE_WRAPPER'] = f'valgrind --fair-sched=yes --tool=callgrind --callgrind-out-file={out}/callgrind'
-        gateway = b.gateway(sink.tls_url if args.tls else sink.url, tls=args.tls)
+        gateway = b.gateway(sink.tls_url if args.tls else sink.url, tls=args.tls,
+                            spool=b.spool_key() if args.sealed else {})
         flood = dict(url=gateway.url, keys=args.keys, connections=min(args.connections, args.keys))
         b.flood(total=300, **flood)
         gateway.wait_delivered()
@@ -51,7 +52,7 @@ def measure(b, args, out):
         control(gateway.pid, '-d')
         requests, after = sink.stats()['requests'] - before - 1, gateway.metrics()
         gateway.stop()
-    return requests, after['spool_commits'] - commits['spool_commits']
+    return requests, after['spool_commits_total'] - commits['spool_commits_total']
 
 
 def main():
@@ -61,6 +62,7 @@ def main():
     a.add_argument('--connections', type=int, default=32)
     a.add_argument('--top', type=int, default=30)
     a.add_argument('--tls', action='store_true')
+    a.add_argument('--sealed', action='store_true', help='with spool.key')
     a.add_argument('--keep', help='a directory for what callgrind writes')
     args = a.parse_args()
     with tempfile.TemporaryDirectory() as directory:

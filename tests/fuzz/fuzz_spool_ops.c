@@ -4,7 +4,7 @@
  *
  * Oracle: a model in memory to which every acknowledged transaction is applied and no other. After
  * each close or kill the spool holds what the model holds, its ledger balances, and no id or number
- * comes back.
+ * comes back. Sealed and in clear.
  */
 #include "fuzz/target.h"
 
@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/xmem.h"
+#include "crypto/envelope.h"
 #include "rt/fdx.h"
 #include "spool/spool_priv.h"
 
@@ -77,6 +78,10 @@ static struct m_txn txns[TXNS];
 static char bytes[70000];
 static char dir[64], copy[72];
 static struct spool *s;
+/* The second run of each input is sealed, with another key from start to start. */
+static struct envelope *envelope;
+static uint8_t generation;
+static bool sealed;
 
 static size_t blob_total(const struct m_blob *b)
 {
@@ -274,7 +279,21 @@ static void compare(void)
     ASSERT(memcmp(ledger, m.ledger, sizeof(ledger)) == 0);
 }
 
-/* --- what the input may do --------------------------------------------------------------------- */
+/* --- what the input may do ---------------------------------------------------------------------
+ */
+
+/* The key before opens what is there; each third start has none to seal with. */
+static void take_next_key(void)
+{
+    struct aead_key keys[3];
+    size_t i;
+
+    generation++;
+    for (i = 0; i < ARRAY_LEN(keys); i++)
+        memset(&keys[i], generation - (int)i, sizeof(keys[i]));
+    envelope_free(&envelope);
+    envelope = envelope_new(generation % 3 ? &keys[0] : NULL, &keys[1], 2);
+}
 
 static void open_spool(void)
 {
@@ -282,6 +301,10 @@ static void open_spool(void)
     struct str note = STR_INIT;
     struct err e = {0};
 
+    if (sealed) {
+        take_next_key();
+        o.box = envelope_box(envelope);
+    }
     s = spool_open(&o, &note, &e);
     ASSERT(s && note.n == 0);
 }
@@ -517,13 +540,12 @@ static void steer(struct view *in)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+static void run(struct view in)
 {
-    struct view in = view_of(data, n);
     int i;
 
-    snprintf(dir, sizeof(dir), "%s/spool-fuzz-%ld", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ".",
-             (long)getpid());
+    snprintf(dir, sizeof(dir), "%s/spool-fuzz-%ld",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ".", (long)getpid());
     snprintf(copy, sizeof(copy), "%s-copy", dir);
     memset(&m, 0, sizeof(m));
     memset(txns, 0, sizeof(txns));
@@ -539,5 +561,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     spool_close(&s);
     clear(dir);
     rmdir(dir);
+    envelope_free(&envelope);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    sealed = false;
+    run(view_of(data, n));
+    sealed = true;
+    run(view_of(data, n));
     return 0;
 }

@@ -1,6 +1,7 @@
 """The installed binary under test: writes a configuration, runs it, and asks it what it did.
 
-`TAILRACE` names the binary; without it the one of the build tree that runs the tests is used."""
+`TAILRACE` names the binary; without it the one of the build tree that runs the tests is used. With `TAILRACE_SEALED`
+every spool is sealed."""
 import http.client
 import os
 import re
@@ -106,6 +107,11 @@ class Gateway:
             'log': {'level': 'debug'},
             'drain': {'limit': '10s'},
         }, options)
+        if os.environ.get('TAILRACE_SEALED') and 'key' not in self.options['spool']:
+            seal = self.directory / 'sealed-with'
+            seal.touch(0o600)
+            seal.write_text(os.urandom(32).hex())
+            self.options['spool']['key'] = str(seal)
         self.env = dict(os.environ, **(env or {}))
         self.process = None
         self.before = []        # processes that handed over and may have connections left

@@ -517,7 +517,7 @@ def test_certificates_that_are_not_good(gateway_at, ca, tmp_path, what, by):
 # --- configuration --------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('text,mode,why', [
-    (f'{USER}:{WORD}\n', 0o640, 'its permissions (0640) let others than its owner at the credentials; chmod 600 it'),
+    (f'{USER}:{WORD}\n', 0o640, 'its permissions (0640) let others than its owner at the secret in it; chmod 600 it'),
     (f'{USER}:{WORD}\n', 0o604, 'its permissions (0604)'),
     (f'{USER}{WORD.replace(":", "")}\n', 0o600, 'use one line with user:password'),
     (f':{WORD}\n', 0o600, 'use one line with user:password'),

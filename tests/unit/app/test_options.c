@@ -235,6 +235,7 @@ int main(void)
     setenv("GOLDEN_HOST", "logs.example", 1);
     setenv("GOLDEN_EMPTY", "", 1);
     setenv("GOLDEN_LINES", "two\nlines", 1);
+    setenv("CREDENTIALS_DIRECTORY", "/run/credentials/tailrace.service", 1);
     unsetenv("GOLDEN_UNSET");
     n = scandir(golden, &cases, not_hidden, alphasort);
     if (n < CASES_LEAST || n > CASES_MAX)

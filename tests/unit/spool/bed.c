@@ -265,3 +265,23 @@ int bed_files_like(struct bed *b, const char *part)
         closedir(d);
     return n;
 }
+
+void bed_unseal_format(struct bed *b)
+{
+    static const char *const sql[] = {
+        "DROP VIEW backlog",
+        "DROP VIEW dead_letters",
+        "DROP VIEW pieces",
+        "DROP VIEW ledger_view",
+        "DROP TABLE epoch",
+        "ALTER TABLE stream DROP COLUMN sealed",
+        "ALTER TABLE record DROP COLUMN sealed",
+        "ALTER TABLE piece DROP COLUMN sealed",
+        "ALTER TABLE dead DROP COLUMN sealed",
+        "ALTER TABLE value DROP COLUMN sealed",
+    };
+    size_t i;
+
+    for (i = 0; i < ARRAY_LEN(sql); i++)
+        assert_int_equal(bed_ask(b, sql[i]), -1);
+}

@@ -51,6 +51,8 @@ enum err_code bed_delete(struct bed *b, int64_t id);
 int bed_count_records(struct bed *b); /* spool opened only */
 /* What a query on the file answers, through a connection of its own. */
 int64_t bed_ask(struct bed *b, const char *sql);
+/* Back to what a file was like before anything could be sealed; the version stays. */
+void bed_unseal_format(struct bed *b);
 bool bed_exists(struct bed *b, const char *name);
 int bed_files_like(struct bed *b, const char *part);
 void bed_remove_tree(const char *dir);
