@@ -73,7 +73,8 @@ int64_t tls_time_ns(const ASN1_TIME *t)
     if (!t || ASN1_TIME_to_tm(t, &tm) != 1)
         return INT64_MAX;
     sec = timegm(&tm);
-    /* "Never" is the end of the year 9999 (RFC 5280 section 4.1.2.5), which no count of ns reaches. */
+    /* "Never" is the end of the year 9999 (RFC 5280 section 4.1.2.5), which no count of ns reaches.
+     */
     if (sec > INT64_MAX / NS_PER_SEC)
         return INT64_MAX;
     return sec < INT64_MIN / NS_PER_SEC ? INT64_MIN : sec * NS_PER_SEC;
