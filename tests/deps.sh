@@ -13,7 +13,7 @@ build="autoconf automake make gcc libc6-dev pkg-config xz-utils python3
     libevent-dev libssl-dev libnghttp2-dev libcurl4-openssl-dev libzstd-dev zlib1g-dev
     libjansson-dev libsqlite3-dev libc-ares-dev libyaml-dev libxxhash-dev libidn2-dev libcrypt-dev libcmocka-dev ca-certificates"
 demo="python3-h2 python3-wsproto python3-websockets python3-cryptography python3-zstandard"
-test="clang libclang-rt-14-dev llvm curl nghttp2-client nginx haproxy sqlite3 zstd procps git patch
+test="clang clang-tidy clang-tools cppcheck libclang-rt-14-dev llvm curl nghttp2-client nginx haproxy sqlite3 zstd procps git patch
     python3-pytest python3-pytest-xdist python3-h11 python3-yaml python3-crcmod python3-grpcio
     iproute2 postgresql-15 postgresql-client-15 squid-openssl systemd libseccomp2"
 bench="nghttp2-proxy syslog-ng-core"

@@ -22,6 +22,7 @@
 #include "rt/clock.h"
 #include "rt/command.h"
 #include "rt/fault.h"
+#include "rt/fd_left.h"
 #include "rt/fdx.h"
 #include "rt/log.h"
 #include "rt/logline.h"
@@ -527,8 +528,10 @@ static void tear_down(struct gateway *g)
     clean = !g->logs || logs_idle(g->logs);
     log_event(LOG_NOTICE, "app", "stopped");
     /* Requests that were broken off hold on to what the workers share: leave that to the system. */
-    if (!clean || handover_left(g->handover))
+    if (!clean || handover_left(g->handover)) {
+        log_event(LOG_DEBUG, "app", "what is left is not taken apart", LF_BOOL("idle", clean));
         _exit(0);
+    }
     for (i = 0; i < WORKER_LISTENERS; i++) {
         net_listener_free(&g->admin_listeners[i]);
         http_server_free(&g->admin[i]);
@@ -733,6 +736,7 @@ int serve(const struct serve_opts *o)
     struct err e = {0};
     char first[32];
 
+    fd_left_begin();
     snprintf(first, sizeof(first), "/proc/self/fd/%d", o->first_config);
     g.config = load_config(o->first_config >= 0 ? first : o->config);
     if (!g.config)
@@ -749,5 +753,6 @@ int serve(const struct serve_opts *o)
     if (!handover_left(g.handover))
         gateway_watch(&g, false);
     tear_down(&g);
+    fd_left_end();
     return 0;
 }

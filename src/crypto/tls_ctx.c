@@ -71,10 +71,16 @@ static struct tls_ctx *ctx_new(bool server)
 int64_t tls_time_ns(const ASN1_TIME *t)
 {
     struct tm tm;
+    int64_t sec;
 
     if (!t || ASN1_TIME_to_tm(t, &tm) != 1)
         return INT64_MAX;
-    return (int64_t)timegm(&tm) * NS_PER_SEC;
+    sec = timegm(&tm);
+    /* "Never" is the end of the year 9999 (RFC 5280 section 4.1.2.5), which no count of ns reaches.
+     */
+    if (sec > INT64_MAX / NS_PER_SEC)
+        return INT64_MAX;
+    return sec < INT64_MIN / NS_PER_SEC ? INT64_MIN : sec * NS_PER_SEC;
 }
 
 static int64_t chain_not_after(SSL_CTX *ssl)

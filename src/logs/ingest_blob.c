@@ -322,9 +322,7 @@ static void blob_body(void *ctx, struct view piece)
 
 static bool looks_compressed(const char head[4])
 {
-    static const char *const marks[] = {"\x1f\x8b", "\x28\xb5\x2f\xfd", "PK\x03\x04",
-                                        "\xfd"
-                                        "7zX",
+    static const char *const marks[] = {"\x1f\x8b", "\x28\xb5\x2f\xfd", "PK\x03\x04", "\xfd\x37zX",
                                         "BZh"};
     size_t i;
 

@@ -14,8 +14,11 @@ import time
 from pathlib import Path
 
 BINARY = os.environ.get('TAILRACE', 'tailrace')
+
+# How much longer everything may take than it should: under a sanitizer, or beside other work.
+SLOW = float(os.environ.get('SLOW', '1'))
 READY_TIMEOUT = 30
-STOP_TIMEOUT = 40
+STOP_TIMEOUT = 40 * SLOW
 
 # What must never stand in a log, whoever wrote it.
 ALARMS = re.compile(r'tailrace: bug at|ERROR: AddressSanitizer|ERROR: LeakSanitizer|runtime error:|'
@@ -23,7 +26,8 @@ ALARMS = re.compile(r'tailrace: bug at|ERROR: AddressSanitizer|ERROR: LeakSaniti
 
 
 def wait_for(condition, timeout=15, every=0.02, what='the condition'):
-    """Poll `condition` until it is true and return its value; AssertionError after `timeout`."""
+    """Poll `condition` until it is true and return its value; AssertionError after `timeout` times SLOW."""
+    timeout *= SLOW
     end = time.monotonic() + timeout
     while True:
         value = condition()
