@@ -12,6 +12,7 @@
 #include "base/xmem.h"
 #include "crypto/envelope.h"
 #include "rt/fdx.h"
+#include "spool/inspect.h"
 
 enum { PARTS = 8 };
 
@@ -521,6 +522,126 @@ static void a_damaged_data_key_stops_the_start(void **state)
     expect_refused(b, "1 of its 1 data keys");
 }
 
+/* The fresh database has the data key, so that what is sealed from then on can be opened. */
+static void a_database_set_aside_while_it_runs_has_a_sealed_successor(void **state)
+{
+    struct bed *b = *state;
+    struct filled f;
+    struct spool_txn *t;
+    struct spool_record r = {.kind = 2, .meta = VIEW_LIT("SECRET-meta"), .body = VIEW_LIT("after")};
+    static const char junk[8192];
+    char path[400];
+    int fd, i;
+
+    use_keys(b, 1, 0);
+    bed_open(b);
+    envelope_settle(envelope); /* the keys are not there any more, as in a gateway */
+    fill(b, &f);
+    assert_int_equal(bed_ask(b, "PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+    snprintf(path, sizeof(path), "%s/spool.db", b->dir);
+    fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, junk, sizeof(junk), 4096), sizeof(junk));
+    close(fd);
+    atomic_store(&b->s->damaged, true);
+    for (i = 0; i < 3000 && spool_generation(b->s) == 0; i++) {
+        bed_delete(b, 1000); /* the writer looks between transactions */
+        usleep(10000);
+    }
+    assert_int_equal(spool_generation(b->s), 1);
+    t = spool_txn_new();
+    spool_txn_stream(t, &f.st, VIEW_LIT("SECRET-account"), VIEW_LIT("SECRET-key"),
+                     VIEW_LIT("SECRET-state"));
+    spool_txn_record(t, &f.st, &r);
+    assert_int_equal(bed_commit(b, t), ERR_NONE);
+    bed_close(b);
+    assert_int_equal(shown(b), 0);
+    use_keys(b, 1, 0);
+    bed_open_only(b);
+    assert_int_equal(look(b).streams, 1);
+    assert_int_equal(look(b).records, 1);
+    assert_int_equal(look(b).damaged, 0);
+    assert_int_equal(spool_start(b->s, &b->err), 0);
+    expect_body(b, r.id, "after");
+}
+
+static void see_inside(void *ctx, const struct spool_record_row *row)
+{
+    see_record(ctx, row);
+}
+
+/* Tools that look in from outside: with the key, without, and at a file of the format before. */
+static void tools_see_what_their_keys_open(void **state)
+{
+    struct bed *b = *state;
+    struct str note = STR_INIT;
+    struct seen n = {0};
+    struct spool_read r = {0};
+    struct spool *s;
+    struct filled f;
+    uint64_t lost = 0;
+    char path[400];
+
+    use_keys(b, 1, 0);
+    bed_open(b);
+    fill(b, &f);
+    bed_close(b);
+    snprintf(path, sizeof(path), "%s/spool.db", b->dir);
+    use_keys(b, 0, 1);
+    s = spool_inspect(path, envelope_box(envelope), &note, &b->err);
+    assert_non_null(s);
+    assert_int_equal(note.n, 0);
+    spool_inspect_records(s, see_inside, &n, &lost, &b->err);
+    assert_int_equal(n.records, 2);
+    r.record = f.r.id;
+    spool_inspect_read(s, &r);
+    assert_string_equal(str_c(&r.data), "SECRET-body");
+    str_fini(&r.data);
+    spool_inspect_end(&s);
+
+    s = spool_inspect(path, NULL, &note, &b->err);
+    assert_non_null(s);
+    assert_non_null(strstr(str_c(&note), "data keys"));
+    n = (struct seen){0};
+    spool_inspect_records(s, see_inside, &n, &lost, &b->err);
+    assert_int_equal(n.records, 0);
+    assert_int_equal(n.damaged, 2);
+    spool_inspect_end(&s);
+    str_fini(&note);
+}
+
+static void tools_read_the_formats_before(void **state)
+{
+    struct bed *b = *state;
+    struct str note = STR_INIT;
+    struct seen n = {0};
+    struct spool *s;
+    struct filled f;
+    uint64_t lost = 0;
+    char path[400];
+    int format;
+
+    bed_open(b);
+    fill(b, &f);
+    bed_close(b);
+    bed_unseal_format(b);
+    snprintf(path, sizeof(path), "%s/spool.db", b->dir);
+    for (format = 2; format >= 1; format--) {
+        bed_ask(b, format == 2 ? "PRAGMA user_version=2" : "PRAGMA user_version=1");
+        if (format == 1)
+            bed_ask(b, "DROP TABLE gone");
+        s = spool_inspect(path, NULL, &note, &b->err);
+        if (!s)
+            fail_msg("format %d: %s", format, b->err.text);
+        n = (struct seen){0};
+        spool_inspect_records(s, see_inside, &n, &lost, &b->err);
+        assert_int_equal(n.records, 2);
+        assert_int_equal(lost, 0);
+        spool_inspect_end(&s);
+    }
+    assert_int_equal(note.n, 0);
+    str_fini(&note);
+}
+
 /* --- the step from the format before --------------------------------------------------------- */
 
 static void copy(struct bed *b, const char *from, const char *to)
@@ -603,6 +724,9 @@ int main(void)
         TEST(what_a_row_says_of_itself_is_sealed_too),
         TEST(swapped_rows_are_found),
         TEST(a_damaged_data_key_stops_the_start),
+        TEST(a_database_set_aside_while_it_runs_has_a_sealed_successor),
+        TEST(tools_see_what_their_keys_open),
+        TEST(tools_read_the_formats_before),
         TEST(a_crash_in_the_upgrade_leaves_one_format_or_the_other),
     };
 
