@@ -54,6 +54,15 @@ static const char views[] =
     " sum(CASE name WHEN 'blobs_accepted' THEN value ELSE -value END)"
     " FROM ledger WHERE name LIKE 'blobs\\_%' ESCAPE '\\';";
 
+static int on_wal(void *arg, sqlite3 *db, const char *name, int frames)
+{
+    struct spool *s = arg;
+
+    s->wal_frames = (uint32_t)frames;
+    s->vfs.log_good = s->vfs.log_end = WAL_HEAD + (int64_t)frames * FRAME_BYTES;
+    return SQLITE_OK;
+}
+
 int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e)
 {
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE |
@@ -72,6 +81,10 @@ int schema_connect(struct spool *s, sqlite3 **db, bool reader, struct err *e)
     sqlite3_db_config(*db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     sqlite3_db_config(*db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     sqlite3_wal_autocheckpoint(*db, 0); /* the writer does it, after its callbacks */
+    /* From the first commit on, those of the start included: what is not known to count is made
+     * void with the next one that fails. */
+    if (!reader)
+        sqlite3_wal_hook(*db, on_wal, s);
     if (sql_execf(*db, e, "PRAGMA cache_size=-%d; PRAGMA temp_store=MEMORY;",
                   reader ? 1024 : 2048) < 0)
         return -1;

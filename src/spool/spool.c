@@ -96,15 +96,6 @@ void spool_free(struct spool *s)
     xfree(s);
 }
 
-static int on_wal(void *arg, sqlite3 *db, const char *name, int frames)
-{
-    struct spool *s = arg;
-
-    s->wal_frames = (uint32_t)frames;
-    s->vfs.log_good = s->vfs.log_end = WAL_HEAD + (int64_t)frames * FRAME_BYTES;
-    return SQLITE_OK;
-}
-
 int database_prepare(struct spool *s, struct err *e)
 {
     static const char *const texts[] = {
@@ -117,7 +108,6 @@ int database_prepare(struct spool *s, struct err *e)
     for (i = 0; i < ST_N; i++)
         if (sql_prepare(s->db, texts[i], &s->st[i], e) < 0)
             return -1;
-    sqlite3_wal_hook(s->db, on_wal, s);
     return 0;
 }
 

@@ -564,6 +564,35 @@ static void a_database_set_aside_while_it_runs_has_a_sealed_successor(void **sta
     expect_body(b, r.id, "after");
 }
 
+/* The data key was committed at the start; what is made void after a failure comes behind it. */
+static void a_first_commit_that_fails_takes_no_data_key_with_it(void **state)
+{
+    struct bed *b = *state;
+    struct filled f;
+    int at, failed = 0;
+
+    for (at = 1; at <= 4; at++) {
+        struct spool_txn *t = spool_txn_new();
+
+        use_keys(b, 1, 0);
+        bed_open(b);
+        spool_txn_value(t, "cred", VIEW_LIT("1"), VIEW_LIT("SECRET-value"));
+        atomic_store(&b->s->vfs.fail_code, SQLITE_IOERR_FSYNC);
+        atomic_store(&b->s->vfs.fail_at, at);
+        failed += bed_commit(b, t) != ERR_NONE;
+        atomic_store(&b->s->vfs.fail_at, 0);
+        fill(b, &f);
+        bed_close(b);
+        use_keys(b, 1, 0);
+        bed_open_only(b);
+        assert_int_equal(b->note.n, 0);
+        expect_filled(b, &f);
+        bed_close(b);
+        bed_remove_tree(b->dir);
+    }
+    assert_true(failed > 0);
+}
+
 static void see_inside(void *ctx, const struct spool_record_row *row)
 {
     see_record(ctx, row);
@@ -725,6 +754,7 @@ int main(void)
         TEST(swapped_rows_are_found),
         TEST(a_damaged_data_key_stops_the_start),
         TEST(a_database_set_aside_while_it_runs_has_a_sealed_successor),
+        TEST(a_first_commit_that_fails_takes_no_data_key_with_it),
         TEST(tools_see_what_their_keys_open),
         TEST(tools_read_the_formats_before),
         TEST(a_crash_in_the_upgrade_leaves_one_format_or_the_other),
