@@ -13,6 +13,8 @@ import pytest
 from calls import Api, body_of
 from gateway import BINARY, Gateway, key, wait_for
 
+os.environ.pop('TAILRACE_SEALED', None)     # here each test says for itself which spools are
+
 ACCOUNT, TOKEN = 'SECRETaccountSECRET', 'SECRETtokenSECRET'
 NAME = 'SECRETstepSECRET'
 CREDENTIAL = 'credential:spool.key'
