@@ -60,6 +60,7 @@ static void check_rules(const struct policy *p, const struct config *c)
         const struct config_rule *r = &c->rules[i];
         unsigned port = 443;
 
+        /* NOLINTNEXTLINE(cert-err34-c): five digits always fit */
         if (r->action != 0 || (r->ports.n && sscanf(r->ports.items[0], "%5u", &port) != 1))
             continue;
         str_clear(&path);
@@ -325,6 +326,7 @@ static int check_loaded(const struct config *c, const struct check_opts *o)
     struct policy *p = egress_policy(c, &e);
     int rc = p ? GOOD : BAD;
 
+    /* NOLINTNEXTLINE(bugprone-branch-clone): the order is that of what is told first */
     if (p && check_parent(c, &e) < 0)
         rc = BAD;
     else if (p && o->dump)

@@ -359,7 +359,7 @@ static void end_all(struct handover *h, int64_t window_ms)
 static void on_left(struct handover *h)
 {
     int64_t now = clock_mono_ns();
-    bool counted = elapsed_ms(h->left_at) > 3 * LEFT_TICK_MS;
+    bool counted = elapsed_ms(h->left_at) > INT64_C(3) * LEFT_TICK_MS;
 
     if (!h->ending && now >= h->end_at)
         end_all(h, (h->over_at - now) / NS_PER_MS * 3 / 4);

@@ -217,7 +217,7 @@ static const struct conf_row rows[] = {
         .max = 5 * MINUTES, .reloadable = true,
         .text = "How long a destination may take to be resolved and reached."),
     ROW(DURATION, egress_idle_ms, "egress.idle-timeout", .deflt = "2h", .min = 1 * SECONDS,
-        .max = 7 * 24 * HOURS, .reloadable = true,
+        .max = INT64_C(7) * 24 * HOURS, .reloadable = true,
         .text = "A tunnel without a byte either way for so long is ended; an hour or more, or "
                 "delegates' WebSockets suffer."),
 

@@ -373,7 +373,7 @@ static void begin_drain(struct gateway *g)
     fault_point("app-drain");
     for (i = 0; i < g->n_workers; i++)
         worker_drain(&g->workers[i]);
-    ev_timer_arm(g->drain_timer, 2 * DRAIN_TICK_MS);
+    ev_timer_arm(g->drain_timer, INT64_C(2) * DRAIN_TICK_MS);
 }
 
 static void on_signal(void *ctx, int signo)

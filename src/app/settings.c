@@ -56,8 +56,8 @@ struct logs_settings *settings_from_config(const struct config *c, struct parent
         .batch_bytes = c->batch_bytes,
         .failed_alone_ns = 3600 * NS_PER_SEC,
         .failed_blob_ns = 1800 * NS_PER_SEC,
-        .snapshot_lines = 5000,             /* HP §1.5 */
-        .expiry_ns = 5 * 3600 * NS_PER_SEC, /* HP §1.5 */
+        .snapshot_lines = 5000,                      /* HP §1.5 */
+        .expiry_ns = INT64_C(5) * 3600 * NS_PER_SEC, /* HP §1.5 */
         .max_ahead = STREAM_MAX_AHEAD,
         .page_records = 32,
         .page_keep = 16,

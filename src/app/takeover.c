@@ -141,7 +141,7 @@ static int take_offer(struct takeover *t, struct err *e)
 static int read_answer(int fd, struct err *e)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    char head[1024];
+    char head[1024] = {0};
     size_t n = 0;
 
     while (n < 4 || memcmp(head + n - 4, "\r\n\r\n", 4) != 0) {

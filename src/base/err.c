@@ -1,3 +1,4 @@
+#define ERR_DEFINES_THEM
 #include "base/err.h"
 
 #include <stdio.h>
@@ -52,9 +53,9 @@ int err_prefix(struct err *e, const char *fmt, ...)
 const char *err_code_name(enum err_code code)
 {
     static const char *const names[] = {
-        [ERR_NONE] = "none",         [ERR_INVALID] = "invalid", [ERR_LIMIT] = "limit",
-        [ERR_FULL] = "full",         [ERR_IO] = "io",           [ERR_NOTFOUND] = "notfound",
-        [ERR_DENIED] = "denied",     [ERR_TIMEOUT] = "timeout", [ERR_CLOSED] = "closed",
+        [ERR_NONE] = "none",           [ERR_INVALID] = "invalid", [ERR_LIMIT] = "limit",
+        [ERR_FULL] = "full",           [ERR_IO] = "io",           [ERR_NOTFOUND] = "notfound",
+        [ERR_DENIED] = "denied",       [ERR_TIMEOUT] = "timeout", [ERR_CLOSED] = "closed",
         [ERR_UNAVAIL] = "unavailable",
     };
 

@@ -31,11 +31,23 @@ struct err {
 int err_set(struct err *e, enum err_code code, const char *fmt, ...) TR_PRINTF(3, 4);
 
 /* Like err_set, with ": " and the text of `errnum` added. */
-int err_errno(struct err *e, enum err_code code, int errnum, const char *fmt, ...)
-    TR_PRINTF(4, 5);
+int err_errno(struct err *e, enum err_code code, int errnum, const char *fmt, ...) TR_PRINTF(4, 5);
 
 /* Put "fmt...: " in front of the text that `e` already has; the code stays. Returns -1. */
 int err_prefix(struct err *e, const char *fmt, ...) TR_PRINTF(2, 3);
+
+#ifdef __clang_analyzer__ /* it does not see that they return nothing else */
+static inline int err_minus_one(int rc)
+{
+    (void)rc;
+    return -1;
+}
+#ifndef ERR_DEFINES_THEM
+#define err_set(...)    err_minus_one(err_set(__VA_ARGS__))
+#define err_errno(...)  err_minus_one(err_errno(__VA_ARGS__))
+#define err_prefix(...) err_minus_one(err_prefix(__VA_ARGS__))
+#endif
+#endif
 
 /* The name of a code, for logs and metrics: "invalid", "full", ... */
 const char *err_code_name(enum err_code code);

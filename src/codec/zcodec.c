@@ -107,6 +107,7 @@ static int step_identity(struct zdecoder *d, struct progress *p, struct err *e)
 {
     size_t n = TR_MIN(p->in.n - p->used, p->room);
 
+    ASSERT(n == 0 || p->in.p);
     if (n)
         memcpy(p->to, p->in.p + p->used, n);
     p->used += n;
@@ -154,7 +155,7 @@ static int step_zstd(struct zdecoder *d, struct progress *p, struct err *e)
 /* Room at the end of `out`, or a byte of our own when nothing more may come out. */
 static int step(struct zdecoder *d, struct progress *p, struct str *out, struct err *e)
 {
-    char over;
+    char over = 0;
     bool last = d->left == 0;
     int r;
 
@@ -169,6 +170,7 @@ static int step(struct zdecoder *d, struct progress *p, struct str *out, struct 
         r = step_zstd(d, p, e);
     else
         r = step_identity(d, p, e);
+    p->to = NULL;
     if (r != 0)
         return -1;
     if (last)

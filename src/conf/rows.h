@@ -107,6 +107,7 @@ struct conf_spec {
 };
 
 /* What type the field of a row has. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): rows of a _Generic are no expressions */
 #define CONF_FIELD_STRING   char **: 1
 #define CONF_FIELD_PATH     char **: 1
 #define CONF_FIELD_BOOL     bool *: 1
@@ -117,6 +118,7 @@ struct conf_spec {
 #define CONF_FIELD_ADDRESS  char **: 1
 #define CONF_FIELD_URL      char **: 1
 #define CONF_FIELD_LIST     struct conf_list *: 1
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 /* An offset that exists only if the field has one of the types. */
 #define CONF_OFFSET(struct_, field, ...)                                                           \

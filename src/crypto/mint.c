@@ -30,7 +30,7 @@ enum {
 
 /* Clients' clocks may be late by that much. */
 #define BACKDATE_NS (3600 * NS_PER_SEC)
-#define LIFE_NS     (7 * 24 * 3600 * NS_PER_SEC)
+#define LIFE_NS     (INT64_C(7) * 24 * 3600 * NS_PER_SEC)
 
 struct mint {
     uint32_t magic;
@@ -241,6 +241,7 @@ static struct coin *find(const struct mint *m, const char *name, uint64_t hash)
 
 static void drop(struct mint *m, struct coin *c)
 {
+    ASSERT(c);
     hmap_remove(&m->by_name, &c->node);
     list_remove(&c->link);
     tls_ctx_unref(&c->ctx);

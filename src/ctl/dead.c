@@ -148,7 +148,7 @@ static int export_letter(struct ctl *c, int n, char **args)
 {
     struct str path = STR_INIT;
     FILE *out = open_output(c->output);
-    int rc = CTL_FAILED;
+    int rc = CTL_FAILED, closed;
 
     (void)n;
     if (!out)
@@ -156,7 +156,8 @@ static int export_letter(struct ctl *c, int n, char **args)
     str_addf(&path, "dead/%s/export", args[0]);
     rc = ctl_fetch(c, str_c(&path), out);
     str_fini(&path);
-    if ((c->output ? fclose(out) : fflush(out)) == 0)
+    closed = c->output ? fclose(out) : fflush(out); /* cppcheck-suppress useClosedFile ; either */
+    if (closed == 0)
         return rc;
     fprintf(stderr, "tailracectl: cannot write: %s\n", strerror(errno));
     return CTL_FAILED;

@@ -1,6 +1,7 @@
 /* How answers are shown. */
 #include <ctype.h>
 #include <string.h>
+#include "base/bug.h"
 #include "base/xmem.h"
 #include "ctl/ctl.h"
 
@@ -68,6 +69,7 @@ void ctl_table_show(struct ctl_table **tp)
     int *widths = xcalloc(t->n, sizeof(*widths));
     size_t i;
 
+    ASSERT(t->n > 0);
     for (i = 0; i < t->n; i++)
         widths[i] = width(t, i);
     for (i = 0; i < t->n_cells; i++) {

@@ -183,6 +183,7 @@ static void add_text(struct fields *f, const char *key, const char *text)
 /* What everybody is asked by the audit: who, where to, what came of it. */
 static void fill(struct fields *f, const struct audit_entry *a, char start[DATE_LEN])
 {
+    int64_t us;
     add(f, LF_STR("event", event_names[a->event]));
     add(f, LF_UINT("id", a->id));
     add_text(f, "kind", a->kind);
@@ -209,7 +210,8 @@ static void fill(struct fields *f, const struct audit_entry *a, char start[DATE_
     add(f, LF_STR("start", start));
     if (a->event == AUDIT_START || a->event == AUDIT_DENY)
         return;
-    add(f, LF_DOUBLE("seconds", (double)(a->duration_ns / 1000) / 1e6));
+    us = a->duration_ns / 1000;
+    add(f, LF_DOUBLE("seconds", (double)us / 1e6));
     add(f, LF_UINT("bytes_up", a->bytes_up));
     add(f, LF_UINT("bytes_down", a->bytes_down));
     add_text(f, "end", a->end);

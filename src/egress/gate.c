@@ -499,6 +499,7 @@ bool passage_allow(void *ctx, const struct net_addr *addr)
         return strcmp(p->verdict.rule, "upstream") != 0 || !gate_leads_back(addr);
     if (!renew(p, &q))
         return false;
+    ASSERT(q.dest);
     if (q.dest->literal)
         return true;
     v = policy_check_address(p->asking->policy, &q, &p->verdict,

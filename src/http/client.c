@@ -334,6 +334,7 @@ static void on_connected(void *ctx, struct net_stream *s, const struct err *e)
         client_conn_attach(client_conn_new(call, s), call);
         return;
     }
+    ASSERT(e);
     why = *e;
     if (call->origin->absolute)
         err_prefix(&why, "the parent proxy");

@@ -117,6 +117,7 @@ static void request_fill(struct http_exchange *ex, const struct h1_head *head, s
     struct h1_field *fields = http_exchange_room(ex, head->n_fields * sizeof *fields + text.n);
     char *copy = (char *)(fields + head->n_fields);
 
+    ASSERT(text.p);
     memcpy(copy, text.p, text.n);
     for (size_t i = 0; i < head->n_fields; i++) {
         fields[i].name = moved(head->fields[i].name, text, copy);
@@ -248,7 +249,7 @@ static size_t take_in(struct http_conn *c, struct view in)
 /* HTTP/2 by prior knowledge? True: yes, or not yet known; `in` is taken care of. */
 static bool sniffed(struct http_conn *c, struct view in, bool direct)
 {
-    if (memcmp(in.p, h2_preface, TR_MIN(in.n, (size_t)PREFACE_LEN)) != 0) {
+    if (in.n && memcmp(in.p, h2_preface, TR_MIN(in.n, (size_t)PREFACE_LEN)) != 0) {
         c->sniffing = false;
         return false;
     }
@@ -403,6 +404,7 @@ static bool wants_read(const struct http_conn *c)
         return false;
     if (c->srv->held && !h->ex && !h->mid_request)
         return false;
+    ASSERT(h->ex || !h->tunnel);
     if (h->tunnel)
         return !kept && h->ex->unconsumed < http_window();
     if (h->ex && h->mid_request && !h->ex->connect)

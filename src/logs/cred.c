@@ -17,7 +17,7 @@ enum { CREDS_MAX = 100000, CREDS_MAX_BYTES = 64 * 1024 * 1024 };
 #define PASSING_FOR_NS   (60 * NS_PER_SEC)    /* not in the spool: no longer than its request */
 #define IN_USE_FOR_NS    (2 * CREDS_TOUCH_NS) /* streams that name it say so more often */
 #define UNPROVEN_KEEP_NS (3600 * NS_PER_SEC)
-#define PROVEN_KEEP_NS   (48 * 3600 * NS_PER_SEC) /* a token lasts so long (HP §1.3) */
+#define PROVEN_KEEP_NS   (INT64_C(48) * 3600 * NS_PER_SEC) /* a token lasts so long (HP §1.3) */
 
 struct cred {
     struct hnode by_value, by_id;
@@ -263,7 +263,8 @@ void cred_store(struct creds *c, uint32_t id, struct spool_txn *t)
         spool_txn_value(t, "cred", str_view(&name), str_view(&value));
     }
     pthread_mutex_unlock(&c->lock);
-    explicit_bzero(value.p, value.n);
+    if (value.p)
+        explicit_bzero(value.p, value.n);
     str_fini(&value);
     str_fini(&name);
 }

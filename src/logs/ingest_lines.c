@@ -2,6 +2,7 @@
  * pool. */
 #include "logs/ingest_priv.h"
 
+#include "base/bug.h"
 #include "base/xmem.h"
 #include "logs/body.h"
 #include "logs/logs_priv.h"
@@ -36,6 +37,7 @@ static void charge(struct logs *logs, struct submission *sub, bool unproven)
 {
     struct list *it, *tmp;
 
+    ASSERT(sub->call.records.next);
     list_each (it, tmp, &sub->call.records) {
         struct record *r = list_entry(it, struct record, link);
 

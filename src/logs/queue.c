@@ -10,7 +10,7 @@ enum { VARINT_MAX = 10 };
 
 static size_t put_varint(unsigned char *out, int64_t v)
 {
-    uint64_t z = ((uint64_t)v << 1) ^ (uint64_t)(v >> 63);
+    uint64_t z = ((uint64_t)v << 1) ^ (v < 0 ? UINT64_MAX : 0);
     size_t n = 0;
 
     for (; z >= 0x80; z >>= 7)
@@ -292,7 +292,10 @@ void queue_move(struct queue *to, struct queue *from, size_t n)
         struct record *r = list_first(&from->front, struct record, link);
 
         if (!r) {
-            n -= TR_MIN(n, list_first(&from->pages, struct page, link)->n);
+            const struct page *p = list_first(&from->pages, struct page, link);
+
+            ASSERT(p);
+            n -= TR_MIN(n, p->n);
             move_page(to, from);
             continue;
         }

@@ -496,7 +496,7 @@ static void drop_done(struct stream *s)
     while (l && l->done && l != stream_last(s) && !s->own_commits) {
         struct life *next = list_next(&s->lives, l, struct life, link);
 
-        if (next->id > s->stored_life || !next->durable)
+        if (!next || next->id > s->stored_life || !next->durable)
             return;
         life_free(l);
         stream_mark_dirty(s);

@@ -179,16 +179,20 @@ void stream_take(struct stream *s, enum stream_lane lane, struct op *op)
     s->lanes[lane].op = op->kind;
     switch (op->kind) {
     case OP_OPEN:
+        ASSERT(l);
         l->durable = true; /* its row is; from now on it cannot be taken back */
         break;
     case OP_LINES:
+        ASSERT(l);
         fill_batch(s, l);
         l->next_lines = s->asked + s->env->rules->batch_delay_ns;
         break;
     case OP_SETTLE:
+        ASSERT(l);
         fill_settling(s, l);
         break;
     case OP_CLOSE:
+        ASSERT(l);
         op->close = l->close;
         op->snapshot = l->broken && l->lines_seen && !l->close_snapshot && !l->close->covers &&
                        !life_has_blob(s, l);

@@ -67,6 +67,7 @@ struct net_connect {
 
 static void attempt_free(struct attempt *at)
 {
+    ASSERT(at);
     ev_io_free(&at->io);
     fd_close(&at->fd);
     list_remove(&at->link);
@@ -113,6 +114,7 @@ static void finish(struct net_connect *c, struct net_stream *s, const struct err
     struct err e;
 
     if (!s) {
+        ASSERT(why);
         e = *why;
         err_prefix(&e, "cannot connect to %s", target(c, to));
     }

@@ -359,8 +359,10 @@ static struct fetch_easy *easy_get(struct fetch_host *host)
 
 static void run(struct fetch *f)
 {
-    struct fetch_host *host = f->host;
+    struct fetch_host *host;
 
+    ASSERT(f);
+    host = f->host;
     list_remove(&f->wait);
     list_remove(&f->link);
     if (fetch_easy_start(easy_get(host), f, &f->early) != 0) {

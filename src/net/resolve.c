@@ -131,8 +131,10 @@ static void answer_unref(struct answer *a)
 /* c-ares says how long it can wait; ask again after everything that may have changed it. */
 static void update_timer(struct channel *ch)
 {
-    struct timeval tv, *wait = ares_timeout(ch->ares, NULL, &tv);
+    struct timeval tv, *wait;
 
+    ASSERT(ch);
+    wait = ares_timeout(ch->ares, NULL, &tv);
     if (!wait)
         ev_timer_disarm(ch->timer);
     else /* rounded up, or the last fraction would be spent in turns that come too early */
@@ -141,6 +143,7 @@ static void update_timer(struct channel *ch)
 
 static void channel_free(struct channel *ch)
 {
+    ASSERT(ch);
     ares_destroy(ch->ares); /* closes its sockets: on_socket_state removes the watches */
     ASSERT(list_empty(&ch->sockets));
     ev_timer_free(&ch->timer);
@@ -293,6 +296,7 @@ static struct entry *entry_find(struct net_resolver *r, const char *name, uint64
 
 static void entry_free(struct entry *en)
 {
+    ASSERT(en);
     hmap_remove(&en->r->names, &en->node);
     list_remove(&en->order);
     answer_unref(en->answer);
@@ -318,6 +322,7 @@ static struct entry *entry_new(struct net_resolver *r, const char *name, uint64_
 /* Tell a lookup its answer, not before the caller is back in the loop. */
 static void tell_later(struct net_lookup *l, struct answer *a)
 {
+    ASSERT(l);
     l->answer = answer_ref(a);
     list_remove(&l->link);
     list_append(&l->r->telling, &l->link);
@@ -326,6 +331,7 @@ static void tell_later(struct net_lookup *l, struct answer *a)
 
 static void lookup_free(struct net_lookup *l)
 {
+    ASSERT(l);
     list_remove(&l->link);
     answer_unref(l->answer);
     OBJ_FINI(l);

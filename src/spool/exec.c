@@ -369,8 +369,10 @@ static int record_what(struct spool *s, int64_t id, struct recent *out, struct e
                                .number = (uint64_t)sqlite3_column_int64(q, 1),
                                .blob = sqlite3_column_int64(q, 2),
                                .size = sqlite3_column_int64(q, 3)};
-    if (sqlite3_reset(q) != SQLITE_OK)
-        return sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read a record", e);
+    if (sqlite3_reset(q) != SQLITE_OK) {
+        (void)sql_error(s->db, sqlite3_extended_errcode(s->db), "cannot read a record", e);
+        return -1;
+    }
     return rc == SQLITE_ROW;
 }
 

@@ -255,7 +255,7 @@ static void walk_table(struct walk *w)
                      w->table);
     if (sql_prepare(w->s->db, sql, &next, w->e) < 0) {
         (*w->lost)++;
-        return;
+        goto out;
     }
     sqlite3_snprintf(sizeof(sql), sql, "SELECT %s FROM %s WHERE id=?1", w->columns, w->table);
     if (!walk_on(w, next, &at) && sql_prepare(w->s->db, sql, &one, w->e) == 0) {
@@ -273,8 +273,11 @@ static void walk_table(struct walk *w)
             at = TR_MAX(before, at);
         }
     }
+out:
     sqlite3_finalize(one);
     sqlite3_finalize(next);
+    if (w->e == &ignored)
+        w->e = NULL;
 }
 
 static void stream_row(struct walk *w, sqlite3_stmt *q)
@@ -337,6 +340,7 @@ void spool_inspect_dead(struct spool *s, spool_dead_fn fn, void *ctx, uint64_t *
 const char *spool_ledger_name(enum ledger_row row)
 {
     static const char *const names[] = {
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): an element of a table */
 #define X(e, name, family, state, help) [LEDGER_##e] = name,
         LEDGER_ROWS(X)
 #undef X

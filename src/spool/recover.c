@@ -6,6 +6,7 @@
 #include "rt/fault.h"
 
 static const char *const ledger_names[] = {
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): an element of a table */
 #define X(e, name, family, state, help) [LEDGER_##e] = name,
     LEDGER_ROWS(X)
 #undef X

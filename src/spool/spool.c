@@ -99,8 +99,9 @@ void spool_free(struct spool *s)
 int database_prepare(struct spool *s, struct err *e)
 {
     static const char *const texts[] = {
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): an element of a table */
 #define X(name, sql) [ST_##name] = sql,
-        SPOOL_STATEMENTS(X)
+        SPOOL_STATEMENTS(X) /* NOLINT(bugprone-suspicious-missing-comma): texts of many lines */
 #undef X
     };
     size_t i;
