@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from calls import Api
 from gateway import Other, key, wait_for
+from machine import CONTRIB
 from proxies import ask, echo, place, tunnel
 from standin.certs import CA
 from test_takeover import WAIT, Load, talk
@@ -70,17 +71,33 @@ def test_it_starts_and_is_what_the_unit_says(far, service_at):
     assert all(f.lstat().st_mode & 0o077 == 0 for f in spool.rglob('*'))
 
 
-def test_a_bad_configuration_fails_and_says_why(far, service_at):
-    """In words of the configuration's; and it starts once that is mended."""
-    service = service_at(far.url, start=False, listen=PROXY)
+def test_a_start_that_fails_says_why(far, service_at):
+    """And it is tried again until it can, by itself."""
+    service = service_at(far.url, start=False, drop_in='RestartSec=50ms\n', listen=PROXY)
     service.config_path.write_text('harness:\n  url: nonsense\n')
     assert service.ctl('start', 'tailrace.service', check=False).returncode != 0
     assert 'tailrace.yaml:2: harness.url' in service.log_path.read_text()
-    service.ctl('stop', 'tailrace.service')
-    service.ctl('reset-failed', 'tailrace.service', check=False)
+    wait_for(lambda: int(service.show()['NRestarts']) > 6, what='more tries than systemd makes of itself')
     service.write_config()
-    service.start()
+    wait_for(lambda: service.show()['ActiveState'] == 'active', what='the start')
+    service.process = service.main()
     assert service.get('/readyz')[0] == 200
+
+
+def test_without_capabilities(far, service_at):
+    """With the drop-in for ports from 1024 on."""
+    drop_in = (CONTRIB / 'high-ports.conf').read_text()
+    service = service_at(far.url, drop_in=drop_in, listen={'proxy': {'mode': 'proxy', 'address': '127.0.0.1:3128'}}, rules=RULES)
+    seen = status(service.pid)
+    assert all(int(seen[name], 16) == 0 for name in ('CapBnd', 'CapEff', 'CapPrm', 'CapInh', 'CapAmb'))
+    assert os.readlink(f'/proc/{service.pid}/ns/user') != os.readlink('/proc/self/ns/user')
+    step(service, far)
+    with place(echo) as p, tunnel(service, f'127.0.0.1:{p.port}') as s:
+        talk(s)
+        service.take_over()
+        service.taken_over()
+        talk(s)
+    step(service, far, 'after')
 
 
 def test_reload(far, service_at):
