@@ -201,6 +201,7 @@ if [ -n "$QUICK" ]; then
     run_pytest standin 600 "$INSTALLED" tests/standin
     run_pytest integration 1500 "$INSTALLED" tests/integration
     JOBS=1 run_pytest network 400 "$INSTALLED" -rs tests/network
+    JOBS=1 run_pytest systemd 200 "$INSTALLED" -rs tests/systemd
     finish
 fi
 
@@ -235,6 +236,7 @@ wait
 
 # Alone, since they look at the clock or load the machine by themselves.
 JOBS=1 run_pytest network 400 "$INSTALLED" -rs tests/network   # needs root; says what it skips otherwise
+JOBS=1 run_pytest systemd 200 "$INSTALLED" -rs tests/systemd   # so does this
 named_check check-outage 600 SECONDS="$OUTAGE_SECONDS"
 named_check check-faults 600
 named_check check-crash 900 KILLS="$KILLS"

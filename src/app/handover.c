@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "app/gateway.h"
 #include "app/notify.h"
@@ -331,6 +332,7 @@ static void leave(struct handover *h)
     size_t i;
 
     enter(h, PHASE_LEFT);
+    successor_reap(h->program);
     for (i = 0; i < g->n_workers; i++)
         worker_leave(&g->workers[i], &h->way);
     for (i = 0; i < WORKER_LISTENERS; i++) {
@@ -367,11 +369,21 @@ static void on_left(struct handover *h)
         ev_loop_stop(h->g->loop);
 }
 
+/* Did it crash? What is read may have come and not been looked at. */
+static bool successor_gone(struct handover *h)
+{
+    char byte;
+
+    return h->way.fd < 0 || recv(h->way.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+/* A supervisor that ends us because the main process crashed starts no other before we have ended:
+ * nobody would be served while tunnels are let go at leisure. */
 void handover_hurry(struct handover *h)
 {
     const int64_t limit = h->g->config->drain_limit_ms;
 
-    if (h->phase != PHASE_LEFT || h->ending) {
+    if (h->phase != PHASE_LEFT || h->ending || (notify_wanted() && successor_gone(h))) {
         ev_loop_stop(h->g->loop);
         return;
     }

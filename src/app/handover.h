@@ -42,8 +42,8 @@ void handover_spawn(struct handover *h);
 /* Has the spool been given away, and nothing but open connections is left? */
 bool handover_left(const struct handover *h);
 
-/* With handover_left: end what is open, spread over half of drain.limit; the second time at once.
- */
+/* With handover_left: end what is open, spread over half of drain.limit; the second time at once,
+ * and the first time, too, if a supervisor waits for that to start another main process. */
 void handover_hurry(struct handover *h);
 
 /* Begun and not left yet: call it off (drain, say). */

@@ -8,6 +8,11 @@
 #include "rt/fdx.h"
 #include "rt/log.h"
 
+bool notify_wanted(void)
+{
+    return getenv("NOTIFY_SOCKET") != NULL;
+}
+
 void notify(const char *state)
 {
     const char *path = getenv("NOTIFY_SOCKET");

@@ -730,6 +730,20 @@ static int cannot_start(struct gateway *g, const struct err *e)
     _exit(1);
 }
 
+/* Whoever supervises us hears of the end of its own children only (systemd says so in its log), and
+ * a process that was started to take over is the old one's: leave it, before there are threads. */
+static void become_the_supervisors(void)
+{
+    pid_t pid = notify_wanted() ? fork() : 0;
+
+    if (pid > 0)
+        _exit(0);
+    if (pid < 0)
+        log_event(LOG_WARN, "app",
+                  "no process of its own; should this one crash while the one "
+                  "before it has connections left, nobody notices");
+}
+
 int serve(const struct serve_opts *o)
 {
     struct gateway g = {.opts = o};
@@ -737,6 +751,8 @@ int serve(const struct serve_opts *o)
     char first[32];
 
     fd_left_begin();
+    if (o->channel >= 0)
+        become_the_supervisors();
     snprintf(first, sizeof(first), "/proc/self/fd/%d", o->first_config);
     g.config = load_config(o->first_config >= 0 ? first : o->config);
     if (!g.config)

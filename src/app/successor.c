@@ -127,8 +127,9 @@ void successor_reap(struct successor *s)
 
     if (s->pid <= 0 || waitpid(s->pid, &status, WNOHANG) != s->pid)
         return;
-    log_event(LOG_NOTICE, "handover", "the process started to take over has ended",
-              LF_INT("pid", s->pid),
-              LF_INT("status", WIFEXITED(status) ? WEXITSTATUS(status) : -1));
+    if (status != 0) /* else it goes on as another process, under a supervisor */
+        log_event(LOG_NOTICE, "handover", "the process started to take over has ended",
+                  LF_INT("pid", s->pid),
+                  LF_INT("status", WIFEXITED(status) ? WEXITSTATUS(status) : -1));
     s->pid = 0;
 }

@@ -409,6 +409,8 @@ def test_the_supervisor_is_told_who_the_main_process_is(far, gateway_at, tmp_pat
     wait_for(lambda: boss.has_said('READY=1'))
     gw.take_over(True)
     wait_for(lambda: boss.has_said(f'MAINPID={gw.pid}'), what='MAINPID')
+    parent = re.search(r'PPid:\t(\d+)', open(f'/proc/{gw.pid}/status').read()).group(1)
+    assert int(parent) != gw.before[0].pid          # or its end would be hidden from the supervisor
     assert gw.before[0].wait(WAIT) == 0
     assert 'STOPPING=1' not in boss.said
     gw.stop()
