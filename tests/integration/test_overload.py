@@ -323,25 +323,20 @@ def pipelined(port, calls):
             piece = s.recv(1 << 18)
             assert piece, f'{len(codes)} of {len(calls)} answers'
             got += piece
-            *whole, got = got.split(b'HTTP/1.1 ')[0:] if got.count(b'\r\n\r\n') else (got,)
-            codes += [int(w[:3]) for w in whole if w]
-            if got and b'\r\n\r\n' in got and len(codes) == len(calls) - 1:
-                codes.append(int(got[:3]))
-            elif got:
-                got = b'HTTP/1.1 ' + got if not got.startswith(b'HTTP/1.1 ') else got
+            codes = re.findall(rb'HTTP/1\.1 (\d\d\d) ', got)
         sender.join()
-        return codes
+        return [int(code) for code in codes]
 
 
 def test_a_flood_of_streams_leaves_nothing_behind(far, gateway_at):
-    """Three times as many as may be known at once, from four accounts: what was refused and what was taken is forgotten, and
+    """More than twice as many as may be known at once, from four accounts: what was refused and what was taken is forgotten, and
     the second flood takes no more memory than the first."""
-    gw = gateway_at(far.url, limits={'streams': 1000}, stream={'idle': '2s', 'hold': '0s'}, log={'level': 'info'})
+    gw = gateway_at(far.url, limits={'streams': 600}, stream={'idle': '1s', 'hold': '0s'}, log={'level': 'info'})
     head = 'X-Harness-Token: token-1\r\n'
 
     def flood(round_):
         def of_account(account):
-            names = [f'{account}-{round_}-{i}' for i in range(750)]
+            names = [f'{account}-{round_}-{i}' for i in range(400)]
             target = f'/log-service/stream?accountID={account}&key='
             codes = pipelined(gw.port, [f'POST {target}{n} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 0\r\n\r\n'.encode()
                                         for n in names])
@@ -352,7 +347,7 @@ def test_a_flood_of_streams_leaves_nothing_behind(far, gateway_at):
             return len(codes) - len(taken), len(taken)
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             refused, taken = map(sum, zip(*pool.map(of_account, ['a1', 'a2', 'a3', 'a4'])))
-        assert taken >= 900
+        assert taken >= 500
         gw.wait_delivered(60)
         forget_streams(gw)
         return refused, taken
@@ -529,13 +524,13 @@ def test_deliveries_that_stall_hold_no_memory(far, gateway_at):
     gw.wait_delivered()
     hold = far.fault('hold', 'lines', count=None, where='after')
     level, sent = Level(gw, mib=64), 0
-    while sent < 40 * MIB:
+    while sent < 60 * MIB:
         body = json.dumps(noise_lines(400, sent // MIB)).encode()
         name = names[sent // 100 % 20]
         assert api.put_raw(name, body)[0] == 204
         sent += len(body)
     assert gw.metric('memory_bytes') <= 16 * MIB
-    assert sanitized() or gw.rss_kb() - level.kb < 64 * 1024, 'of 40 MiB that barely compress'
+    assert sanitized() or gw.rss_kb() - level.kb < 28 * 1024, f'{gw.rss_kb() - level.kb} kB of 30 MiB, compressed'
     far.clear_faults(hold)
     api.close()
     level.again()
