@@ -371,7 +371,7 @@ def fill(api, name, until, limit=400):
     """PUT lines until the condition holds or a call is refused; the statuses."""
     codes = []
     while len(codes) < limit and not until():
-        codes.append(api.put_raw(name, json.dumps(noise_lines(100, len(codes))).encode())[0])
+        codes.append(api.put_raw(name, json.dumps(noise_lines(800, len(codes))).encode())[0])
         if codes[-1] != 204:
             break
     return codes
