@@ -584,12 +584,13 @@ static void tick(void *ctx)
 
 /* --- beginning ---------------------------------------------------------------------------- */
 
-/* NULL: it can be. The first process of a container takes all others with it when it ends. */
+/* NULL: it can be. The end of a container's first process is the end of all others in it: a new
+ * process could only serve for as long as this one stays. */
 static const char *why_not(const struct handover *h)
 {
     if (getpid() == 1)
-        return "it is the first process of its container, which ends with it: replace the "
-               "container";
+        return "it is the first process of its container, which ends with it: roll out another "
+               "container instead; the spool keeps what waits";
     if (h->g->draining)
         return "it is draining";
     return h->phase == PHASE_NONE ? NULL : "it is handing over already";

@@ -183,6 +183,8 @@ struct takeover *takeover_ask(struct gateway *g, struct err *e)
     passing_put_hello(&hello);
     if (rc == 0)
         rc = say(t, PASSING_HELLO, str_view(&hello), e);
+    if (rc < 0 && e->code == ERR_CLOSED && t->fd >= 0)
+        rc = 0; /* who refuses at once says why before he leaves */
     str_fini(&hello);
     if (rc == 0 && take_offer(t, e) == 0)
         return t;

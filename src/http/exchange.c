@@ -91,7 +91,7 @@ void http_exchange_take(struct http_exchange *ex)
 static bool body_is_slow(const struct http_exchange *ex)
 {
     const struct http_server *s = ex->conn->srv;
-    int64_t allowed = s->waits.kinds[WAIT_BODY].after_ns + http_least_rate_ns(ex->received);
+    int64_t allowed = s->waits.kinds[WAIT_BODY].after_ns + http_least_rate_ns(s, ex->received);
 
     return !s->o.rpc && ex->waited_ns > allowed;
 }

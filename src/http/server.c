@@ -172,7 +172,8 @@ void http_conn_blocked(struct http_conn *c, size_t moved)
 
     c->blocked_ns += http_wait_ns(ws, WAIT_WRITE, &c->wr);
     c->blocked_bytes += moved;
-    if (c->blocked_ns > ws->kinds[WAIT_WRITE].after_ns + http_least_rate_ns(c->blocked_bytes))
+    if (c->blocked_ns >
+        ws->kinds[WAIT_WRITE].after_ns + http_least_rate_ns(c->srv, c->blocked_bytes))
         http_wait_now(ws, WAIT_WRITE, &c->wr);
     else
         http_wait_put(ws, WAIT_WRITE, &c->wr);
@@ -400,6 +401,7 @@ struct http_server *http_server_new(struct ev_loop *loop, const struct http_serv
     s->loop = loop;
     s->o = *o;
     s->o.max_connections = or_default(o->max_connections, 10000);
+    s->o.least_rate = or_default(o->least_rate, HTTP_LEAST_RATE);
     if (o->tls)
         s->o.tls = tls_ctx_ref(o->tls);
     s->task.run = server_run;

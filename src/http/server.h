@@ -53,7 +53,10 @@ struct http_server_opts {
     unsigned idle_timeout_ms; /* between requests; 0: 75 s; far above the clients' 1 s (HP §9.2) */
     unsigned body_timeout_ms; /* without a byte of the body while we want one; 0: 30 s */
     unsigned write_timeout_ms; /* without the client taking a byte of the answer; 0: 60 s */
-    unsigned max_connections;  /* 0: 10,000. Past it they are accepted and closed, and counted */
+    /* Bytes a second of a body or an answer, over all the time that we waited for them, that a
+     * client may not fall below, beyond these timeouts; 0: 512. */
+    unsigned least_rate;
+    unsigned max_connections; /* 0: 10,000. Past it they are accepted and closed, and counted */
     /*
      * For remote calls (gRPC) over HTTP/2: an exchange may last, and stand still both ways, for as
      * long as its peers like (their deadlines count, not ours); none waits for another's reader;

@@ -219,10 +219,10 @@ static inline size_t http_window(void)
 }
 
 /* What sending or taking so many bytes may last at least (HTTP_LEAST_RATE). */
-static inline int64_t http_least_rate_ns(uint64_t bytes)
+static inline int64_t http_least_rate_ns(const struct http_server *s, uint64_t bytes)
 {
-    return (int64_t)(bytes / HTTP_LEAST_RATE) * NS_PER_SEC +
-           (int64_t)(bytes % HTTP_LEAST_RATE) * NS_PER_SEC / HTTP_LEAST_RATE;
+    return (int64_t)(bytes / s->o.least_rate) * NS_PER_SEC +
+           (int64_t)(bytes % s->o.least_rate) * NS_PER_SEC / s->o.least_rate;
 }
 
 uint8_t *http_scratch(struct http_server *s);

@@ -168,7 +168,11 @@ class Watch:
         if counted:
             assert self.gw.metric('client_requests_total') > self.counted
         self.serve('after')
-        wait_for(lambda: self.gw.fds() <= self.fds + spare, what='descriptors given back')
+        try:
+            # Longer than connections upstream are kept unused: earlier deliveries may have made some meanwhile.
+            wait_for(lambda: self.gw.fds() <= self.fds + spare, 45, what='descriptors given back')
+        except AssertionError as e:
+            raise AssertionError(f'{e}: {self.fds} before, now {self.gw.fd_list()}') from None
         if not sanitized():
             grown = (self.gw.rss_kb(peak=True) - self.kb) / 1024
             assert grown < mb, f'grew by {grown:.0f} MiB'

@@ -311,6 +311,21 @@ class Gateway:
     def fds(self):
         return len(os.listdir(f'/proc/{self.pid}/fd'))
 
+    def fd_list(self):
+        """What its descriptors are; sockets with state and ports."""
+        socks = {}
+        for line in Path(f'/proc/{self.pid}/net/tcp').read_text().splitlines()[1:]:
+            f = line.split()
+            socks[f'socket:[{f[9]}]'] = f'{int(f[1][-4:], 16)}-{int(f[2][-4:], 16)} state={f[3]} queues={f[4]}'
+        out = []
+        for fd in os.listdir(f'/proc/{self.pid}/fd'):
+            try:
+                link = os.readlink(f'/proc/{self.pid}/fd/{fd}')
+            except OSError:
+                continue
+            out.append(socks.get(link, link))
+        return sorted(out)
+
 
 def free_port():
     """A port that nothing listens on now."""

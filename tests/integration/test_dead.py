@@ -175,6 +175,34 @@ def test_replay_settles(far, gw, api):
     assert 'no dead letter' in ctl(gw, 'dead', 'explain', letter, code=1)[1]
 
 
+def test_poison_at_the_bucket(far, gateway_at):
+    """With logs that go to the object store: lines that are refused are settled there, by a link of their own; a log that the
+    store refuses for good is put aside, and neither holds what comes after it or other streams of the account."""
+    gw = gateway_at(far.url, harness={'upload-logs': 'googleapis'})
+    api = Api(gw.log_url)
+    assert api.open(key('poisoned'))[0] == 204
+    wait_for(lambda: far.counts()['started'].get('open'), what='the open')
+    fault = far.fault('status', 'put-object', count=None, code=413, target='poisoned')
+    assert api.put(key('poisoned'), 'before\n')[0] == 204
+    assert api.blob(key('poisoned'), LOG)[0] == 204
+    wait_for(lambda: gw.metric('dead_letters') == 1, what='the letter')
+    refused = letters(gw)[0]['id']
+    letter = stream_with_poison(far, gw, api, key('lines'), end=False)
+    assert api.delete(key('poisoned'))[0] == 204 and api.delete(key('lines'))[0] == 204
+    assert api.open(key('other'))[0] == 204 and api.blob(key('other'), LOG)[0] == 204
+    gw.wait_delivered()
+    assert far.blob('acct', key('other')) == LOG
+    assert far.lines('acct', key('poisoned')) == ['before\n'] and far.lines('acct', key('lines')) == ['line 0\n', 'line 3\n']
+    far.clear_faults(fault)
+    assert replay(gw, letter)['result'] == 'settled'
+    assert replay(gw, refused)['result'] == 'delivered'
+    assert stored(far, key('lines')) == BAD and far.blob('acct', key('poisoned')) == LOG
+    assert far.counts()['requests'].get('blob') is None, 'all of it by links'
+    balanced(gw, dead=0, settled=2)
+    assert gw.ledger('blobs')['dead'] == 0
+    api.close()
+
+
 def test_replay_adds_to_what_is_stored(far, gw, api):
     """The client's own upload lacks the lines, as a log that was cut does."""
     assert api.open(key())[0] == 204
@@ -432,20 +460,21 @@ def test_replay_borrows_nothing_for_a_wrong_token(far, gw, api):
 LOG = b''.join(json.dumps(row(f'line {i}\n', i)).encode() + b'\n' for i in range(3000))
 
 
-@pytest.mark.parametrize('route', ['blob', 'link'])
+@pytest.mark.parametrize('route', ['blob', 'link', 'object'])
 def test_blob_is_uploaded_again(far, gw, api, route):
     assert api.open(key())[0] == 204
     if route == 'blob':
         letter = poison(far, gw, api, key(), LOG, what='blob')
     else:
-        fault = far.fault('status', 'link', count=None, code=400, body=POISON)
+        fault = (far.fault('status', 'link', count=None, code=400, body=POISON) if route == 'link' else
+                 far.fault('status', 'put-object', count=None, code=413))
         assert api.put_link(key(), LOG)[0] == 200
         wait_for(lambda: gw.metric('dead_letters') == 1, what='the letter')
         far.clear_faults(fault)
         letter = letters(gw)[0]['id']
     finish(far, gw, api, key())
     found, = letters(gw)
-    assert found['kind'] == 'blob' and found['bytes'] == len(LOG) and found['status'] == 400
+    assert found['kind'] == 'blob' and found['bytes'] == len(LOG) and found['status'] == (413 if route == 'object' else 400)
     assert 'A finished log of' in ctl(gw, 'dead', 'explain', letter)[0]
     assert ctl(gw, 'dead', 'export', letter)[0].encode() == LOG
     assert gw.ledger('blobs')['dead'] == 1

@@ -313,6 +313,54 @@ def test_an_account_leaves_streams_to_others(far, gateway_at):
     assert re.search(r'reason=streams_share client=127.0.0.1 account=one', gw.log())
 
 
+def pipelined(port, calls):
+    """The statuses of calls that are all sent before the first answer is read."""
+    with connect(port) as s:
+        sender = threading.Thread(target=send, args=(s, b''.join(calls)))
+        sender.start()
+        codes, got = [], b''
+        while len(codes) < len(calls):
+            piece = s.recv(1 << 18)
+            assert piece, f'{len(codes)} of {len(calls)} answers'
+            got += piece
+            codes = re.findall(rb'HTTP/1\.1 (\d\d\d) ', got)
+        sender.join()
+        return [int(code) for code in codes]
+
+
+def test_a_flood_of_streams_leaves_nothing_behind(far, gateway_at):
+    """More than twice as many as may be known at once, from four accounts: what was refused and what was taken is forgotten, and
+    the second flood takes no more memory than the first."""
+    gw = gateway_at(far.url, limits={'streams': 600}, stream={'idle': '1s', 'hold': '0s'}, log={'level': 'info'})
+    head = 'X-Harness-Token: token-1\r\n'
+
+    def flood(round_):
+        def of_account(account):
+            names = [f'{account}-{round_}-{i}' for i in range(400)]
+            target = f'/log-service/stream?accountID={account}&key='
+            codes = pipelined(gw.port, [f'POST {target}{n} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 0\r\n\r\n'.encode()
+                                        for n in names])
+            taken = [n for n, code in zip(names, codes) if code == 204]
+            puts = pipelined(gw.port, [put_call(n, account=account) for n in taken])
+            ends = pipelined(gw.port, [f'DELETE {target}{n} HTTP/1.1\r\nHost: x\r\n{head}\r\n'.encode() for n in taken])
+            assert set(codes) <= {204, 503} and set(puts) <= {204} and set(ends) <= {204}, (set(codes), set(puts), set(ends))
+            return len(codes) - len(taken), len(taken)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            refused, taken = map(sum, zip(*pool.map(of_account, ['a1', 'a2', 'a3', 'a4'])))
+        assert taken >= 500
+        gw.wait_delivered(60)
+        forget_streams(gw)
+        return refused, taken
+    refused, taken = flood(0)
+    level = Level(gw, mib=8)
+    more = flood(1)
+    assert refused + more[0] > 0, 'it was no flood'
+    level.again()
+    ledger = gw.ledger()
+    assert ledger['accepted'] == ledger['delivered'] + ledger['superseded'] == taken + more[1]
+    assert refused + more[0] == sum(gw.metric('overload_refused_total', reason=r) for r in ('streams', 'streams_share'))
+
+
 # --- the spool ------------------------------------------------------------------------------------
 
 def noise_lines(n, seed):
@@ -323,7 +371,7 @@ def fill(api, name, until, limit=400):
     """PUT lines until the condition holds or a call is refused; the statuses."""
     codes = []
     while len(codes) < limit and not until():
-        codes.append(api.put_raw(name, json.dumps(noise_lines(100, len(codes))).encode())[0])
+        codes.append(api.put_raw(name, json.dumps(noise_lines(800, len(codes))).encode())[0])
         if codes[-1] != 204:
             break
     return codes
@@ -436,3 +484,53 @@ def test_clients_that_read_nothing_are_ended_when_memory_is_short(far, gateway_a
         close_all(held)
     level.again()
     wait_for(lambda: gw.metric('connection_memory_bytes') < MIB // 4, what='all of it given back')
+
+
+# --- upstream that does not go on -----------------------------------------------------------------
+
+def test_answers_that_stall_upstream_hold_no_memory(far, gateway_at):
+    """Two hundred relayed calls: half have no answer, half stop in the middle of one. What they hold is little, others go on,
+    and it ends with them."""
+    gw = gateway_at(far.url, log={'level': 'info'})
+    assert Api(gw.url).request('GET', '/api/echo?respond=2000000')[0] == 200
+    level, held = Level(gw, spare_fds=64, mib=16), []
+    far.fault('stall', 'api', count=None, target='nothing')
+    far.fault('stall', 'api', count=None, target='middle', where='headers')
+    try:
+        for i in range(200):
+            s = connect(gw.port)
+            send(s, b'GET /api/%s?respond=1000000 HTTP/1.1\r\nHost: x\r\n\r\n' % (b'nothing', b'middle')[i % 2])
+            held.append(s)
+        wait_for(lambda: far.counts()['started'].get('api', 0) >= 201, 20, what='all of them upstream')
+        began = time.monotonic()
+        status, body, _ = Api(gw.url).request('GET', '/api/echo?respond=2000000')
+        assert status == 200 and len(body) >= 2000000 and time.monotonic() - began < 5
+        assert gw.metric('connection_memory_bytes') < 4 * MIB
+        assert sanitized() or gw.rss_kb() - level.kb < 16 * 1024, 'under 80 KiB each'
+    finally:
+        close_all(held)
+    far.clear_faults()
+    level.again()
+
+
+def test_deliveries_that_stall_hold_no_memory(far, gateway_at):
+    """Upstream takes lines and does not answer, while megabytes come: they wait on the disk, within memory.limit."""
+    gw = gateway_at(far.url, memory={'limit': '16MiB'}, log={'level': 'info'})
+    api = Api(gw.log_url)
+    names = [key(f's{i}') for i in range(20)]
+    for name in names:
+        assert api.open(name)[0] == 204
+    wait_for(lambda: far.counts()['started'].get('open') == 20, what='the opens upstream')
+    gw.wait_delivered()
+    hold = far.fault('hold', 'lines', count=None, where='after')
+    level, sent = Level(gw, mib=64), 0
+    while sent < 60 * MIB:
+        body = json.dumps(noise_lines(400, sent // MIB)).encode()
+        name = names[sent // 100 % 20]
+        assert api.put_raw(name, body)[0] == 204
+        sent += len(body)
+    assert gw.metric('memory_bytes') <= 16 * MIB
+    assert sanitized() or gw.rss_kb() - level.kb < 28 * 1024, f'{gw.rss_kb() - level.kb} kB of 30 MiB, compressed'
+    far.clear_faults(hold)
+    api.close()
+    level.again()

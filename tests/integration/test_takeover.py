@@ -1,6 +1,9 @@
 """Handing over to a new process: nobody is refused, nothing is cut off, no line is lost or doubled (but for what is counted)."""
+import errno
 import os
+import queue
 import re
+import select
 import signal
 import socket
 import struct
@@ -12,6 +15,9 @@ import pytest
 from calls import Api, body_of
 from gateway import BINARY, Other, free_port, key, wait_for
 from proxies import ask, dial, echo, place, read_exactly
+from inside import HARNESS
+from test_dead import BAD, balanced, ctl_json_any, letters, replay, stored, stream_with_poison
+from test_disk import Disk, library, needs_preload  # noqa: F401
 from test_intercept import World
 
 WAIT = 20
@@ -66,6 +72,11 @@ class Load(threading.Thread):
         self.join(WAIT)
         assert not self.is_alive() and not self.errors, self.errors[:5]
         return self.done
+
+
+def close_all(socks):
+    for s in socks:
+        s.close()
 
 
 def full_gateway(make, far, port, **options):
@@ -170,6 +181,57 @@ def test_intercepted_connections_stay(tmp_path):
         world.close()
 
 
+def test_connections_by_dns_override_stay(tmp_path):
+    """A listener of mode sni: TLS that is passed on unopened, and TLS that ends here; and new ones come by it afterwards."""
+    world = World(tmp_path)
+    try:
+        spliced = world.sni('spliced.test', ca=world.origin_ca.ca).handshake()
+        ended = world.sni(HARNESS).handshake()
+        assert spliced.get('/before', 'spliced.test')[0] == 200
+        for by_signal in (True, False):
+            world.gw.take_over(by_signal, drain={'limit': '20s'})
+            assert spliced.get('/after', 'spliced.test')[0] == 200
+            assert ended.get('/api/version', world.authority)[0] == 200
+            fresh = world.sni('spliced.test', ca=world.origin_ca.ca).handshake()
+            assert fresh.get('/new', 'spliced.test')[0] == 200
+            fresh.sock.close()
+        first = world.gw.before[0]
+        assert first.poll() is None
+        spliced.sock.close()
+        ended.sock.close()
+        assert first.wait(WAIT) == 0
+    finally:
+        world.close()
+
+
+def test_remote_calls_stay(far, gateway_at, tmp_path):
+    """A gRPC stream that is open goes on message by message; calls that begin afterwards are the new process's."""
+    calls = pytest.importorskip('test_grpc')
+    engine = calls.Engine()
+    engine.server, engine.port = calls.serve(engine)
+    gw = gateway_at(far.url, listen={'engine': {'mode': 'grpc', 'address': '127.0.0.1:0',
+                                                'to': f'http://127.0.0.1:{engine.port}'}})
+    try:
+        with calls.grpc.insecure_channel(f'127.0.0.1:{gw.ports["engine"]}', options=calls.OPTIONS) as channel:
+            words = queue.Queue()
+            answers = channel.stream_stream(calls.path('Chat'))(iter(words.get, None), timeout=60)
+            words.put(b'0')
+            assert next(answers) == b'<0>'
+            for i, by_signal in enumerate((True, False)):
+                gw.take_over(by_signal)
+                words.put(b'%d' % i)
+                assert next(answers) == b'<%d>' % i
+                assert calls.unary(channel, 'Echo')(b'new', timeout=20) == b'new'
+            first = gw.before[0]
+            assert first.poll() is None             # it has that stream
+            words.put(None)
+            assert list(answers) == [b'bye']
+            assert first.wait(WAIT) == 0
+    finally:
+        engine.release.set()
+        engine.server.stop(0).wait()
+
+
 def test_kept_tls_connections_are_served_once_more(far, gateway_at, ca):
     """The process that took over gets the call, knows that it came by TLS, and the connection ends with the answer."""
     cert, cert_key = ca.issue('127.0.0.1')
@@ -260,15 +322,24 @@ def test_deliveries_that_do_not_end_are_given_up(far, gateway_at):
 
 
 def test_what_is_left_ends_with_the_drain_limit(far, gateway_at):
+    """Spread over its last quarter, so that not all clients come back at once."""
     with place(echo) as p:
-        gw = full_gateway(gateway_at, far, p.port, drain={'limit': '2s'})
-        tunnels = [ask(gw, f'127.0.0.1:{p.port}')[0] for _ in range(5)]
+        gw = full_gateway(gateway_at, far, p.port, drain={'limit': '3s'})
+        tunnels = [ask(gw, f'127.0.0.1:{p.port}')[0] for _ in range(30)]
         gw.take_over()
         began = time.monotonic()
         talk(tunnels[0])
+        ends, left = [], set(tunnels)
+        while left and time.monotonic() < began + WAIT:
+            for s in select.select(list(left), [], [], 1)[0]:
+                assert s.recv(1) == b''                     # an orderly end
+                ends.append(time.monotonic() - began)
+                left.remove(s)
         assert gw.before[0].wait(WAIT) == 0
-        assert 1 < time.monotonic() - began < 4
-        assert all(s.recv(1) == b'' for s in tunnels)      # orderly ends
+        assert len(ends) == 30 and 1.5 < ends[0] and ends[-1] < 5, ends
+        assert ends[-1] - ends[0] > 0.3, ends
+        assert max(sum(at <= e < at + 0.1 for e in ends) for at in ends) <= 15, ends
+        close_all(tunnels)
         new, status, _ = ask(gw, f'127.0.0.1:{p.port}')
         assert status == 200
         new.close()
@@ -322,6 +393,80 @@ def test_another_spool_is_refused(far, gateway_at):
     assert gw.run('--takeover').wait(WAIT) == 1
     assert 'cannot be changed by a takeover' in gw.log()
     assert Api(gw.log_url).open(key())[0] == 204
+
+
+@needs_preload
+def test_a_spool_that_fails_is_not_handed_over(far, gateway_at, library, tmp_path):  # noqa: F811
+    """The old process serves clients directly meanwhile; the new one could not even open it."""
+    disk = Disk(tmp_path, library)
+    gw = gateway_at(far.url, name='gw', env=dict(disk.env, BADDISK_DIR=str(tmp_path / 'gw' / 'spool')))
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204
+    wait_for(lambda: far.counts()['started'].get('open'), what='the open upstream')
+    gw.wait_delivered()
+    disk.set(write=errno.ENOSPC)
+    assert api.put(key(), 'a\n')[0] == 204
+    assert gw.metric('spool_failing') == 1
+    assert gw.run('--takeover').wait(WAIT) == 1
+    assert 'records cannot be made durable now' in gw.log()
+    assert api.put(key(), 'b\n', start=1)[0] == 204
+    disk.mend()
+    wait_for(lambda: gw.get('/readyz')[0] == 200, what='readiness')
+    gw.take_over()
+    assert api.put(key(), 'c\n', start=2)[0] == 204
+    api.close()
+    gw.wait_delivered()
+    assert far.lines('acct', key()) == ['a\n', 'b\n', 'c\n']
+    wait_for(lambda: gw.ledger()['delivered'] == 3, what='the ledger')
+
+
+def test_a_dead_letter_that_is_being_replayed(far, gateway_at):
+    """Its upload is given up and its outcome unknown: the letter stays, and what upstream stored all the same is not stored
+    twice by the next replay."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    letter = stream_with_poison(far, gw, api)
+    api.close()
+    hold, said = far.fault('hold', 'blob'), []
+
+    def ask_for_it():
+        said.append(wait_for(lambda: [r for r in [ctl_json_any(gw, 'dead', 'replay', letter)]
+                                      if 'has not ended' not in r[1]], what='the replay')[0])
+    asker = threading.Thread(target=ask_for_it)
+    asker.start()
+    wait_for(lambda: far.counts()['started'].get('blob'), what='the upload')
+    gw.take_over()
+    asker.join(WAIT)
+    assert said[0][0] in (1, 3), said           # told that it failed, or that nobody is there to say so
+    far.clear_faults(hold)
+    assert [found['id'] for found in letters(gw)] == [letter]
+    balanced(gw, accepted=4, delivered=2, dead=2, settled=0)
+    wait_for(lambda: not far.counts()['running'], what='what was held')
+    assert replay(gw, letter)['result'] == 'settled'
+    assert stored(far, key()) == BAD
+    balanced(gw, accepted=4, delivered=2, dead=0, settled=2)
+    assert letters(gw) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='only root can make a container')
+def test_the_first_process_of_a_container_refuses(far, gateway_at, monkeypatch):
+    monkeypatch.setenv('TAILRACE_WRAPPER', 'unshare --pid --fork --kill-child')
+    if subprocess.run(['unshare', '--pid', '--fork', 'true'], capture_output=True).returncode:
+        pytest.skip('no namespaces here')
+    gw = gateway_at(far.url)
+    monkeypatch.delenv('TAILRACE_WRAPPER')
+    outer = gw.process
+    with open(f'/proc/{outer.pid}/task/{outer.pid}/children') as f:
+        gw.process = Other(int(f.read()))
+    try:
+        assert gw.run('--takeover').wait(WAIT) == 1
+        gw.signal(signal.SIGUSR2)
+        wait_for(lambda: 'this process cannot hand over' in gw.log(), what='the reason')
+        assert gw.log().count('the first process of its container') == 2
+        assert Api(gw.log_url).open(key())[0] == 204
+    finally:
+        gw.stop()
+        outer.wait(WAIT)
 
 
 def test_nobody_to_take_over_from(far, gateway_at):

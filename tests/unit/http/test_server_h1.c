@@ -561,6 +561,45 @@ static void slow_reader_is_cut_off(void **state)
     rig_close(&r);
 }
 
+/* Awake for one turn in 30: what it takes then opens the way for more, before each timeout. */
+static bool reads_now_and_then(void *ctx)
+{
+    a.deaf = ++*(int *)ctx % 30 != 0;
+    return r.seen[0].gones || a.got.n > 3000000;
+}
+
+static void read_slowly(const struct http_server_opts *o)
+{
+    int turns = 0;
+
+    rig_open(&r, o);
+    rig_connect(&r, &a);
+    a.deaf = true;
+    raw_send(&a, "GET /big?10000000 HTTP/1.1\r\nHost: h\r\n\r\n");
+    rig_expect_seen(&r, 1);
+    rig_until(&r, reads_now_and_then, &turns);
+}
+
+static void reader_that_trickles_is_cut_off(void **state)
+{
+    struct http_server_opts o = hasty;
+
+    o.least_rate = 1 << 30;
+    read_slowly(&o);
+    assert_int_equal(r.seen[0].gones, 1);
+    assert_false(r.seen[0].complete);
+    assert_int_equal(http_server_connections(r.server), 0);
+    rig_close(&r);
+}
+
+static void reader_that_is_slow_is_served(void **state)
+{
+    read_slowly(&hasty);
+    assert_int_equal(r.seen[0].gones, 0);
+    assert_true(a.got.n > 3000000);
+    rig_close(&r);
+}
+
 /* --- limits and drain --- */
 
 static void too_many_connections(void **state)
@@ -811,6 +850,8 @@ int main(void)
         cmocka_unit_test(body_that_trickles_is_slow),
         cmocka_unit_test(handler_may_take_its_time),
         cmocka_unit_test(slow_reader_is_cut_off),
+        cmocka_unit_test(reader_that_trickles_is_cut_off),
+        cmocka_unit_test(reader_that_is_slow_is_served),
         cmocka_unit_test(too_many_connections),
         cmocka_unit_test(drain_closes_idle_and_finishes_busy),
         cmocka_unit_test(upgrade_echoes_both_ways),

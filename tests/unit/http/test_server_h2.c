@@ -628,6 +628,49 @@ static void stalled_stream_is_cut_off(void **state)
     close_all();
 }
 
+/* So many bytes of window every 30 turns: before each timeout. */
+static size_t opened_each_time;
+
+static bool opens_a_little(void *ctx)
+{
+    struct stream *s = ctx;
+
+    if (++trickles % 30 == 0 && !s->closed) {
+        nghttp2_submit_window_update(c.ng, 0, trickling, (int32_t)opened_each_time);
+        nghttp2_submit_window_update(c.ng, 0, 0, (int32_t)opened_each_time);
+    }
+    return is_closed(ctx) || trickles > 2000 || s->body.n > 1000000;
+}
+
+static void open_windows_by(size_t n)
+{
+    trickles = 0;
+    opened_each_time = n;
+    open_all(&hasty);
+    c.slow = true;
+    trickling = request("GET", "/big?9000000", NULL, 0, false);
+    rig_until(&r, opens_a_little, at(trickling));
+}
+
+static void stream_that_trickles_is_cut_off(void **state)
+{
+    open_windows_by(50);
+    assert_true(at(trickling)->closed);
+    assert_int_equal(at(trickling)->code, NGHTTP2_CANCEL);
+    until_gone(0);
+    assert_false(r.seen[0].complete);
+    close_all();
+}
+
+static void stream_that_is_slow_is_served(void **state)
+{
+    open_windows_by(40000);
+    assert_false(at(trickling)->closed);
+    assert_true(at(trickling)->body.n > 1000000);
+    assert_int_equal(r.seen[0].gones, 0);
+    close_all();
+}
+
 /* --- tunnels --- */
 
 static void look_at_upgrade(struct rig *rig, struct seen *s, const struct http_request *req)
@@ -830,6 +873,8 @@ int main(void)
         cmocka_unit_test(body_that_trickles_is_slow),
         cmocka_unit_test(stream_without_a_window_is_not_slow),
         cmocka_unit_test(stalled_stream_is_cut_off),
+        cmocka_unit_test(stream_that_trickles_is_cut_off),
+        cmocka_unit_test(stream_that_is_slow_is_served),
         cmocka_unit_test(extended_connect_is_an_upgrade),
         cmocka_unit_test(connect_is_a_tunnel),
         cmocka_unit_test(trailers_of_an_answer),
