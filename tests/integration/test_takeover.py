@@ -12,8 +12,11 @@ import time
 
 import pytest
 from calls import Api, body_of
+from h2.connection import H2Connection
+from h2.settings import SettingCodes
 from gateway import BINARY, Other, free_port, key, wait_for
 from proxies import ask, dial, echo, place, read_exactly
+from test_dead import ctl_json_any, poison
 from test_intercept import World
 
 WAIT = 20
@@ -497,6 +500,66 @@ def test_the_lock_of_a_process_that_died_comes_a_moment_later(far, gateway_at):
     api.close()
     gw.wait_delivered()
     assert far.lines('acct', key()) == ['a\n']
+
+
+def test_no_dead_letter_is_replayed_while_the_spool_is_to_change_hands(far, gateway_at):
+    """Its upload would be on its way while the new process sends others to the same blob."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204
+    letter = poison(far, gw, api, key(), 'bad\n', start=0)
+    assert api.delete(key())[0] == 204
+    far.fault('status', 'get-blob', count=None, code=503)
+    slow = socket.create_connection(('127.0.0.1', gw.port), WAIT)
+    slow.sendall(f'POST /log-service/blob?accountID=acct&key={key("x")} HTTP/1.1\r\nHost: h\r\nX-Harness-Token: token-1\r\n'
+                 'Content-Length: 2\r\n\r\n{'.encode())
+    wait_for(lambda: gw.metric('http_connections') >= 2)
+    old = gw.process
+    new = gw.take_over(wait=False)
+    wait_for(lambda: 'about to hand over' in ctl_json_any(gw, 'dead', 'replay', letter)[1], 5, what='the refusal')
+    slow.sendall(b'\n')
+    assert b' 204 ' in slow.recv(1000)
+    slow.close()
+    gw.before.append(old)
+    gw.process = new
+    gw.taken_over()
+    api.close()
+    assert old.wait(WAIT) == 0
+    gw.wait_delivered()
+
+
+@with_faults
+def test_a_client_of_http2_that_reads_nothing_calls_when_the_spool_is_gone(far, gateway_at, tmp_path):
+    """It cannot be told of the takeover; its call is not for the old process, which has no spool, and does not end it."""
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port)
+        tunnel = ask(gw, f'127.0.0.1:{p.port}')[0]
+        api = Api(gw.log_url)
+        assert api.blob(key(), b'x' * (24 << 20))[0] == 204
+        api.close()
+        gw.wait_delivered()
+        c = H2Connection()
+        c.initiate_connection()
+        c.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+        c.increment_flow_control_window(2**30)
+        fields = [(':method', 'GET'), (':scheme', 'http'), (':authority', 'h'), ('x-harness-token', 'token-1'),
+                  (':path', f'/log-service/blob?accountID=acct&key={key()}')]
+        c.send_headers(1, sorted(fields), end_stream=True)
+        with socket.create_connection(('127.0.0.1', gw.port), WAIT) as s:
+            s.sendall(c.data_to_send())
+            wait_for(lambda: far.counts()['started'].get('get-blob'), what='the answer that nobody reads')
+            old, _, flag = paused(gw, tmp_path)
+            for stream, path in ((3, 'stream'), (5, 'blob')):
+                c.send_headers(stream, sorted(fields[1:4] + [(':method', 'POST'), (':path', f'/log-service/{path}?accountID=acct&key=y')]),
+                               end_stream=True)
+            s.sendall(c.data_to_send())
+            with pytest.raises(subprocess.TimeoutExpired):
+                old.wait(0.3)
+            flag.unlink()
+            gw.taken_over()
+            talk(tunnel)
+        tunnel.close()
+        assert old.wait(WAIT) == 0
 
 
 # --- supervisors --------------------------------------------------------------------------------
