@@ -1,6 +1,8 @@
 """Dead letters: how they come to be, and what tailracectl shows of them and does with them."""
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import threading
 from urllib.parse import quote
@@ -122,6 +124,20 @@ def test_nothing_that_a_client_named_speaks_to_the_terminal(far, gw, api):
     assert 'evil' in said
     assert not [c for c in said if c != '\n' and not c.isprintable()], repr(said)
     assert letters(gw)[0]['key'] == key(HOSTILE)
+
+
+def test_a_gateway_that_stands_still_does_not_hold_tailracectl_up(tmp_path):
+    path = str(tmp_path / 'control.sock')
+    with socket.socket(socket.AF_UNIX) as s, contextlib.ExitStack() as waiting:
+        s.bind(path)
+        s.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                c = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                c.setblocking(False)
+                c.connect(path)
+        done = subprocess.run([CTL, '--socket', path, 'version'], capture_output=True, text=True, timeout=10, check=False)
+        assert done.returncode == 3 and 'cannot connect' in done.stderr
 
 
 # --- looking ------------------------------------------------------------------------------------
