@@ -61,6 +61,7 @@ struct handover {
     int64_t began, phase_began, still_began; /* monotonic */
     int64_t left_at, end_at, over_at;
     bool released, ending;
+    bool hurried; /* told to end before it was left */
     unsigned rescues;
     long pid; /* the new process's, as it says */
     struct worker_look *looks;
@@ -294,7 +295,7 @@ static void on_look(struct handover *h)
             try_again(h);
         }
     } else if (h->phase == PHASE_QUIET) {
-        if (!s->commits && !spool_fails(h))
+        if (!s->commits && !s->deliveries && !s->calls && !spool_fails(h))
             release(h);
         else if (ms > COMMITS_MS || spool_fails(h))
             fail(h, "the disk of the spool takes too long");
@@ -347,6 +348,8 @@ static void leave(struct handover *h)
     log_event(LOG_NOTICE, "handover", "handed over; open connections stay until they end",
               LF_INT("pid", h->pid), LF_INT("not_accepting_ms", gap),
               LF_UINT("connections", gateway_connections(g)), LF_INT("limit_ms", limit));
+    if (h->hurried)
+        handover_hurry(h);
 }
 
 static void end_all(struct handover *h, int64_t window_ms)
@@ -377,13 +380,33 @@ static bool successor_gone(struct handover *h)
     return h->way.fd < 0 || recv(h->way.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
+/* It is not to serve alone what was told to end. */
+static void give_up_successor(struct handover *h)
+{
+    struct str payload = STR_INIT;
+    struct err e;
+
+    if (h->phase == PHASE_LEFT)
+        return;
+    wire_put_view(&payload, VIEW_LIT("told to end"));
+    (void)say(h, PASSING_FAILED, str_view(&payload), NULL, 0, &e);
+    str_fini(&payload);
+}
+
 /* A supervisor that ends us because the main process crashed starts no other before we have ended:
  * nobody would be served while tunnels are let go at leisure. */
 void handover_hurry(struct handover *h)
 {
     const int64_t limit = h->g->config->drain_limit_ms;
 
+    if (h->phase == PHASE_RELEASED && !h->hurried) {
+        log_event(LOG_NOTICE, "handover", "told to end: when the new process serves",
+                  LF_INT("pid", h->pid));
+        h->hurried = true;
+        return;
+    }
     if (h->phase != PHASE_LEFT || h->ending || (notify_wanted() && successor_gone(h))) {
+        give_up_successor(h);
         ev_loop_stop(h->g->loop);
         return;
     }
@@ -451,6 +474,8 @@ static void fail(struct handover *h, const char *why)
     successor_reap(h->program);
     if (!h->released)
         as_before(h);
+    else if (h->hurried)
+        ev_loop_stop(h->g->loop);
     else if (h->rescues == 0)
         rescue(h);
     else

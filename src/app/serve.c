@@ -1,6 +1,7 @@
 #include "app/serve.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,14 @@
 #include "config.h"
 #endif
 
-enum { DRAIN_TICK_MS = 50, ADDRESSES_MS = 10 * 1000, POOL_THREADS = 2, POOL_QUEUE = 256 };
+enum {
+    DRAIN_TICK_MS = 50,
+    ADDRESSES_MS = 10 * 1000,
+    ORPHAN_MS = 3000, /* clients wait at the listeners meanwhile */
+    ORPHAN_TICK_MS = 10,
+    POOL_THREADS = 2,
+    POOL_QUEUE = 256,
+};
 
 /* --- listeners ---------------------------------------------------------------------------- */
 
@@ -143,7 +151,7 @@ static const char *spool_remedy(enum err_code code)
     }
 }
 
-static int open_spool(struct gateway *g, struct err *e)
+static int try_spool(struct gateway *g, struct err *e)
 {
     struct spool_opts o = {
         .directory = g->config->spool_directory,
@@ -160,11 +168,28 @@ static int open_spool(struct gateway *g, struct err *e)
         log_event(LOG_ERROR, "spool", "the spool was damaged and set aside; a fresh one is used",
                   LF_VIEW("kept", str_view(&note)));
     str_fini(&note);
-    if (!g->spool)
-        log_event(LOG_ERROR, "spool", "the spool cannot be opened",
-                  LF_STR("setting", "spool.directory"), LF_STR("directory", o.directory), LF_ERR(e),
-                  LF_STR("remedy", spool_remedy(e->code)));
     return g->spool ? 0 : -1;
+}
+
+/* A process that dies closes its sockets one by one, and the spool's lock somewhere among them: who
+ * took over from it may find the one closed and the other not yet. */
+static int open_spool(struct gateway *g, struct err *e)
+{
+    const int64_t until = clock_mono_ns() + ORPHAN_MS * NS_PER_MS;
+
+    while (try_spool(g, e) < 0) {
+        if (e->code == ERR_UNAVAIL && g->takeover && takeover_is_orphan(g->takeover) &&
+            clock_mono_ns() < until) {
+            poll(NULL, 0, ORPHAN_TICK_MS);
+            continue;
+        }
+        log_event(LOG_ERROR, "spool", "the spool cannot be opened",
+                  LF_STR("setting", "spool.directory"),
+                  LF_STR("directory", g->config->spool_directory), LF_ERR(e),
+                  LF_STR("remedy", spool_remedy(e->code)));
+        return -1;
+    }
+    return 0;
 }
 
 static int start_logs(struct gateway *g, struct err *e)

@@ -20,6 +20,7 @@ enum {
     ANSWER_MS = 15 * 1000, /* for what the old process says at once */
     /* It may wait for uploads that are under way; it gives up by itself. */
     RELEASE_MS = 2 * 3600 * 1000,
+    PAUSE_MS = 5, /* of tests */
 };
 
 struct takeover {
@@ -234,9 +235,16 @@ int takeover_wait(struct takeover *t, struct err *e)
     if (rc < 0)
         return err_prefix(e, "cannot take over");
     passing_close_fds(&m);
+    while (fault_point("takeover-pause"))
+        poll(NULL, 0, PAUSE_MS);
     if (fault_point("takeover-released"))
         return err_set(e, ERR_IO, "as a test wants it");
     return 0;
+}
+
+bool takeover_is_orphan(const struct takeover *t)
+{
+    return t->orphan;
 }
 
 void takeover_failed(struct takeover *t, const struct err *why)
@@ -289,8 +297,13 @@ int takeover_serving(struct takeover *t, struct err *e)
     int64_t now = clock_mono_ns();
 
     fault_point("takeover-serving");
-    if (!t->orphan && say(t, PASSING_SERVING, VIEW_NONE, e) < 0)
-        return err_prefix(e, "cannot take over");
+    /* All that it had is here: that it is gone by now is no reason not to serve. */
+    if (!t->orphan && say(t, PASSING_SERVING, VIEW_NONE, e) < 0) {
+        if (e->code != ERR_CLOSED)
+            return err_prefix(e, "cannot take over");
+        log_event(LOG_WARN, "handover", "the running process ended before it was relieved",
+                  LF_INT("pid", t->pid));
+    }
     log_event(LOG_NOTICE, "handover", "taken over", LF_INT("pid", t->pid),
               LF_INT("ms", (now - t->began) / NS_PER_MS),
               LF_INT("opening_ms", (now - t->released) / NS_PER_MS));

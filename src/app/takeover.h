@@ -2,6 +2,7 @@
 #ifndef TR_APP_TAKEOVER_H
 #define TR_APP_TAKEOVER_H
 
+#include <stdbool.h>
 #include "base/attrs.h"
 #include "base/err.h"
 
@@ -17,6 +18,8 @@ struct takeover;
 struct takeover *takeover_ask(struct gateway *g, struct err *e) TR_MUST_USE;
 /* Everything is ready but the spool: returns 0 when that is free. */
 int takeover_wait(struct takeover *t, struct err *e) TR_MUST_USE;
+/* Did the old process end without a word? Its spool is then free in a moment, if not yet. */
+bool takeover_is_orphan(const struct takeover *t);
 /* We accept connections. From now on the old process's exchanges come in by the main loop. */
 int takeover_serving(struct takeover *t, struct err *e) TR_MUST_USE;
 /* It does not go on: tell the old process why. */

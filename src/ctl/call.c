@@ -143,10 +143,13 @@ static void say_failure(const struct ctl_answer *a)
 {
     const char *why = ctl_text(a->json, "error");
 
-    if (*why)
-        fprintf(stderr, "tailracectl: %s\n", why);
-    else
+    if (!*why) {
         fprintf(stderr, "tailracectl: the gateway answered %d\n", a->status);
+        return;
+    }
+    fputs("tailracectl: ", stderr);
+    ctl_say(stderr, why);
+    fputc('\n', stderr);
 }
 
 /* Perform it and free it. */

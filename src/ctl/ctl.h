@@ -43,7 +43,10 @@ int ctl_fetch(struct ctl *c, const char *path, FILE *out);
 /* Append "?name=value", or "&..." if there is one before, escaped; nothing if `value` is NULL. */
 void ctl_add_arg(struct str *path, const char *name, const char *value);
 
+/* In ASCII: no text in it speaks to a terminal. */
 void ctl_show_json(const json_t *json);
+/* A text that may hold what clients wrote, without control characters. */
+void ctl_say(FILE *out, const char *text);
 
 /* Texts of an object; "" if it is not there or no text. */
 const char *ctl_text(const json_t *object, const char *name);

@@ -110,6 +110,12 @@ static int list(struct ctl *c, int n, char **args)
     return rc;
 }
 
+static void say_line(const char *text)
+{
+    ctl_say(stdout, text ? text : "");
+    putchar('\n');
+}
+
 static int explain(struct ctl *c, int n, char **args)
 {
     struct str path = STR_INIT;
@@ -125,8 +131,8 @@ static int explain(struct ctl *c, int n, char **args)
         ctl_show_json(a.json);
     } else if (rc == CTL_OK) {
         json_array_foreach(json_object_get(a.json, "explanation"), i, text)
-            puts(json_string_value(text));
-        puts(ctl_text(a.json, "advice"));
+            say_line(json_string_value(text));
+        say_line(ctl_text(a.json, "advice"));
     }
     ctl_answer_fini(&a);
     str_fini(&path);
@@ -174,8 +180,10 @@ static void show_result(json_int_t id, const json_t *json)
     printf("%" JSON_INTEGER_FORMAT ": %s", id, ctl_text(json, "result"));
     if (failed && ctl_int(json, "status"))
         printf(": answered %" JSON_INTEGER_FORMAT, ctl_int(json, "status"));
-    if (failed && *said)
-        printf(": %s", said);
+    if (failed && *said) {
+        fputs(": ", stdout);
+        ctl_say(stdout, said);
+    }
     putchar('\n');
     fflush(stdout);
 }

@@ -22,13 +22,31 @@ struct ctl_table *ctl_table_new(const char *const *heads, size_t n)
     return t;
 }
 
+/* The same of U+0080 to U+009F, which terminals take for escape sequences, too. */
+static bool is_high_control(const char *text)
+{
+    return (unsigned char)text[0] == 0xc2 && (unsigned char)text[1] >= 0x80 &&
+           (unsigned char)text[1] < 0xa0;
+}
+
 /* Names come from clients: nothing of them may speak to the terminal. */
 static void make_printable(char *text)
 {
     for (; *text; text++) {
         if ((unsigned char)*text < ' ' || *text == 0x7f)
             *text = '?';
+        else if (is_high_control(text))
+            text[0] = text[1] = '?';
     }
+}
+
+void ctl_say(FILE *out, const char *text)
+{
+    char *copy = xstrdup(text);
+
+    make_printable(copy);
+    fputs(copy, out);
+    xfree(copy);
 }
 
 void ctl_table_add(struct ctl_table *t, const char *text)
@@ -89,7 +107,8 @@ void ctl_table_show(struct ctl_table **tp)
 
 void ctl_show_json(const json_t *json)
 {
-    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY);
+    json_dumpf(json, stdout,
+               JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
     putchar('\n');
 }
 

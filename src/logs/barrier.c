@@ -170,7 +170,7 @@ void barrier_ask(struct stream_env *env, struct stream *s, struct record *close)
     struct barrier *b;
     unsigned i;
 
-    if (sh->stopping)
+    if (sh->stopping && !sh->still)
         return;
     b = XNEW(struct barrier);
     b->owner = sh;

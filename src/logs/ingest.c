@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include "base/bug.h"
 #include "base/xmem.h"
+#include "codec/h2.h"
 #include "codec/url.h"
 #include "logs/direct.h"
 #include "logs/logs_priv.h"
@@ -474,6 +475,12 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     kind = target_kind(req->method, req->target, &prefix, &ticket);
     if (kind == TARGET_OTHER) {
         s->fallback->take(s->fallback->ctx, ex, req);
+        return;
+    }
+    /* The spool is being handed over or closed. Connections are held meanwhile, but one of HTTP/2
+     * whose client takes nothing has not been told so yet. */
+    if (s->sh->stopping) {
+        http_reset(ex, H2_REFUSED_STREAM);
         return;
     }
     in = XNEW(struct ingest);

@@ -548,7 +548,7 @@ struct logs_going_on logs_worker_going_on(const struct shard *sh)
     return (struct logs_going_on){
         .calls = sh->ingests,
         .deliveries = sh->deliveries,
-        .commits = sh->commits + sh->n_readbacks,
+        .commits = sh->commits + sh->n_readbacks + !list_empty(&sh->unsaved),
     };
 }
 
@@ -563,6 +563,7 @@ void logs_worker_still(struct shard *sh, bool on)
         shard_quiesce(sh);
     else
         shard_resume(sh);
+    sh->still = on;
 }
 
 void logs_gave_up(struct logs *l)

@@ -15,6 +15,11 @@
  */
 #define USUAL_PREFIX "/gateway/log-service"
 
+static const char said_end[] = "the gateway ends";
+/* Nothing may be on its way upstream when the spool changes hands. */
+static const char said_handing_over[] =
+    "the gateway is about to hand over to a new process: try again in a moment";
+
 struct replay {
     struct list link; /* shard.replays, while it is sent */
     struct ev_task task;
@@ -175,7 +180,7 @@ static void ended(void *ctx, const struct op_result *r)
     rp->outcome = !stored ? "failed" : lines ? "settled" : "delivered";
     fault_point("logs-after-replay");
     if (rp->sh->stopping)
-        refuse(rp, 503, "the gateway ends");
+        refuse(rp, 503, said_end);
     else
         mark(rp, stored, lines ? LEDGER_LINES_SETTLED : LEDGER_BLOBS_DELIVERED);
 }
@@ -248,8 +253,8 @@ static void begin(struct replay *rp)
     const char *why = NULL;
     bool have = false;
 
-    if (rp->sh->stopping) {
-        refuse(rp, 503, "the gateway ends");
+    if (rp->sh->stopping || rp->sh->holding) {
+        refuse(rp, 503, rp->sh->holding ? said_handing_over : said_end);
         return;
     }
     if (live)
@@ -301,7 +306,7 @@ static void have_row(struct ev_task *task)
     } else if (!rp->r || rp->r->kind == RECORD_CLOSE) {
         refuse(rp, 409, "it cannot be understood");
     } else if (rp->sh->stopping) {
-        refuse(rp, 503, "the gateway ends");
+        refuse(rp, 503, said_end);
     } else {
         owner = shard_owner(rp->logs, str_view(&rp->account), str_view(&rp->key));
         rp->sh = owner;
@@ -324,7 +329,7 @@ static void read_row(struct ev_task *task)
     struct replay *rp = container_of(task, struct replay, task);
 
     if (rp->sh->stopping) {
-        refuse(rp, 503, "the gateway ends");
+        refuse(rp, 503, said_end);
         return;
     }
     rp->sh->n_readbacks++; /* the shard does not end before it is back */

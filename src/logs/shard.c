@@ -445,7 +445,7 @@ static void commit_run(struct ev_task *task)
     fault_point(sc->c->call   ? "logs-before-ack"
                 : sc->c->dead ? "logs-after-dead"
                               : "logs-after-mark");
-    if (!sc->ok && !sc->c->call && !sh->stopping) {
+    if (!sc->ok && !sc->c->call && (!sh->stopping || sh->still)) {
         list_append(&sh->unsaved, &sc->link);
         return;
     }
@@ -812,7 +812,7 @@ void shard_hold(struct shard *sh, bool on)
 
 void shard_resume(struct shard *sh)
 {
-    sh->stopping = false;
+    sh->stopping = sh->still = false;
     sh->holding = false;
     sh->retry_at = INT64_MAX;
     ev_timer_arm(sh->sweep, 0);

@@ -75,6 +75,7 @@ struct shard {
     atomic_bool looking, goes_on; /* asked and not answered yet; the answer */
     bool holding;                 /* nothing more is sent for a while */
     bool stopping;
+    bool still;            /* ... but it may go on: the spool is being handed over */
     struct ev_timer *stop; /* looks whether the last commit is back */
     void (*stopped)(struct ev_loop *loop);
 };

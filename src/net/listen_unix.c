@@ -7,11 +7,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "base/str.h"
 #include "base/xmem.h"
 #include "rt/fdx.h"
+
+enum { CONNECT_S = 2 };
 
 /* Where a socket's file is: its directory, opened, and an address that leads through it, since a
  * path may be longer than an address. */
@@ -67,8 +70,12 @@ int net_unix_peer(int fd, uid_t *uid, pid_t *pid)
 
 static int connect_at(const struct place *p, const char *path, struct err *e)
 {
+    const struct timeval patience = {.tv_sec = CONNECT_S};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+    /* Whose queue is full, as of a process that stands still, would let us wait for ever. */
+    if (fd >= 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
     if (fd >= 0 && connect(fd, (const struct sockaddr *)&p->at, sizeof(p->at)) == 0)
         return fd;
     err_errno(e,

@@ -1,8 +1,11 @@
 """Dead letters: how they come to be, and what tailracectl shows of them and does with them."""
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import threading
+from urllib.parse import quote
 
 import pytest
 
@@ -99,6 +102,42 @@ def ctl_json_any(gw, *words):
     done = subprocess.run([CTL, '-c', str(gw.config_path), '--json', *map(str, words)], capture_output=True,
                           text=True, timeout=30, stdin=subprocess.DEVNULL, check=False)
     return done.returncode, done.stderr, json.loads(done.stdout) if done.stdout else None
+
+
+HOSTILE = 'evil\x9b31m\x9d0;owned\x9c'
+
+
+def test_nothing_that_a_client_named_speaks_to_the_terminal(far, gw, api):
+    """Keys hold what clients put there. Control characters of ASCII get none in; those of Unicode do, and are the
+    beginnings of escape sequences as well."""
+    assert api.open(quote(key('\x1b[2J')))[0] == 400
+    name = quote(key(HOSTILE), safe='')
+    assert api.open(name)[0] == 204 and api.put(name, 'good\n')[0] == 204
+    gw.wait_delivered()
+    far.fault('status', 'lines', count=None, key=key(HOSTILE), code=400, body=POISON)
+    assert api.put(name, 'bad\n', start=1)[0] == 204
+    wait_for(lambda: gw.metric('dead_letters') == 1, what='the letter')
+    letter = letters(gw)[0]['id']
+    said = ''.join(ctl(gw, *words)[0] for words in
+                   (['dead', 'list'], ['dead', 'explain', letter], ['--json', 'dead', 'list'],
+                    ['--json', 'dead', 'explain', letter]))
+    assert 'evil' in said
+    assert not [c for c in said if c != '\n' and not c.isprintable()], repr(said)
+    assert letters(gw)[0]['key'] == key(HOSTILE)
+
+
+def test_a_gateway_that_stands_still_does_not_hold_tailracectl_up(tmp_path):
+    path = str(tmp_path / 'control.sock')
+    with socket.socket(socket.AF_UNIX) as s, contextlib.ExitStack() as waiting:
+        s.bind(path)
+        s.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                c = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                c.setblocking(False)
+                c.connect(path)
+        done = subprocess.run([CTL, '--socket', path, 'version'], capture_output=True, text=True, timeout=10, check=False)
+        assert done.returncode == 3 and 'cannot connect' in done.stderr
 
 
 # --- looking ------------------------------------------------------------------------------------

@@ -432,6 +432,50 @@ def api_again(gw):
     return Api(gw.log_url)
 
 
+# --- handing over -------------------------------------------------------------------------------------------------
+
+
+def called_off(gw, new):
+    wait_for(lambda: 'handing over failed; this process goes on' in gw.log(), what='the end of the takeover')
+    assert new.wait(20) == 1
+
+
+@needs_preload
+def test_a_mark_that_fails_while_the_spool_is_to_be_handed_over(far, gw, disk):
+    """What was delivered is still to be marked so: else the next start sends it again, and nothing says so."""
+    api = started(far, gw, 'a')
+    far.fault('delay', 'lines', count=1, seconds=1)
+    assert put_all(api, 'a', 1) == [204]
+    wait_for(lambda: far.counts()['started'].get('lines'), what='the delivery')
+    new = gw.take_over(wait=False)
+    wait_for(lambda: '"handing over"' in gw.log(), what='the takeover')
+    disk.set(sync=errno.EIO, sync_ms=600)
+    called_off(gw, new)
+    disk.mend()
+    gw.wait_delivered()
+    gw.kill()
+    gw.start()
+    assert put_all(api_again(gw), 'a', 1, 1) == [204]
+    gw.wait_delivered()
+    assert far.lines('acct', key('a')) == ['0\n', '1\n']
+
+
+@needs_preload
+def test_a_close_by_prefix_outlives_a_takeover_that_was_called_off(far, gw, disk):
+    """It is about to ask the other streams when the spool is to be handed over, which takes too long."""
+    api = started(far, gw, 'a', 'b')
+    far.fault('delay', 'lines', count=1, seconds=1, key=key('a'))
+    far.fault('delay', 'lines', count=1, seconds=1.2, key=key('b'))
+    assert put_all(api, 'a', 1) == put_all(api, 'b', 1) == [204]
+    assert api.delete(key('a'), '&prefix=true')[0] == 204
+    wait_for(lambda: far.counts()['started'].get('lines', 0) == 2, what='the deliveries')
+    disk.set(sync_ms=2000)
+    new = gw.take_over(wait=False)
+    called_off(gw, new)
+    disk.mend()
+    wait_for(lambda: far.counts()['requests'].get('close'), what='the close')
+
+
 # --- the start ----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Handing over to a new process: nobody is refused, nothing is cut off, no line is lost or doubled (but for what is counted)."""
+import ctypes
 import errno
+import fcntl
 import os
 import queue
 import re
@@ -13,10 +15,12 @@ import time
 
 import pytest
 from calls import Api, body_of
+from h2.connection import H2Connection
+from h2.settings import SettingCodes
 from gateway import BINARY, Other, free_port, key, wait_for
 from proxies import ask, dial, echo, place, read_exactly
 from inside import HARNESS
-from test_dead import BAD, balanced, ctl_json_any, letters, replay, stored, stream_with_poison
+from test_dead import BAD, balanced, ctl_json_any, letters, poison, replay, stored, stream_with_poison
 from test_disk import Disk, library, needs_preload  # noqa: F401
 from test_intercept import World
 
@@ -525,6 +529,181 @@ def test_the_old_process_dies_when_the_spool_is_free(far, gateway_at):
     api.close()
     gw.wait_delivered()
     assert list(dict.fromkeys(far.lines('acct', key()))) == ['a\n', 'b\n']
+
+
+def paused(gw, tmp_path, **options):
+    """A takeover that stands still between RELEASED and SERVING; the new process, and what lets it go on."""
+    flag = tmp_path / 'pause'
+    flag.touch()
+    old = gw.process
+    new = gw.take_over(wait=False, env={'TAILRACE_FAULT': 'takeover-pause:1:while', 'TAILRACE_FAULT_WHILE': str(flag)},
+                       **options)
+
+    def released():
+        """The spool is nobody's: its lock can be had."""
+        with open(gw.directory / 'spool' / 'spool.lock', 'r+b') as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                return False
+    wait_for(released, what='the spool')
+    gw.before.append(old)
+    gw.process = new
+    return old, new, flag
+
+
+@with_faults
+def test_the_old_process_dies_before_the_new_one_serves(far, gateway_at, tmp_path):
+    """The new one has all that it needs: it serves."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204 and api.put(key(), 'a\n')[0] == 204
+    api.close()
+    old, new, flag = paused(gw, tmp_path)
+    old.kill()
+    assert old.wait(WAIT) == -signal.SIGKILL
+    gw.before.remove(old)
+    flag.unlink()
+    gw.wait_ready()
+    assert api.put(key(), 'b\n', start=1)[0] == 204
+    api.close()
+    gw.wait_delivered()
+    assert list(dict.fromkeys(far.lines('acct', key()))) == ['a\n', 'b\n']
+    assert new.poll() is None and 'ended before it was relieved' in gw.log()
+
+
+@with_faults
+def test_the_old_process_is_told_to_end_before_the_new_one_serves(far, gateway_at, tmp_path):
+    """Its tunnels end as with any drain, not at once, and the new process serves."""
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port, drain={'limit': '3s'})
+        tunnel = ask(gw, f'127.0.0.1:{p.port}')[0]
+        old, _, flag = paused(gw, tmp_path, drain={'limit': '3s'})
+        old.send_signal(signal.SIGTERM)
+        wait_for(lambda: 'told to end: when the new process serves' in gw.log(), what='the signal')
+        talk(tunnel)
+        flag.unlink()
+        gw.taken_over()
+        talk(tunnel)
+        assert old.wait(WAIT) == 0
+        assert tunnel.recv(1) == b''
+        api = Api(gw.log_url)
+        assert api.open(key())[0] == 204
+        api.close()
+
+
+@with_faults
+def test_the_new_process_dies_when_the_old_one_was_told_to_end(far, gateway_at, tmp_path):
+    """Nothing is started again, then."""
+    gw = gateway_at(far.url)
+    old, new, _ = paused(gw, tmp_path)
+    old.send_signal(signal.SIGTERM)
+    wait_for(lambda: 'told to end: when the new process serves' in gw.log(), what='the signal')
+    new.kill()
+    assert new.wait(WAIT) == -signal.SIGKILL
+    assert old.wait(WAIT) == 0
+    assert 'starting this program again' not in gw.log()
+
+
+def lock_of(pid, path):
+    """The very descriptor with which that process has locked the file, as one of ours (pidfd_getfd(2))."""
+    number, = [int(fd) for fd in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{fd}') == str(path)]
+    pidfd = os.pidfd_open(pid)
+    try:
+        fd = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, number, 0)
+    finally:
+        os.close(pidfd)
+    if fd < 0:
+        pytest.skip(f'pidfd_getfd: {os.strerror(ctypes.get_errno())}')
+    return fd
+
+
+def test_the_lock_of_a_process_that_died_comes_a_moment_later(far, gateway_at):
+    """Its descriptors are closed one after the other: the channel may go before the lock."""
+    gw = gateway_at(far.url)
+    api, slow = Api(gw.log_url), socket.create_connection(('127.0.0.1', gw.port), WAIT)
+    assert api.open(key())[0] == 204
+    api.close()
+    slow.sendall(f'POST /log-service/blob?accountID=acct&key={key("x")} HTTP/1.1\r\nHost: h\r\nX-Harness-Token: token-1\r\n'
+                 'Content-Length: 9\r\n\r\n{'.encode())
+    wait_for(lambda: gw.metric('http_connections') >= 2)
+    old = gw.process
+    lock = lock_of(old.pid, gw.directory / 'spool' / 'spool.lock')
+    gw.process = gw.take_over(wait=False)
+    wait_for(lambda: '"handing over"' in gw.log(), what='the takeover')
+    old.kill()
+    assert old.wait(WAIT) == -signal.SIGKILL
+    slow.close()
+    wait_for(lambda: 'ended before it had handed over' in gw.log(), what='the new process')
+    with pytest.raises(subprocess.TimeoutExpired):
+        gw.process.wait(0.3)
+    os.close(lock)
+    gw.wait_ready()
+    assert api.put(key(), 'a\n')[0] == 204
+    api.close()
+    gw.wait_delivered()
+    assert far.lines('acct', key()) == ['a\n']
+
+
+def test_no_dead_letter_is_replayed_while_the_spool_is_to_change_hands(far, gateway_at):
+    """Its upload would be on its way while the new process sends others to the same blob."""
+    gw = gateway_at(far.url)
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204
+    letter = poison(far, gw, api, key(), 'bad\n', start=0)
+    assert api.delete(key())[0] == 204
+    far.fault('status', 'get-blob', count=None, code=503)
+    slow = socket.create_connection(('127.0.0.1', gw.port), WAIT)
+    slow.sendall(f'POST /log-service/blob?accountID=acct&key={key("x")} HTTP/1.1\r\nHost: h\r\nX-Harness-Token: token-1\r\n'
+                 'Content-Length: 2\r\n\r\n{'.encode())
+    wait_for(lambda: gw.metric('http_connections') >= 2)
+    old = gw.process
+    new = gw.take_over(wait=False)
+    wait_for(lambda: 'about to hand over' in ctl_json_any(gw, 'dead', 'replay', letter)[1], 5, what='the refusal')
+    slow.sendall(b'\n')
+    assert b' 204 ' in slow.recv(1000)
+    slow.close()
+    gw.before.append(old)
+    gw.process = new
+    gw.taken_over()
+    api.close()
+    assert old.wait(WAIT) == 0
+    gw.wait_delivered()
+
+
+@with_faults
+def test_a_client_of_http2_that_reads_nothing_calls_when_the_spool_is_gone(far, gateway_at, tmp_path):
+    """It cannot be told of the takeover; its call is not for the old process, which has no spool, and does not end it."""
+    with place(echo) as p:
+        gw = full_gateway(gateway_at, far, p.port)
+        tunnel = ask(gw, f'127.0.0.1:{p.port}')[0]
+        api = Api(gw.log_url)
+        assert api.blob(key(), b'x' * (24 << 20))[0] == 204
+        api.close()
+        gw.wait_delivered()
+        c = H2Connection()
+        c.initiate_connection()
+        c.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+        c.increment_flow_control_window(2**30)
+        fields = [(':method', 'GET'), (':scheme', 'http'), (':authority', 'h'), ('x-harness-token', 'token-1'),
+                  (':path', f'/log-service/blob?accountID=acct&key={key()}')]
+        c.send_headers(1, sorted(fields), end_stream=True)
+        with socket.create_connection(('127.0.0.1', gw.port), WAIT) as s:
+            s.sendall(c.data_to_send())
+            wait_for(lambda: far.counts()['started'].get('get-blob'), what='the answer that nobody reads')
+            old, _, flag = paused(gw, tmp_path)
+            for stream, path in ((3, 'stream'), (5, 'blob')):
+                c.send_headers(stream, sorted(fields[1:4] + [(':method', 'POST'), (':path', f'/log-service/{path}?accountID=acct&key=y')]),
+                               end_stream=True)
+            s.sendall(c.data_to_send())
+            with pytest.raises(subprocess.TimeoutExpired):
+                old.wait(0.3)
+            flag.unlink()
+            gw.taken_over()
+            talk(tunnel)
+        tunnel.close()
+        assert old.wait(WAIT) == 0
 
 
 # --- supervisors --------------------------------------------------------------------------------
