@@ -83,7 +83,8 @@ static void add_body(const struct upload *u, struct fetch_opts *o)
     o->length = (int64_t)size;
     o->http_1_1 = size > UPLOAD_PLAIN_MAX;
     o->stall_ms = UPLOAD_STALL_MS;
-    o->timeout_ms = u->d->settings->timeout_ms + (unsigned)TR_MIN(slow_ms, UINT64_C(24) * 3600 * 1000);
+    o->timeout_ms =
+        u->d->settings->timeout_ms + (unsigned)TR_MIN(slow_ms, UINT64_C(24) * 3600 * 1000);
 }
 
 /* Success of a body that had not left is none: the answer was to something else. That it left
