@@ -162,7 +162,8 @@ static int export_letter(struct ctl *c, int n, char **args)
     str_addf(&path, "dead/%s/export", args[0]);
     rc = ctl_fetch(c, str_c(&path), out);
     str_fini(&path);
-    closed = c->output ? fclose(out) : fflush(out); /* cppcheck-suppress useClosedFile ; either */
+    /* cppcheck-suppress useClosedFile ; one or the other */
+    closed = c->output ? fclose(out) : fflush(out);
     if (closed == 0)
         return rc;
     fprintf(stderr, "tailracectl: cannot write: %s\n", strerror(errno));

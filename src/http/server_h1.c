@@ -249,6 +249,7 @@ static size_t take_in(struct http_conn *c, struct view in)
 /* HTTP/2 by prior knowledge? True: yes, or not yet known; `in` is taken care of. */
 static bool sniffed(struct http_conn *c, struct view in, bool direct)
 {
+    ASSERT(in.p || !in.n);
     if (in.n && memcmp(in.p, h2_preface, TR_MIN(in.n, (size_t)PREFACE_LEN)) != 0) {
         c->sniffing = false;
         return false;

@@ -287,6 +287,7 @@ struct life *life_new(struct stream *s, enum open_state open, struct stream_now 
         l->id = last->id + 1;
     l->open = open;
     l->since_wall = now.wall;
+    ASSERT(s->lives.prev && s->lives.next);
     list_append(&s->lives, &l->link);
     recent_clear(s);
     stream_mark_dirty(s);

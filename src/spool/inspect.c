@@ -249,8 +249,10 @@ static void walk_table(struct walk *w)
     int64_t at = INT64_MIN, top;
     struct err ignored;
 
-    if (!w->e)
+    if (!w->e) {
+        /* cppcheck-suppress autoVariables ; until the end, where it is taken back */
         w->e = &ignored;
+    }
     sqlite3_snprintf(sizeof(sql), sql, "SELECT %s FROM %s WHERE id>?1 ORDER BY id", w->columns,
                      w->table);
     if (sql_prepare(w->s->db, sql, &next, w->e) < 0) {
