@@ -357,14 +357,6 @@ static void set_proxy(CURL *h, const struct fetch_host *host)
         EASY_SET(h, CURLOPT_HTTPPROXYTUNNEL, 1L);
 }
 
-/* Seconds, rounded down twice: curl compares whole seconds and lets the last one pass. */
-static long idle_seconds(const struct fetch_pool *p)
-{
-    unsigned ms = p->o.max_idle_ms ? p->o.max_idle_ms : FETCH_IDLE_MS;
-
-    return ms < 2000 ? 0 : (long)(ms / 1000) - 1;
-}
-
 struct fetch_easy *fetch_easy_new(struct fetch_host *host)
 {
     struct fetch_easy *e = XNEW(struct fetch_easy);
@@ -385,7 +377,7 @@ struct fetch_easy *fetch_easy_new(struct fetch_host *host)
     EASY_SET(e->h, CURLOPT_NOSIGNAL, 1L);
     EASY_SET(e->h, CURLOPT_TCP_KEEPALIVE, 1L);
     EASY_SET(e->h, CURLOPT_USERAGENT, PACKAGE_NAME "/" PACKAGE_VERSION);
-    EASY_SET(e->h, CURLOPT_MAXAGE_CONN, idle_seconds(host->pool));
+    EASY_SET(e->h, CURLOPT_MAXAGE_CONN, fetch_idle_seconds(host->pool));
     EASY_SET(e->h, CURLOPT_MAXLIFETIME_CONN, (long)FETCH_LIFE_S);
     return e;
 }

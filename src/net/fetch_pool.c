@@ -149,6 +149,62 @@ void fetch_multi_run(struct fetch_multi *m)
     m->pool->in_curl--;
 }
 
+static unsigned idle_ms(const struct fetch_pool *p)
+{
+    return p->o.max_idle_ms ? p->o.max_idle_ms : FETCH_IDLE_MS;
+}
+
+/* Seconds, rounded down twice: curl compares whole seconds and lets the last one pass. */
+long fetch_idle_seconds(const struct fetch_pool *p)
+{
+    return idle_ms(p) < 2000 ? 0 : (long)(idle_ms(p) / 1000) - 1;
+}
+
+static curl_socket_t no_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    (void)ctx, (void)purpose, (void)to;
+    return CURL_SOCKET_BAD;
+}
+
+/*
+ * Close what has been idle for too long, or was closed by its peer. curl does so only when it is
+ * about to open a connection, which may be never after a burst of requests; so it is asked for one
+ * and then given no socket.
+ */
+static void multi_prune(struct fetch_multi *m)
+{
+    CURL *h = curl_easy_init();
+    int running;
+
+    if (!h)
+        return;
+    curl_easy_setopt(h, CURLOPT_URL, "http://127.0.0.1:1/");
+    curl_easy_setopt(h, CURLOPT_PROXY, "");
+    curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(h, CURLOPT_MAXAGE_CONN, fetch_idle_seconds(m->pool));
+    curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, no_socket);
+    m->pool->in_curl++;
+    if (curl_multi_add_handle(m->h, h) == CURLM_OK) {
+        curl_multi_socket_action(m->h, CURL_SOCKET_TIMEOUT, 0, &running);
+        curl_multi_remove_handle(m->h, h);
+    }
+    m->pool->in_curl--;
+    curl_easy_cleanup(h);
+}
+
+static void on_rest(void *ctx)
+{
+    struct fetch_pool *p = ctx;
+
+    p->working = true;
+    for (int w = 0; w < WAYS; w++)
+        multi_prune(&p->multi[w]);
+    p->working = false;
+    if (p->rested++ == 0) /* what was in use just now may rest by then */
+        ev_timer_arm(p->rest, idle_ms(p) + FETCH_REST_MS);
+    fetch_pool_pump(p);
+}
+
 int fetch_multi_init(struct fetch_multi *m, struct fetch_pool *p, long host_max)
 {
     m->pool = p;
@@ -285,6 +341,11 @@ void fetch_pool_pump(struct fetch_pool *p)
         fetch_pool_post(p);
     if (p->active && !ev_timer_armed(p->sweep))
         ev_timer_arm(p->sweep, FETCH_SWEEP_MS);
+    if (p->active) {
+        p->rested = 0;
+        if (!ev_timer_armed(p->rest))
+            ev_timer_arm(p->rest, idle_ms(p) + FETCH_REST_MS);
+    }
 }
 
 static void on_task(struct ev_task *task)
@@ -414,6 +475,7 @@ struct fetch_pool *fetch_pool_new(struct ev_loop *loop, const struct fetch_pool_
     p->conns = xcalloc(UINT16_MAX + 1, sizeof(uint32_t));
     p->task.run = on_task;
     p->sweep = ev_timer_new(loop, on_sweep, p);
+    p->rest = ev_timer_new(loop, on_rest, p);
     p->share = curl_share_init();
     if (!p->share || fetch_multi_init(&p->multi[WAY_SINGLE], p, max ? max : FETCH_SINGLE_MAX) ||
         fetch_multi_init(&p->multi[WAY_SHARED], p, max ? max : FETCH_SHARED_MAX))
@@ -453,6 +515,7 @@ void fetch_pool_free(struct fetch_pool **pp)
     xfree(p->socks);
     xfree(p->conns);
     ev_timer_free(&p->sweep);
+    ev_timer_free(&p->rest);
     OBJ_FINI(p);
     p->freed = true;
     if (!p->posted) /* else the loop still has the task */

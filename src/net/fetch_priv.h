@@ -38,6 +38,7 @@ enum {
     FETCH_NAME_MS = 1000,             /* then the resolver is asked again; it caches by TTL */
     FETCH_LEARNED_MS = 600 * 1000,    /* how long "this host speaks HTTP/1.1 only" is believed */
     FETCH_SWEEP_MS = 100,             /* stalls and deadlines of what curl does not time */
+    FETCH_REST_MS = 1000,             /* over the time that a connection may be idle */
     FETCH_CA_S = 300,                 /* a changed CA file is noticed after that */
 };
 
@@ -79,6 +80,8 @@ struct fetch_pool {
     struct list failed;   /* ended before they came to curl; told at the next pump */
     struct ev_task task;
     struct ev_timer *sweep;
+    struct ev_timer *rest; /* closes idle connections */
+    unsigned rested;       /* times it did since something was under way */
     bool posted;
     bool working; /* in the pump: what comes due is seen to before it ends */
     bool resumed; /* some fetch has `resume` set */
@@ -199,6 +202,7 @@ struct fetch {
 };
 
 /* fetch_pool.c: curl's multis on the loop. */
+long fetch_idle_seconds(const struct fetch_pool *p); /* as curl wants it */
 int fetch_multi_init(struct fetch_multi *m, struct fetch_pool *p, long host_max);
 void fetch_multi_fini(struct fetch_multi *m);
 void fetch_multi_run(struct fetch_multi *m); /* if due */

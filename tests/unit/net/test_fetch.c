@@ -1,6 +1,7 @@
 /* Delivery's HTTP client over HTTP/1.1: what goes out, what comes back, and what an end means. */
 #include "fetch_world.h"
 
+#include <dirent.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -970,6 +971,40 @@ static void test_idle_limit(void **state)
     server_free(s);
 }
 
+static int descriptors(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    int n = 0;
+
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* Though nothing is asked for that would have curl look at them. */
+static void test_idle_connections_are_closed(void **state)
+{
+    struct server *s = server_new(serve_204);
+    struct call c[8] = {{.f = NULL}};
+    int before;
+
+    pool_remake(&(struct fetch_pool_opts){.max_idle_ms = 1000});
+    before = descriptors();
+    for (size_t i = 0; i < ARRAY_LEN(c); i++)
+        call_start(&c[i], get(s->port));
+    calls_wait(c, ARRAY_LEN(c));
+    assert_true(descriptors() >= before + 2);
+    for (int i = 0; i < 100 && descriptors() > before; i++)
+        run_ms(100);
+    assert_int_equal(descriptors(), before);
+    memset(c, 0, sizeof(c));
+    run(&c[0], get(s->port));
+    expect(&c[0], FETCH_ANSWERED, 204);
+    server_free(s);
+}
+
 /* A host that turns out to speak HTTP/1.1 only gets more than the shared connections. */
 static void test_learns_http_1_1(void **state)
 {
@@ -1184,6 +1219,7 @@ int main(void)
         T(test_reuse_and_fresh),
         T(test_connection_ok),
         T(test_idle_limit),
+        T(test_idle_connections_are_closed),
         T(test_learns_http_1_1),
         T(test_names_are_pinned),
         T(test_allow),
