@@ -286,6 +286,8 @@ static void consume(struct http_conn *c, uint64_t heads, size_t used)
 {
     struct buf *in = &c->h1->in;
 
+    if (used == 0) /* there may be no buffer */
+        return;
     http_taken_in(c->srv, heads, in->base + in->off, used);
     buf_consume(in, used);
 }

@@ -64,6 +64,7 @@ struct pending {
 
 struct up_stream {
     bool exists;
+    bool foreign; /* a foreign open made it */
     char entries[W_TEXT]; /* '.' is the empty one of an open, '#' a foreign writer's */
     char history[W_TEXT]; /* every letter ever added by us, in any life of it */
     bool blob;

@@ -196,7 +196,7 @@ static void add_upstream(struct mix *m, const struct world *w)
     for (i = 0; i < W_STREAMS; i++) {
         const struct up_stream *up = &w->up[i];
 
-        add(m, (uint64_t)(up->exists | up->blob << 1));
+        add(m, (uint64_t)(up->exists | up->blob << 1 | (up->exists && up->foreign) << 2));
         add_text(m, up->entries);
         add_text(m, up->history);
         add_text(m, up->content);

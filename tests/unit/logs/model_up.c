@@ -37,7 +37,8 @@ void op_text(const struct op *op, char out[W_TEXT])
  * open again, and whichever of the two comes second wipes. Nothing on the wire can prevent that,
  * so what a *late* open wipes is excused, and so is a second execution while the stream is
  * absent (there is nothing to wipe: it was executed, somebody closed it, and the answers say
- * what a lost open says). */
+ * what a lost open says), or while it is what a foreigner opened since: he may do so between the
+ * answers that say it is not there and the open that follows from them. */
 static void execute_open(struct world *w, int stream, uint64_t life, bool late)
 {
     struct up_stream *up = &w->up[stream];
@@ -47,12 +48,13 @@ static void execute_open(struct world *w, int stream, uint64_t life, bool late)
 
     f->opens++;
     f->late_open |= late;
-    RULE(w, !up->exists || f->opens == 1 || f->late_open,
+    RULE(w, !up->exists || up->foreign || f->opens == 1 || f->late_open,
          "an open is executed twice in a generation");
     for (at = up->entries; up->exists && *at && !f->late_open; at++)
         RULE(w, *at < 'a' || w->life_of[*at - 'a'] < life, "an open wipes its own generation");
     w->excused |= wiped;
     up->exists = true;
+    up->foreign = false;
     snprintf(up->entries, W_TEXT, ".");
 }
 
@@ -308,7 +310,7 @@ void world_foreign(struct world *w, int stream, enum foreign what)
     switch (what) {
     case FOREIGN_OPEN:
         w->excused |= letters(up->entries);
-        up->exists = true;
+        up->exists = up->foreign = true;
         snprintf(up->entries, W_TEXT, ".");
         break;
     case FOREIGN_WRITE:
