@@ -170,7 +170,7 @@ class Watch:
         self.serve('after')
         try:
             # Longer than connections upstream are kept unused: earlier deliveries may have made some meanwhile.
-            wait_for(lambda: self.gw.fds() <= self.fds + spare, 45, what='descriptors given back')
+            wait_for(lambda: self.gw.fds() <= self.fds + spare, 60, what='descriptors given back')
         except AssertionError as e:
             raise AssertionError(f'{e}: {self.fds} before, now {self.gw.fd_list()}') from None
         if not sanitized():
