@@ -110,6 +110,7 @@ def test_connections_are_one_number_for_the_process(far, gateway_at):
     gw = gateway_at(far.url, workers=2, limits={'connections': 40},
                     listen={'second': {'mode': 'upstream', 'address': '127.0.0.1:0'}})
     assert Api(gw.log_url).open(key())[0] == 204
+    wait_for(lambda: gw.metric('connections') == 0, what='the end of the first')
     level, held = Level(gw), []
     try:
         for i in range(60):         # active, so that none can be closed to make room
