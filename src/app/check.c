@@ -320,23 +320,29 @@ static int check_keys(const struct config *c, struct err *e)
     return rc;
 }
 
+static int check_rest(const struct config *c, const struct policy *p, struct err *e)
+{
+    if (check_users(c, e) < 0 || check_keys(c, e) < 0)
+        return BAD;
+    if (!egress_is_used(c))
+        return GOOD;
+    return check_inside(c, p, e) == 0 && check_flows(c, p, e) == 0 ? GOOD : BAD;
+}
+
 static int check_loaded(const struct config *c, const struct check_opts *o)
 {
     struct err e = {0};
     struct policy *p = egress_policy(c, &e);
     int rc = p ? GOOD : BAD;
 
-    /* NOLINTNEXTLINE(bugprone-branch-clone): the order is that of what is told first */
     if (p && check_parent(c, &e) < 0)
         rc = BAD;
     else if (p && o->dump)
         config_dump(c, stdout);
     else if (p && o->explain)
         rc = explain(c, p, o, &e);
-    else if (p && (check_users(c, &e) < 0 || check_keys(c, &e) < 0))
-        rc = BAD;
-    else if (p && egress_is_used(c))
-        rc = check_inside(c, p, &e) == 0 && check_flows(c, p, &e) == 0 ? GOOD : BAD;
+    else if (p)
+        rc = check_rest(c, p, &e);
     policy_free(&p);
     if (rc != GOOD)
         fprintf(stderr, "%s: %s\n", o->path, e.text);

@@ -380,7 +380,7 @@ static void release_over(struct http_conn *c)
 static void flush(struct http_conn *c)
 {
     struct h2_side *h = c->h2;
-    struct view v = VIEW_NONE;
+    struct view v;
     size_t moved = 0;
     struct err e;
 

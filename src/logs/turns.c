@@ -123,8 +123,10 @@ void turns_leave(struct stream_turns *st)
 /* Calls wait in the order they came in. */
 static void refuse_late(struct stream_turns *st, int64_t before)
 {
-    while (!list_empty(&st->calls) &&
-           list_first(&st->calls, struct submission, turn)->call.start_ns < before)
+    const struct submission *first;
+
+    while ((first = list_first(&st->calls, struct submission, turn)) &&
+           first->call.start_ns < before)
         submission_refuse(take_waiting(st), OVERLOAD_QUEUE);
 }
 

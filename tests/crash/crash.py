@@ -215,7 +215,9 @@ def downgrade(path):
     db = sqlite3.connect(path, isolation_level=None)
     version = db.execute('PRAGMA user_version').fetchone()[0]
     if version > 2:
-        db.execute('PRAGMA user_version=2')         # what format 3 adds is kept
+        drop = ''.join('ALTER TABLE %s DROP COLUMN sealed; ' % t for t in ('stream', 'record', 'piece', 'dead', 'value'))
+        db.executescript('BEGIN; DROP VIEW backlog; DROP VIEW dead_letters; DROP VIEW pieces; DROP VIEW ledger_view; '
+                         + drop + 'DROP TABLE epoch; CREATE VIEW backlog AS SELECT 1; PRAGMA user_version=2; COMMIT;')
     db.executescript('BEGIN; UPDATE stream SET next=max(next, coalesce((SELECT max(number)+1 FROM record '
                      'WHERE stream=stream.id), 0)); DELETE FROM record WHERE id IN gone; DROP VIEW backlog; '
                      'DROP TABLE gone; PRAGMA user_version=1; COMMIT;')

@@ -306,6 +306,8 @@ static void open_spool(void)
         o.box = envelope_box(envelope);
     }
     s = spool_open(&o, &note, &e);
+    if (!s || note.n)
+        fprintf(stderr, "%s%s\n", s ? "" : e.text, str_c(&note));
     ASSERT(s && note.n == 0);
 }
 
