@@ -80,6 +80,7 @@ static char dir[64], copy[72];
 static struct spool *s;
 /* The second run of each input is sealed, with another key from start to start. */
 static struct envelope *envelope;
+enum { GENERATIONS = 255 }; /* of keys; divisible by three, see take_next_key */
 static uint8_t generation;
 static bool sealed;
 
@@ -288,9 +289,9 @@ static void take_next_key(void)
     struct aead_key keys[3];
     size_t i;
 
-    generation++;
+    generation = (uint8_t)((generation + 1) % GENERATIONS);
     for (i = 0; i < ARRAY_LEN(keys); i++)
-        memset(&keys[i], generation - (int)i, sizeof(keys[i]));
+        memset(&keys[i], (int)((generation + GENERATIONS - i) % GENERATIONS), sizeof(keys[i]));
     envelope_free(&envelope);
     envelope = envelope_new(generation % 3 ? &keys[0] : NULL, &keys[1], 2);
 }
@@ -554,6 +555,7 @@ static void run(struct view in)
     for (i = 0; i < VALUES; i++)
         m.value[i] = -1;
     clear(dir);
+    generation = 0;
     open_spool();
     while (in.n)
         steer(&in);
