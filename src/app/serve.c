@@ -794,6 +794,7 @@ int serve(const struct serve_opts *o)
     if (!handover_left(g.handover))
         gateway_watch(&g, false);
     tear_down(&g);
+    audit_close();
     fd_left_end();
     return 0;
 }

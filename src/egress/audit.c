@@ -101,6 +101,14 @@ void audit_switch(const struct audit_opts *o, int fd)
         syslog_switch(syslog_socket(o), fd);
     atomic_store(&current_format, (int)o->format);
     atomic_store(&current_to, (int)o->to);
+    if (o->to != AUDIT_SYSLOG)
+        syslog_switch("", -1);
+}
+
+void audit_close(void)
+{
+    atomic_store(&current_to, (int)AUDIT_NONE);
+    syslog_switch("", -1);
 }
 
 void audit_discard(int fd)

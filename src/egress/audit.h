@@ -33,6 +33,9 @@ int audit_prepare(const struct audit_opts *o, int *fd, struct err *e) TR_MUST_US
 void audit_switch(const struct audit_opts *o, int fd);
 void audit_discard(int fd);
 
+/* At the end, when nobody writes entries any more. */
+void audit_close(void);
+
 enum audit_event { AUDIT_START, AUDIT_INTERVAL, AUDIT_END, AUDIT_DENY };
 
 struct audit_entry {
