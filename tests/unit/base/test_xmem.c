@@ -109,7 +109,7 @@ static void test_bugs_bark(void **state)
 static void test_out_of_memory(void **state)
 {
     (void)state;
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     skip(); /* the sanitizer's allocator ends the program by itself */
 #endif
     assert_aborts(run_out, "out of memory");

@@ -64,7 +64,7 @@ static void a_commit_that_failed_does_not_come_to_life(void **state)
     bed_stream(b, &st, "k");
     for (at = 1; at <= 12; at++) {
         struct spool_record r = {0}, again = {0};
-        sqlite3 *before = b->s->db;
+        int before = sqlite3_total_changes(b->s->db); /* a connection's own: a new one has few */
 
         fail_next(b, at, SQLITE_IOERR_FSYNC);
         if (bed_commit(b, insertion(&st, &r)) == ERR_NONE)
@@ -75,7 +75,7 @@ static void a_commit_that_failed_does_not_come_to_life(void **state)
         assert_int_equal(count_after_crash(b), good);
         assert_int_equal(bed_commit(b, insertion(&st, &again)), ERR_NONE);
         good++;
-        mended += b->s->db != before;
+        mended += sqlite3_total_changes(b->s->db) < before;
         assert_false(b->s->vfs.sync_failed);
         assert_int_equal(count_after_crash(b), good);
     }
