@@ -229,6 +229,7 @@ working_tests() {
     if EXPLORE_ONLY=$A_PART must distcheck 1800 make -C "$BUILD/plain" -j"$JOBS" distcheck; then
         count distcheck 1 0
     fi
+    named_check check-break 1800
 }
 working_tests &
 waiting_tests
@@ -242,7 +243,6 @@ named_check check-faults 600
 named_check check-crash 900 KILLS="$KILLS"
 named_check check-power 300 IMAGES="$IMAGES"
 named_check check-soak 1200 SECONDS="$SOAK_SECONDS"
-named_check check-break 1800
 if must demo 600 contrib/demo.sh --seconds 15 --outage 4; then
     say "$(tail -n 1 "$LOG/demo.log")"
     count demo 1 0
