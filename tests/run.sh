@@ -219,7 +219,11 @@ waiting_tests() {
     run_pytest standin 600 "$INSTALLED" tests/standin
     run_pytest integration 1500 "$INSTALLED" tests/integration
     SLOW=2 run_pytest integration-asan 2400 "$BUILD/asan/tailrace" tests/integration
-    SLOW=4 run_pytest integration-tsan 2400 "$BUILD/tsan/tailrace" tests/integration
+    # Not with the thread sanitizer: what starts the program inside a sandbox, which it cannot; descriptors that change
+    # hands between processes, whose threads it does not follow; and what is about budgets.
+    SLOW=4 run_pytest integration-tsan 2400 "$BUILD/tsan/tailrace" tests/integration \
+        --ignore tests/integration/test_sandbox.py --ignore tests/integration/test_takeover.py \
+        --ignore tests/integration/test_overload.py
 }
 working_tests() {
     make_check check "$BUILD/plain" 900
