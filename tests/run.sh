@@ -219,8 +219,8 @@ waiting_tests() {
     run_pytest standin 600 "$INSTALLED" tests/standin
     run_pytest integration 1500 "$INSTALLED" tests/integration
     SLOW=2 run_pytest integration-asan 2400 "$BUILD/asan/tailrace" tests/integration
-    # Not with the thread sanitizer: what starts the program inside a sandbox, which it cannot; descriptors that change
-    # hands between processes, whose threads it does not follow; and what is about budgets.
+    # Not with the thread sanitizer: what starts the program inside a sandbox, which it cannot, and takeovers and
+    # budgets, which run out of time at its pace.
     SLOW=4 run_pytest integration-tsan 2400 "$BUILD/tsan/tailrace" tests/integration \
         --ignore tests/integration/test_sandbox.py --ignore tests/integration/test_takeover.py \
         --ignore tests/integration/test_overload.py
