@@ -253,7 +253,9 @@ def lay_out(image, path):
     (path / 'spool').mkdir(parents=True, mode=0o700)
     for name, content in image.items():
         if not name.endswith('.reserve'):
-            (path / name).write_bytes(content)
+            file = path / name
+            file.touch(mode=0o600)      # as the program makes them; it refuses a key that others can read
+            file.write_bytes(content)
 
 
 def fates(rng):
