@@ -230,6 +230,7 @@ working_tests() {
     EXPLORE_ONLY=$A_PART make_check check-asan "$BUILD/asan" 1200
     EXPLORE_ONLY=$A_PART make_check check-tsan "$BUILD/tsan" 1200
     named_check analyze 900
+    JOBS=1 run_pytest packages 600 "$INSTALLED" -rs tests/packages
     if EXPLORE_ONLY=$A_PART must distcheck 1800 make -C "$BUILD/plain" -j"$JOBS" distcheck; then
         count distcheck 1 0
     fi

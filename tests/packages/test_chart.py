@@ -2,6 +2,7 @@
 to a configuration that the program takes. Where there is no helm, the renderings that are kept stand in for it."""
 import copy
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,9 +10,9 @@ import subprocess
 import pytest
 import render
 import yaml
-from conftest import TOP
 from gateway import BINARY
 from standin.certs import CA
+from tree import TOP
 
 CHART = render.CHART
 jsonschema = pytest.importorskip('jsonschema')
@@ -168,7 +169,11 @@ class TestRendered:
                 f.chmod(0o440)
         text = text.replace('/run/secrets/tailrace', str(secrets)).replace('/etc/tailrace-ca/ca.pem', ca.ca)
         (tmp_path / 'tailrace.yaml').write_text(text.replace('/var/lib/tailrace', str(tmp_path)))
-        done = subprocess.run([BINARY, 'check', '-c', str(tmp_path / 'tailrace.yaml')], capture_output=True, text=True, timeout=60)
+        container, = the('StatefulSet', path)['spec']['template']['spec']['containers']
+        env = dict({e['name']: e['value'].replace('/run/secrets/tailrace', str(secrets)) for e in container['env']},
+                   PATH=os.environ['PATH'])
+        done = subprocess.run([BINARY, 'check', '-c', str(tmp_path / 'tailrace.yaml')], capture_output=True, text=True, env=env,
+                              timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         assert config['spool']['directory'].startswith('/var/lib/tailrace')
 

@@ -1,4 +1,5 @@
 """Alerts and dashboard: right by themselves, about figures that the gateway has, and with words on what to do."""
+import contextlib
 import json
 import re
 import shutil
@@ -9,11 +10,11 @@ import urllib.request
 import pytest
 import yaml
 from calls import Api
-from conftest import TOP
 from gateway import Gateway, key, wait_for
 from proxies import ask, dial, place
 from standin.certs import CA
 from standin.harness import Harness
+from tree import TOP
 
 RULES = TOP / 'contrib' / 'prometheus' / 'rules.yml'
 DASHBOARD = TOP / 'contrib' / 'grafana' / 'tailrace-dashboard.json'
@@ -125,18 +126,23 @@ def live(gw, far):
         pass                                                    # relayed, whatever became of it
     api.close()
     ask(gw, 'nowhere.invalid:443')[0].close()                   # would be denied
-    many = []
-    for _ in range(30):                                         # more than there may be
-        try:
-            many.append(dial(gw, 'proxy'))
-        except OSError:
-            pass
-    wait_for(lambda: any(gone(s) for s in many), what='a connection that is refused')
-    for s in many:
-        s.close()
+    too_many(gw)
     with dial(gw, 'upstream') as s:
         s.sendall(b'GET / HTTP/1.1\r\nno field\r\n\r\n')
         s.recv(100)
+
+
+def too_many(gw):
+    """More connections than there may be; some are refused, while they are made or right after."""
+    with contextlib.ExitStack() as stack:
+        many, refused = [], []
+        for _ in range(30):
+            try:
+                many.append(stack.enter_context(dial(gw, 'proxy')))
+            except OSError as e:
+                refused.append(e)
+        wait_for(lambda: refused or any(gone(s) for s in many), what='a connection that is refused')
+    wait_for(lambda: gw.metric('overload_refused_total') > 0, what='its count')
 
 
 def gone(s):
