@@ -12,6 +12,7 @@
 
 struct control;
 struct handover;
+struct report;
 struct takeover;
 
 struct gateway {
@@ -41,6 +42,7 @@ struct gateway {
     struct metric *generation_metric, *reload_failures;
     struct control *control;
     struct command commands[3];
+    struct report *report;
     struct handover *handover; /* to the next process */
     struct takeover *takeover; /* from the one before, while it is there; NULL: from none */
 };

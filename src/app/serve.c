@@ -12,6 +12,7 @@
 #include "app/gateway.h"
 #include "app/handover.h"
 #include "app/notify.h"
+#include "app/report.h"
 #include "app/sandbox.h"
 #include "app/sealing.h"
 #include "app/settings.h"
@@ -296,6 +297,7 @@ static bool same_listeners(const struct config *a, const struct config *b)
 static int reload_failed(struct gateway *g, const char *why, struct err *e)
 {
     metric_add(g->reload_failures, 1);
+    report_not_loaded(g->report, why);
     notify("READY=1");
     log_event(LOG_ERROR, "app", "reload failed; nothing has changed", LF_STR("error", why));
     return err_set(e, ERR_INVALID, "%s", why);
@@ -347,6 +349,7 @@ static int reload(struct gateway *g, struct err *why)
     }
     logs_configure(g->logs, settings_from_config(c, p->parent));
     metric_set(g->generation_metric, (double)++g->generation);
+    report_loaded(g->report);
     notify("READY=1");
     log_event(LOG_NOTICE, "app", "reloaded", LF_UINT("generation", g->generation));
     return 0;
@@ -547,6 +550,7 @@ static void tear_down(struct gateway *g)
     size_t i;
 
     gateway_close_control(g);
+    report_free(&g->report);
     stop_workers(g);
     spool_close(&g->spool);
     envelope_free(&g->sealing);
@@ -744,6 +748,7 @@ static int start(struct gateway *g, struct err *e)
     say_all_listening(g);
     sockets_fini(&g->inherited, !g->takeover);
     gateway_watch(g, true);
+    g->report = report_new(g);
     return g->takeover ? takeover_serving(g->takeover, e) : 0;
 }
 

@@ -307,7 +307,7 @@ void blob_out_start(struct delivery *d)
 
     o->d = d;
     o->up.d = d;
-    o->up.by_link = goes_by_link(d);
+    o->up.by_link = d->s->place.story.by_link = goes_by_link(d);
     o->up.prepare = prepare;
     o->up.done = uploaded;
     o->raw = blob_body_new(d->sh->logs->spool, d->sh->loop, d->op.blob);

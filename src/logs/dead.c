@@ -670,10 +670,15 @@ void dead_commands_remove(struct logs *l)
 {
     size_t i;
 
+    for (i = 0; l->dead.added && i < DEAD_COMMANDS; i++)
+        command_remove(&l->dead.commands[i]);
+}
+
+void dead_fini(struct logs *l)
+{
+    dead_commands_remove(l);
     if (!l->dead.added)
         return;
-    for (i = 0; i < DEAD_COMMANDS; i++)
-        command_remove(&l->dead.commands[i]);
     pthread_mutex_destroy(&l->dead.lock);
     xfree(l->dead.claims);
 }

@@ -49,6 +49,7 @@ int64_t dead_id(struct command_call *call);
 
 /* Register the commands, and take them back. In the thread that serves commands. */
 void dead_commands_add(struct logs *l);
-void dead_commands_remove(struct logs *l);
+void dead_commands_remove(struct logs *l); /* once the spool is another process's */
+void dead_fini(struct logs *l);
 
 #endif

@@ -47,6 +47,23 @@ static bool is_trouble(const struct fetch_result *r)
     return r->status == 429 || r->status == 502 || r->status == 503 || r->status == 504;
 }
 
+/* Keep for people what the host did. That it refuses is the request's fault, and stands with its
+ * stream. */
+static void note_news(struct limiter *l, const struct fetch_result *r, const char *meaning)
+{
+    char text[LIMITER_SAID];
+
+    if (r->outcome != FETCH_ANSWERED) {
+        limiter_heard(l, r->err.text[0] ? r->err.text : "no answer", clock_wall_ns());
+    } else if (is_trouble(r)) {
+        snprintf(text, sizeof(text), "answered %d%s%s", r->status, meaning && *meaning ? ": " : "",
+                 meaning ? meaning : "");
+        limiter_heard(l, text, clock_wall_ns());
+    } else if (r->status < 400) {
+        limiter_heard(l, NULL, clock_wall_ns());
+    }
+}
+
 static int64_t retry_after(const struct fetch_result *r)
 {
     if (!r->retry_after.n)
@@ -139,6 +156,7 @@ void delivery_released(struct delivery *d, const char *call, const struct fetch_
     d->said = d->status ? dead_meaning(d->status, r->body) : NULL;
     if (d->limiter) {
         sh->harness_blobs -= is_harness_blob(d);
+        note_news(d->limiter, r, d->said);
         limiter_end(d->limiter, is_trouble(r) ? LIMITER_TROUBLE : LIMITER_GOOD, d->request_started,
                     retry_after(r), &sh->rng, ev_now_ns(sh->loop));
         d->limiter = NULL;

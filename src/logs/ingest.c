@@ -47,7 +47,7 @@ static const struct h1_field say_fresh = {VIEW_LIT("Cache-Control"), VIEW_LIT("n
 static void count(struct ingest *in, int status)
 {
     struct logs_metrics *m = &in->sh->logs->metrics;
-    int64_t took = clock_mono_ns() - in->start_ns;
+    int64_t took = clock_mono_ns() - in->end_ns;
 
     metric_code(m->requests, call_names[in->kind], status);
     if (status < 300)
@@ -489,6 +489,7 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
     in->kind = kind;
     in->prefix = prefix;
     in->start_ns = req->start_ns;
+    in->end_ns = ev_now_ns(s->sh->loop);
     intake_init(in, in->kind == TARGET_LINES ? ingest_lines_late : NULL);
     s->sh->ingests++;
     begin(in, req, ticket);

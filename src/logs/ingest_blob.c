@@ -394,6 +394,7 @@ static void blob_end(void *ctx)
     struct ingest *in = ctx;
 
     in->ended = true;
+    in->end_ns = ev_now_ns(in->sh->loop);
     blob_go_on(in);
 }
 

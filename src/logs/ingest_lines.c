@@ -316,6 +316,7 @@ static void lines_end(void *ctx)
     struct ingest *in = ctx;
 
     in->complete = in->ended = true;
+    in->end_ns = ev_now_ns(in->sh->loop);
     end_if_complete(in);
 }
 

@@ -23,7 +23,8 @@ struct ingest {
     struct str sealed;  /* an upload's by ticket: the prefix that is in it */
     uint32_t cred;
     bool cred_fresh;
-    int64_t start_ns;
+    int64_t start_ns;       /* first byte of the call */
+    int64_t end_ns;         /* its last one, so far */
     struct submission *sub; /* under way, or NULL */
     struct zdecoder *decoder;
     struct str body; /* PUT /stream, decoded */

@@ -1,5 +1,6 @@
 #include "logs/limiter.h"
 
+#include <stdio.h>
 #include "base/bug.h"
 #include "rt/clock.h"
 
@@ -64,6 +65,16 @@ void limiter_end(struct limiter *l, enum limiter_verdict v, int64_t started, int
     }
     if (retry_after_ns > 0 && v == LIMITER_TROUBLE)
         l->not_before = TR_MAX(l->not_before, now + TR_MIN(retry_after_ns, RETRY_AFTER_MOST));
+}
+
+void limiter_heard(struct limiter *l, const char *said, int64_t wall)
+{
+    if (!said) {
+        l->news.good_at = wall;
+        return;
+    }
+    l->news.bad_at = wall;
+    snprintf(l->news.said, sizeof(l->news.said), "%s", said);
 }
 
 void limiter_leave(struct limiter *l)

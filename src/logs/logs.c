@@ -7,10 +7,16 @@
 #include "logs/dead.h"
 #include "logs/ingest.h"
 #include "logs/readback.h"
+#include "logs/report.h"
 #include "logs/ticket.h"
 #include "rt/clock.h"
 #include "rt/log.h"
 #include "rt/rng.h"
+
+/* How far back growth is looked at, once and twice; and sooner than the second nothing is said: the
+ * write-ahead log grows to its size first. */
+#define GROWTH_NS       (30 * NS_PER_SEC)
+#define GROWTH_KNOWN_NS (10 * NS_PER_SEC)
 
 /* There may be credentials in it. */
 static void wipe_url(char *url)
@@ -98,7 +104,7 @@ void logs_metrics_init(struct logs_metrics *m)
         METRIC_COUNTER, "upstream_requests", "call,code",
         "Requests to the log service and the object store, by status; none: no answer");
     m->ack = metric_family(METRIC_HISTOGRAM, "ack_seconds", "call",
-                           "From the first byte of a log call to its answer");
+                           "From the last byte of a log call to its answer");
     m->delivery = metric_family(METRIC_HISTOGRAM, "delivery_seconds", "call",
                                 "From the start of a delivery to upstream's confirmation");
     metric_buckets(m->ack, metric_latency_buckets, metric_latency_buckets_n);
@@ -152,22 +158,27 @@ static void collect_ledger(struct logs *l)
     l->last_resent = now[LEDGER_LINES_RESENT];
 }
 
-/* Time to full, from how fast the spool has grown since the last scrape; +Inf while it does not
- * grow. */
+/* Time to full, from how fast the spool has grown in the last half minute or minute, however often
+ * somebody looks; +Inf while it does not grow. */
 static double full_in(struct logs *l, const struct spool_stats *st)
 {
-    int64_t now = clock_mono_ns();
-    double grown = (double)st->used_bytes - (double)l->last_used;
-    double took = (double)(now - l->last_used_at) / NS_PER_SEC;
-    double out = __builtin_inf();
+    const struct spool_growth now = {st->used_bytes, clock_mono_ns()};
+    const struct spool_growth *from;
+    int64_t took;
+    double grown;
 
+    if (!l->growth[0].at || now.at - l->growth[0].at >= GROWTH_NS) {
+        l->growth[1] = l->growth[0];
+        l->growth[0] = now;
+    }
+    from = &l->growth[l->growth[1].at != 0];
+    took = now.at - from->at;
+    grown = (double)now.used - (double)from->used;
     if (st->room_bytes == 0)
-        out = 0;
-    else if (l->last_used_at && took > 0 && grown > 0)
-        out = (double)st->room_bytes / (grown / took);
-    l->last_used = st->used_bytes;
-    l->last_used_at = now;
-    return out;
+        return 0;
+    if (took < GROWTH_KNOWN_NS || grown <= 0)
+        return __builtin_inf();
+    return (double)st->room_bytes / grown * ((double)took / NS_PER_SEC);
 }
 
 static void set_gauge(const char *name, const char *help, double v)
@@ -196,8 +207,7 @@ static void collect(void *ctx)
 {
     struct logs *l = ctx;
     struct spool_stats st;
-    enum limiter_state worst = LIMITER_HEALTHY;
-    size_t streams = 0;
+    size_t streams = 0, waiting = 0;
     unsigned i;
 
     collect_ledger(l);
@@ -222,16 +232,17 @@ static void collect(void *ctx)
     set_gauge("credentials_refused", "Credentials that the log service refuses",
               (double)creds_refused_count(l->creds));
     for (i = 0; i < l->n_shards; i++) {
-        enum limiter_state s = (enum limiter_state)atomic_load(&l->shards[i]->state);
-
-        worst = TR_MAX(worst, s);
         streams += atomic_load(&l->shards[i]->n_streams);
+        waiting += atomic_load(&l->shards[i]->n_waiting);
     }
     set_gauge("streams", "Streams known", (double)streams);
+    set_gauge("streams_waiting",
+              "Streams of which something waits to be delivered, as of a second ago",
+              (double)waiting);
     metric_set(metric_series(metric_family(METRIC_GAUGE, "upstream_state", "upstream",
                                            "0 healthy, 1 slowed, 2 down: single probes only"),
                              "harness"),
-               (double)worst);
+               (double)upstreams_harness_state(l));
     metric_set(l->metrics.memory, (double)atomic_load(&l->memory_used));
 }
 
@@ -434,6 +445,7 @@ int logs_recover(struct logs *l, struct err *e)
                   LF_UINT("records", rec.records), LF_UINT("lines", rec.lines));
     metric_collector_add(collect, l);
     dead_commands_add(l);
+    report_commands_add(l);
     rc = 0;
 out:
     spool_txn_free(&rec.end);
@@ -487,6 +499,11 @@ void logs_configure(struct logs *l, struct logs_settings *settings)
         c->task.run = configure_run;
         ev_post(c->sh->loop, &c->task);
     }
+}
+
+void logs_upstreams(struct logs *l, struct str *out)
+{
+    upstreams_json(l, out);
 }
 
 static bool upstream_down(struct logs *l)
@@ -569,6 +586,7 @@ void logs_worker_still(struct shard *sh, bool on)
 void logs_gave_up(struct logs *l)
 {
     metric_collector_remove(collect, l);
+    dead_commands_remove(l); /* who is still connected may ask */
     l->spool = NULL;
 }
 
@@ -601,7 +619,8 @@ void logs_free(struct logs **lp)
     if (!l)
         return;
     metric_collector_remove(collect, l);
-    dead_commands_remove(l);
+    dead_fini(l);
+    report_commands_remove(l);
     for (i = 0; i < l->n_shards; i++) {
         ingest_service_free(&l->services[i]);
         shard_free(&l->shards[i]);

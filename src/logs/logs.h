@@ -43,6 +43,9 @@ const struct http_service *logs_service(struct shard *sh);
  * only. */
 void logs_configure(struct logs *l, struct logs_settings *settings);
 
+/* What is known of the log service and object stores, as of a second ago: append a JSON array. */
+void logs_upstreams(struct logs *l, struct str *out);
+
 /*
  * For drain, to be called every now and then by the control thread once no client is left: true
  * when nothing goes on any more that waits for nothing but upstream's answers, by `until`

@@ -39,6 +39,8 @@ struct logs_dead {
     size_t n_claims;
 };
 
+enum { REPORT_COMMANDS = 3 };
+
 struct logs {
     struct spool *spool;
     struct ev_pool *pool;
@@ -59,11 +61,16 @@ struct logs {
     atomic_uint_fast64_t
         unproven_used; /* bytes spooled for credentials upstream has not taken yet */
     struct logs_metrics metrics;
-    uint64_t last_used; /* of the spool, at the last scrape */
+    /* of the spool, at two looks some time apart, newest first */
+    struct spool_growth {
+        uint64_t used;
+        int64_t at; /* monotonic; 0: none yet */
+    } growth[2];
     uint64_t last_written, last_commits, last_transactions, last_damaged;
-    int64_t last_used_at;
     int64_t last_resent;
     struct logs_dead dead;
+    struct command reports[REPORT_COMMANDS]; /* report.c */
+    bool reports_added;
     atomic_bool space_refused; /* lines were, since the last look */
     enum space_level space;    /* as the log said last; the first shard's thread */
     bool asked_round;          /* logs_drained: a round was begun */

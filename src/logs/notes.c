@@ -1,4 +1,5 @@
 #include "logs/logs_priv.h"
+#include "logs/report.h"
 #include "rt/log.h"
 
 /* What is out of the ordinary in a stream's life: counted, and said in the log. */
@@ -49,6 +50,7 @@ void shard_note(struct stream_env *env, struct stream *s, enum stream_note what,
     struct shard *sh = container_of(env, struct shard, env);
 
     metric_add(sh->logs->metrics.note[what], 1);
+    report_note_event(s, what);
     log_event(notes[what].level, "stream", notes[what].message, LF_VIEW("account", s->account_v),
               LF_VIEW("key", s->key_v), LF_UINT("lines", lines));
 }

@@ -11,6 +11,7 @@
 #include "logs/queue.h"
 #include "logs/readback.h"
 #include "logs/replay.h"
+#include "logs/report.h"
 #include "logs/store.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
@@ -345,76 +346,6 @@ static void env_commit(struct stream_env *env, struct commit *c)
     commit_submit(sc);
 }
 
-/* --- what went directly ------------------------------------------------------------------- */
-
-struct owed_commit {
-    struct ev_task task;
-    struct shard *sh;
-    int64_t ledger[LEDGER_N];
-    bool ok;
-};
-
-static void owed_back(struct ev_task *task)
-{
-    struct owed_commit *oc = container_of(task, struct owed_commit, task);
-    struct shard *sh = oc->sh;
-    int i;
-
-    sh->commits--;
-    sh->paying = NULL;
-    for (i = 0; oc->ok && i < LEDGER_N; i++)
-        sh->owed[i] -= oc->ledger[i];
-    xfree(oc);
-}
-
-/* The spool's thread. */
-static void owed_done(void *ctx, const struct err *err)
-{
-    struct owed_commit *oc = ctx;
-
-    oc->ok = !err;
-    oc->task.run = owed_back;
-    ev_post(oc->sh->loop, &oc->task);
-}
-
-static bool owes(const struct shard *sh)
-{
-    int i;
-
-    for (i = 0; i < LEDGER_N; i++) {
-        if (sh->owed[i])
-            return true;
-    }
-    return false;
-}
-
-static void pay_owed(struct shard *sh)
-{
-    struct spool_txn *t;
-    int i;
-
-    if (sh->paying || !owes(sh))
-        return;
-    sh->paying = XNEW(struct owed_commit);
-    sh->paying->sh = sh;
-    memcpy(sh->paying->ledger, sh->owed, sizeof(sh->owed));
-    t = spool_txn_new();
-    for (i = 0; i < LEDGER_N; i++) {
-        if (sh->owed[i])
-            spool_txn_ledger(t, (enum ledger_row)i, sh->owed[i]);
-    }
-    sh->commits++;
-    spool_submit(sh->logs->spool, t, owed_done, sh->paying);
-}
-
-void shard_owe(struct shard *sh, const int64_t ledger[LEDGER_N])
-{
-    int i;
-
-    for (i = 0; i < LEDGER_N; i++)
-        sh->owed[i] += ledger[i];
-}
-
 static void stream_remove(struct shard *sh, struct stream *s)
 {
     int lane;
@@ -454,8 +385,9 @@ static void commit_run(struct ev_task *task)
     if (sc->ok && !sc->forgets)
         s->place.generation = sc->generation;
     if (sc->ok) {
+        report_note_commit(sc->c);
         shard_weigh_commit(sc->c);
-        pay_owed(sh);
+        shard_pay_owed(sh);
     }
     if (sc->ok && brings_cred(sc->c))
         cred_stored(sh->logs->creds, sc->c->call->cred);
@@ -616,6 +548,7 @@ void shard_result(struct shard *sh, struct stream *s, enum stream_lane lane,
 {
     ASSERT(sh->deliveries > 0);
     sh->deliveries--;
+    report_note_result(s, r, clock_wall_ns());
     stream_result(s, lane, r, shard_now(sh));
     barrier_check(sh);
     shard_wake(sh);
@@ -666,20 +599,33 @@ static void sweep_creds(struct shard *sh, int64_t now)
         spool_submit(sh->logs->spool, t, NULL, NULL);
 }
 
+static void sweep_streams(struct shard *sh)
+{
+    struct stream_now now = shard_now(sh);
+    struct hnode *n = NULL;
+    size_t slot = 0, waiting = 0;
+
+    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL) {
+        struct stream *s = hmap_entry(n, struct stream, place.node);
+
+        stream_sweep(s, now);
+        waiting += stream_waits(s);
+    }
+    atomic_store(&sh->n_waiting, waiting);
+}
+
 static void sweep_due(void *ctx)
 {
     struct shard *sh = ctx;
     struct stream_now now = shard_now(sh);
-    struct hnode *n = NULL;
-    size_t slot = 0;
 
     repeat_commits(sh);
-    pay_owed(sh);
+    shard_pay_owed(sh);
     turns_sweep(sh);
     sh->env.crowded = accounts_crowded(sh->logs->accounts);
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness, now.mono));
-    while ((n = hmap_walk(&sh->streams, &slot, n)) != NULL)
-        stream_sweep(hmap_entry(n, struct stream, place.node), now);
+    upstreams_tell(sh);
+    sweep_streams(sh);
     sweep_creds(sh, now.mono);
     if (sh->index == 0)
         space_watch(sh->logs);
@@ -722,10 +668,12 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     list_init(&sh->replays);
     limiter_init(&sh->harness);
     turns_init(&sh->turns);
+    upstreams_init(&sh->upstreams);
     sh->retry = ev_timer_new(loop, retry_due, sh);
     sh->sweep = ev_timer_new(loop, sweep_due, sh);
     ev_timer_arm(sh->sweep, SWEEP_MS);
     intake_shard_init(sh);
+    upstreams_tell(sh);
     return sh;
 }
 
@@ -798,7 +746,7 @@ static void stop_due(void *ctx)
 {
     struct shard *sh = ctx;
 
-    if (sh->commits || sh->ingests || sh->n_readbacks)
+    if (sh->commits || sh->ingests || sh->n_readbacks || sh->reports)
         ev_timer_arm(sh->stop, STOP_TICK_MS);
     else
         sh->stopped(sh->loop);
@@ -824,7 +772,7 @@ void shard_resume(struct shard *sh)
 void shard_quiesce(struct shard *sh)
 {
     sh->stopping = true;
-    pay_owed(sh);
+    shard_pay_owed(sh);
     turns_end(sh);
     ev_timer_disarm(sh->sweep);
     ev_timer_disarm(sh->retry);
@@ -877,6 +825,7 @@ void shard_free(struct shard **shp)
     }
     barrier_free_all(sh);
     store_free_all(sh);
+    upstreams_fini(&sh->upstreams);
     hmap_fini(&sh->streams);
     heap_fini(&sh->later[LANE_LINES]);
     heap_fini(&sh->later[LANE_BLOBS]);

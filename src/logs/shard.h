@@ -16,6 +16,7 @@
 #include "logs/settings.h"
 #include "logs/stream_priv.h"
 #include "logs/turns.h"
+#include "logs/upstreams.h"
 #include "net/fetch.h"
 #include "rt/overload.h"
 
@@ -59,14 +60,16 @@ struct shard {
     } blobs_taken[2][SHARD_ACCOUNTS];
     int64_t zstd_connections[64]; /* to a hub that takes zstd: ids as in fetch_result; 0: none */
     unsigned zstd_at;
-    atomic_uint state; /* enum limiter_state, for the metrics */
-    atomic_size_t n_streams;
-    size_t commits;             /* under way to the spool */
-    int64_t owed[LEDGER_N];     /* what went directly, not in the spool's ledger yet */
-    struct owed_commit *paying; /* under way, or NULL */
-    size_t checks;              /* of credentials, under way */
-    size_t ingests;             /* client calls that this worker has not done with */
-    struct list intake_waiting; /* struct ingest.intake: bodies that wait for memory */
+    atomic_uint state;                  /* enum limiter_state, for the metrics */
+    atomic_size_t n_streams, n_waiting; /* of these, so many wait for delivery */
+    struct upstreams_told upstreams;    /* for reports */
+    size_t reports;                     /* being made: parts of them that come again */
+    size_t commits;                     /* under way to the spool */
+    int64_t owed[LEDGER_N];             /* what went directly, not in the spool's ledger yet */
+    struct owed_commit *paying;         /* under way, or NULL */
+    size_t checks;                      /* of credentials, under way */
+    size_t ingests;                     /* client calls that this worker has not done with */
+    struct list intake_waiting;         /* struct ingest.intake: bodies that wait for memory */
     struct ev_timer *intake_timer;
     struct ingest *intake_first; /* goes on all the same, since then */
     int64_t intake_first_at;
@@ -140,6 +143,7 @@ struct stream *shard_find(struct shard *sh, struct view account, struct view key
  * account: those lines are upstream and were answered so, and count nowhere. Own thread.
  */
 void shard_owe(struct shard *sh, const int64_t ledger[LEDGER_N]);
+void shard_pay_owed(struct shard *sh); /* what is owed, if it is not under way */
 
 void shard_wake(struct shard *sh); /* something may be ready */
 struct stream_now shard_now(const struct shard *sh);

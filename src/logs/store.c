@@ -128,6 +128,18 @@ bool store_is_crowded(const struct shard *sh)
     return h && h->n_waiting >= STORE_WAITING_MAX;
 }
 
+void store_each(const struct shard *sh,
+                void (*fn)(void *ctx, const char *authority, const struct limiter *l), void *ctx)
+{
+    const struct list *it;
+
+    for (it = sh->stores.next; it != &sh->stores; it = it->next) {
+        const struct store_host *h = list_entry(it, struct store_host, link);
+
+        fn(ctx, h->authority, &h->limiter);
+    }
+}
+
 void store_free_all(struct shard *sh)
 {
     struct list *it, *tmp;

@@ -43,6 +43,10 @@ void store_give_back(struct store_host *h);
 /* So many wait for the store used last that another would only lose its link's time. */
 bool store_is_crowded(const struct shard *sh);
 
+/* The stores that are remembered, one after the other. */
+void store_each(const struct shard *sh,
+                void (*fn)(void *ctx, const char *authority, const struct limiter *l), void *ctx);
+
 void store_free_all(struct shard *sh);
 
 #endif

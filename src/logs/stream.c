@@ -657,6 +657,21 @@ bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until)
     return false;
 }
 
+bool stream_waits(const struct stream *s)
+{
+    const struct list *it;
+
+    if (!list_empty(&s->blobs))
+        return true;
+    for (it = s->lives.next; it != &s->lives; it = it->next) {
+        const struct life *l = list_entry(it, struct life, link);
+
+        if (!queue_empty(&l->lines) || !queue_empty(&l->stuck) || (l->close && !l->ended))
+            return true;
+    }
+    return false;
+}
+
 uint64_t stream_backlog_lines(const struct stream *s)
 {
     const struct list *it;

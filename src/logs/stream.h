@@ -278,6 +278,7 @@ bool stream_unused(const struct stream *s); /* forgotten: remove it from the tab
  * upstream's answers? Not: lines kept for the end of a life that has not come, what is held since
  * its credential is refused, a close that waits for other streams. */
 bool stream_goes_on(struct stream *s, struct stream_now now, int64_t until);
+bool stream_waits(const struct stream *s); /* lines, an upload or a close wait for delivery */
 uint64_t stream_backlog_lines(const struct stream *s);
 /* wall time of the oldest waiting record, 0: none */
 int64_t stream_oldest_ns(const struct stream *s);

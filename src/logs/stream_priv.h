@@ -82,6 +82,17 @@ struct direct_marks {
     unsigned n_lost;
 };
 
+/* What reports tell of it besides what it is (report.c); since the start of the process. */
+struct stream_story {
+    int64_t failed_at;    /* wall: a delivery failed last; 0: none did */
+    const char *said;     /* why, in words of ours (static) */
+    int status;           /* ... what was answered; 0: nothing was */
+    uint32_t events;      /* bit n: enum stream_note n happened */
+    uint64_t life, lines; /* so many lines were accepted in that life */
+    uint64_t dead;        /* records and uploads that became dead letters */
+    bool by_link;         /* its log went, or is to go, to an object store */
+};
+
 struct stream {
     struct stream_env *env;
     struct spool_stream row;
@@ -126,6 +137,7 @@ struct stream {
         void *owner;
         struct account *account;
         struct stream_turns turns;
+        struct stream_story story;
         bool counted;        /* among the account's streams */
         unsigned generation; /* of the spool's database that has its row */
         bool stored; /* its row is in the spool: row.id is the spool's thread's to read while

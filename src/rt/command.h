@@ -30,6 +30,7 @@ struct command {
     const char *path;       /* "dead"; a part that is a star stands for any: see command_part */
     enum command_kind kind; /* one path may have one command of each kind */
     const char *text;       /* one line for the index */
+    bool private;           /* shows text of logs: not for callers that may be anybody */
     /* Runs in the thread that serves commands; must not block. */
     void (*run)(void *ctx, struct command_call *call);
     void *ctx;

@@ -15,6 +15,7 @@
 #include "base/bug.h"
 #include "base/utf8.h"
 #include "base/xmem.h"
+#include "rt/metric_look.h"
 
 #define PREFIX "tailrace_"
 
@@ -56,7 +57,7 @@ void metric_collector_remove(metric_collect_fn fn, void *ctx)
     pthread_mutex_unlock(&collect_lock);
 }
 
-static void run_collectors(void)
+void metric_collect(void)
 {
     struct list *it, *tmp;
 
@@ -203,7 +204,7 @@ void metric_expose(struct str *out, enum metric_format format)
 {
     struct list *all, *it, *tmp;
 
-    run_collectors();
+    metric_collect();
     all = metric_registry_lock();
     list_each(it, tmp, all) {
         const struct metric_family *f = list_entry(it, struct metric_family, link);
