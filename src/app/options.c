@@ -293,6 +293,9 @@ static const struct conf_row rows[] = {
     ROW(PATH, control_socket, "control.socket", .use = CONF_USE_SOCKET,
         .text = "Where tailracectl reaches this process; who can open it may do everything. "
                 "Default: control.sock in spool.directory."),
+    ROW(BOOL, control_tail, "control.tail", .deflt = "true", .reloadable = true,
+        .text = "Show lines of streams as they pass to who asks on the control socket (tailracectl "
+                "tail)."),
     ROW(STRING, user, "user",
         .text = "Whom to become once started as root, NAME or NAME:GROUP; default: nobody else."),
     ROW(ENUM, sandbox, "sandbox", .choices = sandboxes, .deflt = "auto",

@@ -110,6 +110,7 @@ struct config {
     int64_t drain_limit_ms;
 
     char *control_socket; /* <spool.directory>/control.sock if not given */
+    bool control_tail;    /* tailracectl tail may show lines */
     char *user;           /* to become, "NAME", "NAME:GROUP" or numbers; NULL: whoever starts it */
     enum config_sandbox sandbox;
 

@@ -72,5 +72,6 @@ struct logs_settings *settings_from_config(const struct config *c, struct parent
     s->share = (unsigned)c->limit_share;
     s->timeout_ms = (unsigned)c->upstream_timeout_ms;
     s->gzip = c->upload_gzip;
+    s->tail = c->control_tail;
     return s;
 }

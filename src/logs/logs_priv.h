@@ -39,7 +39,7 @@ struct logs_dead {
     size_t n_claims;
 };
 
-enum { REPORT_COMMANDS = 3 };
+enum { REPORT_COMMANDS = 4 };
 
 struct logs {
     struct spool *spool;
@@ -71,6 +71,7 @@ struct logs {
     struct logs_dead dead;
     struct command reports[REPORT_COMMANDS]; /* report.c */
     bool reports_added;
+    atomic_uint n_tails;       /* who follow streams (tail.c) */
     atomic_bool space_refused; /* lines were, since the last look */
     enum space_level space;    /* as the log said last; the first shard's thread */
     bool asked_round;          /* logs_drained: a round was begun */

@@ -5,6 +5,7 @@
 #include "base/xmem.h"
 #include "logs/logs_priv.h"
 #include "logs/report_stream.h"
+#include "logs/tail.h"
 #include "logs/upstreams.h"
 #include "rt/clock.h"
 #include "rt/json.h"
@@ -520,6 +521,10 @@ void report_commands_add(struct logs *l)
         {.path = "upstreams",
          .text = "the log service and object stores, with their limiters",
          .run = run_upstreams},
+        {.path = "tail",
+         .text = "the lines of a stream as they pass: account, key, last",
+         .private = true,
+         .run = tail_run},
     };
     size_t i;
 

@@ -1,7 +1,8 @@
 /*
- * Reports on streams and upstreams: the commands `streams`, `stream` and `upstreams`. What a worker
- * knows of its streams is looked at by that worker, a part in each turn of its loop, so that no
- * number of streams holds it up; what all workers found is put together by the last one.
+ * Reports on streams and upstreams: the commands `streams`, `stream`, `upstreams` and `tail`
+ * (tail.h). What a worker knows of its streams is looked at by that worker, a part in each turn of
+ * its loop, so that no number of streams holds it up; what all workers found is put together by the
+ * last one.
  */
 #ifndef TR_LOGS_REPORT_H
 #define TR_LOGS_REPORT_H

@@ -29,7 +29,7 @@ bool report_holds(struct view text, struct view part)
     return false;
 }
 
-static const char *state_of(const struct stream *s, int64_t mono)
+const char *report_stream_state(const struct stream *s, int64_t mono)
 {
     const struct life *l = stream_last(s);
 
@@ -264,7 +264,7 @@ void report_stream_json(const struct stream *s, struct stream_now now, bool deta
     json_open(&j, NULL, '{');
     json_text(&j, "account", s->account_v);
     json_text(&j, "key", s->key_v);
-    json_text(&j, "state", view_str(state_of(s, now.mono)));
+    json_text(&j, "state", view_str(report_stream_state(s, now.mono)));
     json_text(&j, "route", view_str(route_of(s)));
     json_time(&j, "opened", l ? l->since_wall : 0);
     json_time(&j, "last_call", s->last_call ? now.wall - (now.mono - s->last_call) : 0);

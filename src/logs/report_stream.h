@@ -24,6 +24,8 @@ enum report_sort {
 
 bool report_stream_wanted(const struct stream *s, enum report_state state, struct view search,
                           int64_t mono);
+/* "open", "ended", "closing", "closed" or "held". Static. */
+const char *report_stream_state(const struct stream *s, int64_t mono);
 /* Lower ones come first; the same ones by account and key. */
 uint64_t report_stream_rank(const struct stream *s, enum report_sort sort);
 /* One JSON object. `detail`: with all that is known of it. */

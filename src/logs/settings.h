@@ -24,6 +24,7 @@ struct logs_settings {
     uint64_t streams_max; /* known at a time; not to be changed by a reload */
     unsigned share;       /* of one account, percent; likewise */
     unsigned timeout_ms;  /* of one delivery */
+    bool tail;            /* streams may be followed over the control socket */
     bool
         gzip; /* upload gzip to object stores that were found to read it back right; default true */
 };

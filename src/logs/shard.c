@@ -13,6 +13,7 @@
 #include "logs/replay.h"
 #include "logs/report.h"
 #include "logs/store.h"
+#include "logs/tail.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
 #include "rt/log.h"
@@ -355,6 +356,7 @@ static void stream_remove(struct shard *sh, struct stream *s)
         heap_remove(&sh->later[lane], &s->place.later[lane]);
     }
     barrier_forget(sh, s);
+    tail_forgotten(sh, s);
     turns_leave(&s->place.turns);
     if (s->place.counted)
         account_drop_stream(s->place.account);
@@ -386,6 +388,8 @@ static void commit_run(struct ev_task *task)
         s->place.generation = sc->generation;
     if (sc->ok) {
         report_note_commit(sc->c);
+        if (TR_UNLIKELY(!list_empty(&sh->tails)))
+            tail_committed(sh, sc->c);
         shard_weigh_commit(sc->c);
         shard_pay_owed(sh);
     }
@@ -622,6 +626,7 @@ static void sweep_due(void *ctx)
     repeat_commits(sh);
     shard_pay_owed(sh);
     turns_sweep(sh);
+    tail_sweep(sh);
     sh->env.crowded = accounts_crowded(sh->logs->accounts);
     atomic_store(&sh->state, (unsigned)limiter_state(&sh->harness, now.mono));
     upstreams_tell(sh);
@@ -666,6 +671,7 @@ struct shard *shard_new(struct logs *logs, unsigned index, struct ev_loop *loop,
     list_init(&sh->unsaved);
     list_init(&sh->readbacks);
     list_init(&sh->replays);
+    list_init(&sh->tails);
     limiter_init(&sh->harness);
     turns_init(&sh->turns);
     upstreams_init(&sh->upstreams);
@@ -813,6 +819,7 @@ void shard_free(struct shard **shp)
 
     if (!sh)
         return;
+    tail_free_all(sh);
     free_unsaved(sh);
     readback_free_all(sh);
     for (slot = 0; slot < sh->streams.n_slots; slot++) {

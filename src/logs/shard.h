@@ -51,6 +51,7 @@ struct shard {
     struct list unsaved;   /* struct shard_commit: to be repeated */
     struct list replays;   /* of dead letters, being sent (replay.c) */
     struct list readbacks; /* of records, under way (readback.c) */
+    struct list tails;     /* who follow streams of this shard (tail.c) */
     size_t n_readbacks;    /* ... that will come back */
     int64_t lines_taken;   /* monotonic: when upstream last took lines; 0: never */
     /* the same for blobs, by account and route; a newer account may take an older one's place */

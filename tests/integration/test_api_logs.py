@@ -1,7 +1,11 @@
 """The commands that tell how it is: status, history, streams, stream, upstreams, tail."""
+import json
+from urllib.parse import quote
+
 import pytest
 
-from asked import ask
+from asked import ask, start
+from calls import Api
 from gateway import key, wait_for
 
 
@@ -117,9 +121,128 @@ def test_one_stream(gw, api):
 
 @pytest.mark.parametrize('name', ['<img src=x onerror=alert(1)>', 'a"b\\c', 'ü/€/\u2028', 'x' * 3000], ids=['html', 'quotes', 'unicode', 'long'])
 def test_hostile_names_are_texts(gw, api, name):
-    from urllib.parse import quote
     target = f'/log-service/stream?accountID=acct&key={quote(name, safe="")}'
     assert api.request('POST', target)[0] in (200, 204)
     found = ask(gw, 'streams', limit=1)['streams']
     assert [s['key'] for s in found] == [name]
     assert ask(gw, 'stream', account='acct', key=name)['key'] == name
+
+
+# --- tail ------------------------------------------------------------------------------------------
+
+class Tail:
+    """Follows a stream; `next()` is one line of it."""
+
+    def __init__(self, gw, name, **args):
+        self.connection, self.answer = start(gw, 'tail', account='acct', key=name, **args)
+        assert self.answer.status == 200 and self.answer.headers['Content-Type'] == 'application/x-ndjson'
+        self.state = self.next()['begin']
+
+    def next(self):
+        line = self.answer.readline()
+        assert line.endswith(b'\n')
+        return json.loads(line)
+
+    def texts(self):
+        return [line['out'] for line in self.next()['lines']]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.connection.close()
+
+
+def test_tail_shows_lines_as_they_pass(gw, api):
+    name, other = fill(api, 2)
+    gw.wait_delivered()
+    with Tail(gw, name) as tail, Tail(gw, name) as second:
+        assert tail.state == second.state == 'open'
+        assert api.put(other, 'not this\n')[0] == 204
+        assert api.put(name, 'c\n', 'd\n', start=2)[0] == 204
+        assert tail.texts() == second.texts() == ['c\n', 'd\n']
+        body = b'[\n {"level":"info",\r\n  "pos":4,"out":"\xff\\u001b[1m","time":"2026-01-02T03:04:05Z"} \n]'
+        assert api.put_raw(name, body)[0] == 204
+        assert tail.texts() == ['\ufffd\x1b[1m']
+        assert api.delete(name)[0] == 204
+        assert tail.next() == {'end': 'closed'} and tail.answer.read() == b''
+    for text in ('not this', 'c\\n'):
+        assert text not in gw.log()
+
+
+def test_tail_begins_with_what_waits(far, gw, api):
+    name, = fill(api, 1)
+    gw.wait_delivered()
+    far.fault('status', 'lines', count=None, code=503)
+    for i in range(4):
+        assert api.put(name, f'{i}\n', start=2 + i)[0] == 204
+    with Tail(gw, name, last=2) as tail:
+        assert [tail.texts(), tail.texts()] == [['2\n'], ['3\n']]
+        assert api.put(name, 'new\n', start=6)[0] == 204
+        assert tail.texts() == ['new\n']
+    far.clear_faults()
+
+
+def test_tail_when_memory_is_short(far, gateway_at):
+    """Bodies that are kept in the spool only are shown all the same."""
+    gw = gateway_at(far.url, memory={'limit': '1MiB'})
+    api = Api(gw.log_url)
+    far.fault('status', 'lines', count=None, code=503)
+    name, = fill(api, 1)
+    with Tail(gw, name) as tail:
+        for i in range(12):
+            text = f'{i}' + 'x' * 200_000 + '\n'
+            assert api.put(name, text, start=2 + i)[0] == 204
+            assert tail.texts() == [text]
+    api.close()
+
+
+def test_tail_that_is_slow_misses_lines_and_holds_nobody_up(gw, api):
+    name, = fill(api, 1)
+    with Tail(gw, name) as tail:
+        for i in range(40):
+            assert api.put(name, f'{i}' + 'x' * 250_000 + '\n', start=2 + i)[0] == 204
+        assert api.put(name, 'last\n', start=100)[0] == 204
+        assert api.delete(name)[0] == 204
+        seen = missed = 0
+        line = {}
+        while 'end' not in line:
+            line = tail.next()
+            seen += len(line.get('lines', []))
+            missed += line.get('missed', 0)
+        assert missed > 0 and seen + missed == 41
+
+
+def test_tails_are_few_and_let_go(gw, api):
+    name, = fill(api, 1)
+    tails = [Tail(gw, name) for _ in range(16)]
+    assert '16' in ask(gw, 'tail', status=503, account='acct', key=name)['error']
+    for tail in tails:
+        tail.answer.close()
+        tail.connection.close()
+
+    def one_more():
+        connection, answer = start(gw, 'tail', account='acct', key=name)
+        connection.close()
+        return answer.status == 200
+
+    wait_for(one_more, what='a place')
+    assert ask(gw, 'tail', status=404, account='acct', key='x')['error']
+    assert ask(gw, 'tail', status=400)['error']
+
+
+def test_tail_may_be_off(far, gateway_at):
+    gw = gateway_at(far.url, control={'tail': False})
+    assert 'control.tail' in ask(gw, 'tail', status=403, account='acct', key='x')['error']
+    gw.write_config(control={'tail': True})
+    ask(gw, 'reload', 'POST')
+    assert ask(gw, 'tail', status=404, account='acct', key='x')
+
+
+def test_tail_ends_with_the_process(gw, api):
+    name, = fill(api, 1)
+    with Tail(gw, name) as tail:
+        assert api.put(name, 'c\n', start=2)[0] == 204
+        assert tail.texts() == ['c\n']
+        assert gw.stop() == 0
+        assert tail.answer.readline() == b''
