@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include "app/egress.h"
+#include "app/explain.h"
 #include "app/inside.h"
 #include "app/parent.h"
 #include "app/sealing.h"
@@ -131,15 +132,10 @@ static int check_flows(const struct config *c, const struct policy *p, struct er
 
 /* ---- explain ------------------------------------------------------------------------------ */
 
-struct explain {
-    const struct policy *p;
-    struct policy_query q;
-    struct policy_verdict first, verdict;
-    struct dest dest;
+struct resolving {
+    struct explain *x;
     struct ev_loop *loop;
     struct net_lookup *lookup;
-    struct str addresses; /* "A,B" */
-    struct str details;   /* lines */
 };
 
 static void add_verdict(struct str *out, const struct policy_verdict *v)
@@ -152,133 +148,97 @@ static void add_verdict(struct str *out, const struct policy_verdict *v)
 
 static void on_resolved(void *ctx, const struct net_addr *addrs, size_t n, const struct err *e)
 {
-    struct explain *x = ctx;
-    struct policy_verdict v;
-    char ip[NET_ADDR_TEXT];
-    size_t i;
+    struct resolving *r = ctx;
 
-    x->lookup = NULL;
-    if (n == 0)
-        str_addf(&x->details, "resolving: %s\n", e->text);
-    for (i = 0; i < n; i++) {
-        const struct sockaddr *sa = (const struct sockaddr *)&addrs[i].ss;
-
-        net_addr_ip(&addrs[i], ip);
-        v = policy_check_address(x->p, &x->q, &x->first, sa);
-        str_addf(&x->addresses, "%s%s", i ? "," : "", ip);
-        str_addf(&x->details, "address=%s class=%s ", ip, addr_class_name(addr_class(sa, NULL)));
-        add_verdict(&x->details, &v);
-        str_adds(&x->details, v.would_deny ? " would_deny=true\n" : "\n");
-        /* One address that is allowed is enough: the others are not dialled. */
-        if (i == 0 || !x->verdict.allow || (x->verdict.would_deny && !v.would_deny))
-            x->verdict = v;
-    }
-    ev_loop_stop(x->loop);
+    r->lookup = NULL;
+    explain_resolved(r->x, addrs, n, e);
+    ev_loop_stop(r->loop);
 }
 
 static void on_timeout(void *ctx)
 {
-    struct explain *x = ctx;
+    struct resolving *r = ctx;
+    struct err e;
 
-    str_adds(&x->details, "resolving: took too long\n");
-    ev_loop_stop(x->loop);
+    err_set(&e, ERR_TIMEOUT, "took too long");
+    explain_resolved(r->x, NULL, 0, &e);
+    ev_loop_stop(r->loop);
 }
 
 /* Wait for the name's addresses, as long as a connection would. */
 static int resolve(struct explain *x, const struct config *c, struct err *e)
 {
+    struct resolving wait = {.x = x, .loop = ev_loop_new("check")};
     struct str servers = STR_INIT;
     struct net_resolver *r;
     struct ev_timer *timer;
+    int rc = -1;
 
     config_resolvers(c, &servers);
-    x->loop = ev_loop_new("check");
-    r = net_resolver_new(x->loop, servers.n ? str_c(&servers) : NULL, e);
+    r = net_resolver_new(wait.loop, servers.n ? str_c(&servers) : NULL, e);
     str_fini(&servers);
     if (r) {
-        timer = ev_timer_new(x->loop, on_timeout, x);
+        timer = ev_timer_new(wait.loop, on_timeout, &wait);
         ev_timer_arm(timer, c->egress_connect_ms);
-        x->lookup = net_resolve(r, x->dest.host, x->dest.port, on_resolved, x);
-        ev_loop_run(x->loop);
-        if (x->lookup)
-            net_lookup_cancel(&x->lookup);
+        wait.lookup = net_resolve(r, x->dest.host, x->dest.port, on_resolved, &wait);
+        ev_loop_run(wait.loop);
+        if (wait.lookup)
+            net_lookup_cancel(&wait.lookup);
         ev_timer_free(&timer);
         net_resolver_free(&r);
-    }
-    ev_loop_free(&x->loop);
-    return x->details.n ? 0 : -1;
-}
-
-/* Does somebody else resolve it: the parent proxy? */
-static int goes_to_parent(const struct config *c, const struct policy_query *q, struct err *e)
-{
-    struct policy *bypass;
-    int rc = 1;
-
-    if (!c->upstream_parent)
-        return 0;
-    bypass = egress_bypass(c, e);
-    if (!bypass)
-        return -1;
-    if (policy_decide(bypass, q).allow)
         rc = 0;
-    policy_free(&bypass);
+    }
+    ev_loop_free(&wait.loop);
     return rc;
 }
 
-static int ask(struct explain *x, const struct config *c, const char *where, struct err *e)
+static void print_explained(const struct explain *x)
 {
-    int parent;
+    const bool literal = x->q.dest && x->dest.literal;
+    struct str line = STR_INIT;
+    size_t i;
 
-    if (dest_parse(view_str(where), 0, &x->dest, e) < 0) {
-        x->verdict =
-            (struct policy_verdict){.rule = "bad-authority", .reason = e->text, .index = -1};
-        return 0;
+    add_verdict(&line, &x->verdict);
+    str_adds(&line, " addresses=");
+    for (i = 0; i < x->n; i++)
+        str_addf(&line, "%s%s", i ? "," : "", x->addresses[i].ip);
+    str_adds(&line, x->n ? "\n" : "unresolved\n");
+    if (x->verdict.would_deny)
+        str_adds(&line, "mode=report: the rule would deny it\n");
+    if (x->lookup && !x->n)
+        str_addf(&line, "resolving: %s\n", x->trouble.text);
+    for (i = 0; i < x->n && !literal; i++) {
+        const struct explain_address *a = &x->addresses[i];
+
+        str_addf(&line, "address=%s class=%s ", a->ip, addr_class_name(a->kind));
+        add_verdict(&line, &a->verdict);
+        str_adds(&line, a->verdict.would_deny ? " would_deny=true\n" : "\n");
     }
-    x->q.dest = &x->dest;
-    x->first = x->verdict = policy_decide(x->p, &x->q);
-    if (x->dest.literal) {
-        str_adds(&x->addresses, x->dest.host);
-        return 0;
-    }
-    parent = goes_to_parent(c, &x->q, e);
-    if (parent < 0)
-        return -1;
-    if (parent || !x->first.allow) /* a name that is denied is not looked up */
-        return 0;
-    return resolve(x, c, e);
+    fputs(str_c(&line), stdout);
+    str_fini(&line);
 }
 
 static int explain(const struct config *c, const struct policy *p, const struct check_opts *o,
                    struct err *e)
 {
-    struct explain x = {.p = p, .q = {.identity = view_str(o->identity)}};
-    struct str line = STR_INIT;
-    struct net_addr from;
-    int rc;
+    const struct explain_ask ask = {o->explain, o->from, o->identity};
+    struct parent *parent;
+    struct explain x;
+    int rc = GOOD;
 
-    if (o->from) {
-        rc = net_addr_literal(view_str(o->from), 0, &from);
-        if (rc < 0) {
-            err_set(e, ERR_INVALID, "--from: use an address, such as 10.0.0.7");
-            return USAGE;
-        }
-        x.q.from = (const struct sockaddr *)&from.ss;
-    }
+    if (parent_new(c, &parent, e) < 0)
+        return BAD;
     egress_own_addresses();
-    rc = ask(&x, c, o->explain, e);
-    if (rc == 0) {
-        add_verdict(&line, &x.verdict);
-        printf("%s addresses=%s\n", str_c(&line),
-               x.addresses.n ? str_c(&x.addresses) : "unresolved");
-        if (x.verdict.would_deny)
-            puts("mode=report: the rule would deny it");
-        fputs(str_c(&x.details), stdout);
+    if (explain_begin(&x, p, parent_net(parent), &ask, e) < 0) {
+        err_prefix(e, "--from");
+        rc = USAGE;
+    } else if (x.lookup && resolve(&x, c, e) < 0) {
+        rc = BAD;
+    } else {
+        print_explained(&x);
     }
-    str_fini(&line);
-    str_fini(&x.addresses);
-    str_fini(&x.details);
-    return rc == 0 ? GOOD : BAD;
+    parent_free(&parent);
+    return rc;
 }
 
 /* ---- the command -------------------------------------------------------------------------- */

@@ -10,8 +10,10 @@
 #include "rt/command.h"
 #include "rt/metric.h"
 
+struct commands;
 struct control;
 struct handover;
+struct problems;
 struct report;
 struct takeover;
 
@@ -43,8 +45,12 @@ struct gateway {
     struct control *control;
     struct command commands[3];
     struct report *report;
-    struct handover *handover; /* to the next process */
-    struct takeover *takeover; /* from the one before, while it is there; NULL: from none */
+    struct commands *more_commands;
+    struct problems *problems;
+    struct conf_list needs_restart; /* settings that the last reload found changed and could not
+                                     * take up */
+    struct handover *handover;      /* to the next process */
+    struct takeover *takeover;      /* from the one before, while it is there; NULL: from none */
 };
 
 /* The hooks of serve.c that look at the spool or the plan: on from the start, off when another

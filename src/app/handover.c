@@ -643,21 +643,27 @@ void handover_begin(struct handover *h, int fd)
     ev_timer_arm(h->tick, TICK_MS);
 }
 
-void handover_spawn(struct handover *h)
+int handover_spawn(struct handover *h, struct err *e)
 {
     const char *why = why_not(h);
-    struct err e = {0};
     int fd;
 
     if (why) {
         log_event(LOG_WARN, "handover", "this process cannot hand over", LF_STR("error", why));
-        return;
+        return err_set(e, ERR_UNAVAIL, "this process cannot hand over: %s", why);
     }
-    fd = successor_start(h->program, NULL, &e);
-    if (fd < 0)
-        log_event(LOG_ERROR, "handover", "the new process cannot be started", LF_ERR(&e));
-    else
-        handover_begin(h, fd);
+    fd = successor_start(h->program, NULL, e);
+    if (fd < 0) {
+        log_event(LOG_ERROR, "handover", "the new process cannot be started", LF_ERR(e));
+        return err_prefix(e, "the new process cannot be started");
+    }
+    handover_begin(h, fd);
+    return 0;
+}
+
+bool handover_under_way(const struct handover *h)
+{
+    return h->phase != PHASE_NONE;
 }
 
 struct handover *handover_new(struct gateway *g)

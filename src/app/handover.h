@@ -26,6 +26,7 @@
 #define TR_APP_HANDOVER_H
 
 #include <stdbool.h>
+#include "base/err.h"
 
 struct gateway;
 struct handover;
@@ -36,8 +37,12 @@ void handover_free(struct handover **h);
 /* A new process asks for it over this socket, which is taken over. One at a time. */
 void handover_begin(struct handover *h, int fd);
 
-/* Start our program anew, from its path (which may hold another version by now), to take over. */
-void handover_spawn(struct handover *h);
+/* Start our program anew, from its path (which may hold another version by now), to take over. 0:
+ * it has been started; whether it succeeds the log says, and a process that serves. -1: it cannot
+ * be, as `e` and the log say. */
+int handover_spawn(struct handover *h, struct err *e);
+/* Has a handover begun that is not over yet? */
+bool handover_under_way(const struct handover *h);
 
 /* Has the spool been given away, and nothing but open connections is left? */
 bool handover_left(const struct handover *h);

@@ -302,7 +302,6 @@ static const struct conf_row rows[] = {
         .text = "Reach only the files that this configuration names, as far as the kernel can see "
                 "to it; required: or do not start; off: keep every right."),
 
-
     ROW(BOOL, debug_core_dumps, "debug.core-dumps", .deflt = "false",
         .text = "Let a crash leave a core dump, in which there are tokens, keys and log lines; and "
                 "let debuggers of the same user in."),
@@ -630,6 +629,15 @@ void config_add_file(struct config *config, const char *path)
 void config_dump(const struct config *config, FILE *out)
 {
     conf_dump(&config_spec, config, out);
+}
+
+const char *config_mode_name(enum config_mode mode)
+{
+    const struct conf_choice *c;
+
+    for (c = modes; c->name && c->value != (int)mode; c++)
+        ;
+    return c->name;
 }
 
 const char *config_tls_min(const struct config *config)

@@ -132,6 +132,9 @@ void config_add_file(struct config *config, const char *path);
 /* Write the effective configuration as YAML that loads back to the same. */
 void config_dump(const struct config *config, FILE *out);
 
+/* "upstream", "admin", ... Static. */
+const char *config_mode_name(enum config_mode mode);
+
 /* "1.2" or "1.3", as struct fetch_peer and struct tls_client_opts take it. Static. */
 const char *config_tls_min(const struct config *config);
 

@@ -8,10 +8,13 @@
 #include <unistd.h>
 #include "admin/admin.h"
 #include "admin/control.h"
+#include "app/certificates.h"
+#include "app/commands.h"
 #include "app/egress.h"
 #include "app/gateway.h"
 #include "app/handover.h"
 #include "app/notify.h"
+#include "app/problems.h"
 #include "app/report.h"
 #include "app/sandbox.h"
 #include "app/sealing.h"
@@ -262,12 +265,23 @@ static int configure_log(const struct config *c, struct err *e)
 
 /* --- reload ------------------------------------------------------------------------------- */
 
-static void say_not_reloadable(void *ctx, const char *path, bool reloadable)
+static void note_not_reloadable(void *ctx, const char *path, bool reloadable)
 {
-    (void)ctx;
-    if (!reloadable)
-        log_event(LOG_WARN, "app", "this setting needs a restart to take effect",
-                  LF_STR("setting", path));
+    struct conf_list *l = ctx;
+
+    if (reloadable)
+        return;
+    log_event(LOG_WARN, "app", "this setting needs a restart to take effect",
+              LF_STR("setting", path));
+    l->items = xrealloc(l->items, (l->n + 1) * sizeof(*l->items));
+    l->items[l->n++] = xstrdup(path);
+}
+
+static void forget_not_reloadable(struct conf_list *l)
+{
+    while (l->n)
+        xfree(l->items[--l->n]);
+    XFREE(l->items);
 }
 
 static void remember_old(struct gateway *g)
@@ -336,7 +350,8 @@ static int reload(struct gateway *g, struct err *why)
                         "over (SIGUSR2), or restart",
             why);
     }
-    conf_compare(&config_spec, g->config, c, say_not_reloadable, NULL);
+    forget_not_reloadable(&g->needs_restart);
+    conf_compare(&config_spec, g->config, c, note_not_reloadable, &g->needs_restart);
     remember_old(g);
     fault_point("app-reload");
     g->config = c;
@@ -348,6 +363,8 @@ static int reload(struct gateway *g, struct err *why)
             http_server_set_tls(g->admin[i], p->server_tls[i]);
     }
     logs_configure(g->logs, settings_from_config(c, p->parent));
+    commands_reloaded(g->more_commands);
+    problems_configure(g->problems, p);
     metric_set(g->generation_metric, (double)++g->generation);
     report_loaded(g->report);
     notify("READY=1");
@@ -414,7 +431,7 @@ static void on_signal(void *ctx, int signo)
     else if (signo == SIGHUP)
         (void)reload(g, &e); /* it has said so */
     else if (signo == SIGUSR2)
-        handover_spawn(g->handover);
+        (void)handover_spawn(g->handover, &e);
     else if (signo != SIGPIPE)
         begin_drain(g);
 }
@@ -438,13 +455,22 @@ static void run_reload(void *ctx, struct command_call *call)
 {
     struct gateway *g = ctx;
     struct str out = STR_INIT;
+    struct json j = json_to(&out);
     struct err e;
+    size_t i;
 
     if (reload(g, &e) < 0) {
         command_fail(call, 409, "%s", e.text);
         return;
     }
-    str_addf(&out, "{\"generation\":%llu}\n", (unsigned long long)g->generation);
+    json_open(&j, NULL, '{');
+    json_uint(&j, "generation", g->generation);
+    json_open(&j, "needs_restart", '[');
+    for (i = 0; i < g->needs_restart.n; i++)
+        json_text(&j, NULL, view_str(g->needs_restart.items[i]));
+    json_close(&j, ']');
+    json_close(&j, '}');
+    str_addc(&out, '\n');
     command_reply(call, 200, str_view(&out));
     str_fini(&out);
 }
@@ -511,6 +537,7 @@ static int open_control(struct gateway *g, struct err *e)
         g->commands[i].ctx = g;
         command_add(&g->commands[i]);
     }
+    g->more_commands = commands_new(g);
     return 0;
 }
 
@@ -522,6 +549,7 @@ void gateway_close_control(struct gateway *g)
         return;
     for (i = 0; i < ARRAY_LEN(g->commands); i++)
         command_remove(&g->commands[i]);
+    commands_free(&g->more_commands);
     control_close(&g->control);
 }
 
@@ -551,6 +579,7 @@ static void tear_down(struct gateway *g)
 
     gateway_close_control(g);
     report_free(&g->report);
+    problems_free(&g->problems);
     stop_workers(g);
     spool_close(&g->spool);
     envelope_free(&g->sealing);
@@ -583,6 +612,7 @@ static void tear_down(struct gateway *g)
     }
     xfree(g->old_plans);
     xfree(g->old_configs);
+    forget_not_reloadable(&g->needs_restart);
     plan_free(g->plan);
     config_free(&g->config);
 }
@@ -598,38 +628,12 @@ static bool spool_ready(void *ctx, struct err *why)
     return !st.failing && !g->draining;
 }
 
-static void show_expiry_at(const char *name, int64_t not_after_ns)
-{
-    struct metric_family *f = metric_family(METRIC_GAUGE, "certificate_expiry_seconds", "name",
-                                            "Until the certificate of that setting expires");
-
-    metric_set(metric_series(f, name), (double)(not_after_ns - clock_wall_ns()) / NS_PER_SEC);
-}
-
-static void show_expiry(const char *name, const struct tls_ctx *ctx)
-{
-    show_expiry_at(name, tls_ctx_not_after_ns(ctx));
-}
-
 /* On the main thread, as scrapes and reloads are. */
 static void collect_expiry(void *ctx)
 {
     struct gateway *g = ctx;
-    const struct plan *p = g->plan;
-    struct str name = STR_INIT;
-    size_t i;
 
-    for (i = 0; i < p->config->n_listen; i++) {
-        str_clear(&name);
-        str_addf(&name, "listen.%s", p->config->listen[i].name);
-        if (p->server_tls[i])
-            show_expiry(str_c(&name), p->server_tls[i]);
-    }
-    if (p->client_tls && p->config->upstream_certificate)
-        show_expiry("upstream", p->client_tls);
-    if (p->inside.mint)
-        show_expiry_at("intercept.ca", mint_not_after_ns(p->inside.mint));
-    str_fini(&name);
+    certificates_measure(g->plan);
 }
 
 static void collect_buffers(void *ctx)
@@ -749,6 +753,9 @@ static int start(struct gateway *g, struct err *e)
     sockets_fini(&g->inherited, !g->takeover);
     gateway_watch(g, true);
     g->report = report_new(g);
+    g->problems = problems_new(g->loop);
+    problems_configure(g->problems, g->plan);
+    commands_add_sections(g);
     return g->takeover ? takeover_serving(g->takeover, e) : 0;
 }
 

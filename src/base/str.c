@@ -128,3 +128,8 @@ void str_add_json(struct str *s, struct view v)
         i += len ? len : 1;
     }
 }
+
+bool str_found(const char *text, const char *search)
+{
+    return !search || !*search || (text && strcasestr(text, search));
+}

@@ -3,6 +3,7 @@
 #define TR_BASE_STR_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include "base/attrs.h"
@@ -74,6 +75,10 @@ static inline const char *str_c(const struct str *s)
 
 /* Hand the memory to the caller (xfree), NUL-terminated; the string is empty afterwards. */
 char *str_take(struct str *s);
+
+/* Does the text (NULL: nothing does) have that in it, in ASCII letters of any case? "" and NULL are
+ * in every text, NULL included. */
+bool str_found(const char *text, const char *search);
 
 /* Add `v` as the inside of a JSON string: quotes, backslashes and control characters escaped,
  * bytes that are not UTF-8 replaced. No quotes around it. */

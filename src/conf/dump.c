@@ -138,14 +138,20 @@ static void dump_section(struct str *out, const struct conf_section *s, const vo
     }
 }
 
+void conf_dump_text(const struct conf_spec *spec, const void *config, struct str *out)
+{
+    size_t i;
+
+    dump_rows(out, spec->rows, spec->n_rows, config, 0);
+    for (i = 0; i < spec->n_sections; i++)
+        dump_section(out, &spec->sections[i], config);
+}
+
 void conf_dump(const struct conf_spec *spec, const void *config, FILE *out)
 {
     struct str text = STR_INIT;
-    size_t i;
 
-    dump_rows(&text, spec->rows, spec->n_rows, config, 0);
-    for (i = 0; i < spec->n_sections; i++)
-        dump_section(&text, &spec->sections[i], config);
+    conf_dump_text(spec, config, &text);
     fwrite(str_c(&text), 1, text.n, out);
     str_fini(&text);
 }

@@ -10,6 +10,8 @@
  * expanded, paths absolute. Loading that gives the same configuration, and dumping it again the
  * same text. Options without a value are left out. */
 void conf_dump(const struct conf_spec *spec, const void *config, FILE *out);
+void conf_dump_text(const struct conf_spec *spec, const void *config,
+                    struct str *out); /* appends */
 
 /* Write every option with its sentence, type, limits and default: the reference of the manual, as
  * an annotated YAML skeleton. */

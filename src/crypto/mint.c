@@ -490,3 +490,9 @@ int64_t mint_not_after_ns(const struct mint *m)
     OBJ_CHECK(m, MINT_MAGIC);
     return m->not_after_ns;
 }
+
+void mint_subject(const struct mint *m, struct str *out)
+{
+    OBJ_CHECK(m, MINT_MAGIC);
+    tls_subject(m->ca, out);
+}

@@ -39,5 +39,7 @@ struct tls_ctx *mint_server_ctx(struct mint *m, const char *name, struct err *e)
 
 /* Wall time (ns) at which the CA, or the first certificate above it, expires. */
 int64_t mint_not_after_ns(const struct mint *m);
+/* Append the CA's name, as tls_ctx_subject does. */
+void mint_subject(const struct mint *m, struct str *out);
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include "base/attrs.h"
 #include "base/err.h"
+#include "base/str.h"
 #include "base/view.h"
 
 struct tls_ctx;
@@ -40,6 +41,10 @@ void tls_ctx_unref(struct tls_ctx **ctx);
 
 /* Wall time (ns) at which the first certificate of the server context's chain to do so expires. */
 int64_t tls_ctx_not_after_ns(const struct tls_ctx *ctx);
+
+/* Append whom the context's own certificate is for, as "CN=gateway.example,O=Example" (RFC 2253);
+ * nothing if it has none. */
+void tls_ctx_subject(const struct tls_ctx *ctx, struct str *out);
 
 enum tls_want { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
 

@@ -313,3 +313,24 @@ int64_t tls_ctx_not_after_ns(const struct tls_ctx *ctx)
 {
     return ctx->not_after_ns;
 }
+
+void tls_subject(const X509 *cert, struct str *out)
+{
+    BIO *bio = cert ? BIO_new(BIO_s_mem()) : NULL;
+    char *text;
+    long n;
+
+    if (!bio)
+        return;
+    if (X509_NAME_print_ex(bio, X509_get_subject_name(cert), 0,
+                           XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0) {
+        n = BIO_get_mem_data(bio, &text);
+        str_add(out, text, n > 0 ? (size_t)n : 0);
+    }
+    BIO_free(bio);
+}
+
+void tls_ctx_subject(const struct tls_ctx *ctx, struct str *out)
+{
+    tls_subject(ctx->leaf ? ctx->leaf : SSL_CTX_get0_certificate(ctx->ssl), out);
+}

@@ -43,6 +43,9 @@ struct tls_ctx *tls_ctx_leaf(struct tls_ctx *bare, X509 *leaf, EVP_PKEY *key);
 /* A certificate's time as wall time in ns; INT64_MAX if it is none. */
 int64_t tls_time_ns(const ASN1_TIME *t);
 
+/* Append the subject of a certificate (RFC 2253); nothing if it is NULL. */
+void tls_subject(const X509 *cert, struct str *out);
+
 /* For loading keys: one that asks for a passphrase would block start-up on a terminal; it is
  * answered with none. */
 int tls_no_passphrase(char *buf, int size, int rwflag, void *arg);

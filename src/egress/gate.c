@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "base/str.h"
 #include "base/xmem.h"
+#include "egress/denials.h"
 #include "net/self.h"
 #include "rt/clock.h"
 #include "rt/log.h"
@@ -42,8 +43,8 @@ struct gate {
     struct list passages;
     size_t n_passages;
     struct ev_timer *look; /* for those that last */
-    struct metric_family *denied, *would_deny, *total, *bytes;
-    struct metric *connect_seconds, *suppressed;
+    struct metric_family *denied, *would_deny, *total, *bytes, *by_kind;
+    struct metric *connect_seconds, *tunnels, *suppressed;
     struct denials denials[DENY_SLOTS];
 };
 
@@ -75,10 +76,12 @@ struct passage {
     char *error; /* or NULL */
     const char *via;
     bool fixed;
+    bool tunnel; /* counted as one */
     int status, grpc_status;
     uint64_t id, up, down;
     uint64_t counted_up, counted_down; /* in the metrics already */
     int64_t start_wall, start_mono, entry_mono;
+    int64_t active_mono;        /* when the last byte was counted */
     void (*on_look)(void *ctx); /* or NULL */
     void *look_ctx;
     void (*on_revoked)(void *ctx);
@@ -231,6 +234,9 @@ struct gate *gate_new(struct ev_loop *loop, struct net_resolver *resolver,
                             "From asking for a destination to a connection that stands");
     metric_buckets(connect, metric_latency_buckets, metric_latency_buckets_n);
     g->connect_seconds = metric_series(connect);
+    g->tunnels = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
+    g->by_kind =
+        metric_family(METRIC_GAUGE, "tunnels_by_kind", "kind", "Tunnels open now, by their kind");
     g->suppressed = metric_series(
         metric_family(METRIC_COUNTER, "audit_suppressed", "",
                       "Denials left out of the audit trail, their client had too many"));
@@ -322,12 +328,31 @@ static void decide(struct passage *p, const struct passage_opts *o)
         p->verdict = policy_decide(p->asking->policy, &q);
 }
 
+/* For those who ask what was denied; who is let through costs nothing. */
+static void note_denial(const struct passage *p)
+{
+    char client[NET_ADDR_TEXT];
+    const struct denial d = {
+        .client = net_addr_ip(&p->from, client),
+        .identity = p->identity,
+        .listener = p->listener,
+        .kind = p->kind,
+        .destination = p->asked,
+        .rule = p->verdict.rule,
+        .reason = p->verdict.reason,
+        .would = p->verdict.allow,
+    };
+
+    denials_note(&d);
+}
+
 static void count_verdict(struct passage *p)
 {
-    if (!p->verdict.allow)
-        metric_add(metric_series(p->g->denied, p->verdict.rule), 1);
-    else if (p->verdict.would_deny)
-        metric_add(metric_series(p->g->would_deny, p->verdict.rule), 1);
+    if (p->verdict.allow && !p->verdict.would_deny)
+        return;
+    metric_add(metric_series(p->verdict.allow ? p->g->would_deny : p->g->denied, p->verdict.rule),
+               1);
+    note_denial(p);
 }
 
 struct passage *passage_open(struct gate *g, const struct passage_opts *o)
@@ -348,7 +373,7 @@ struct passage *passage_open(struct gate *g, const struct passage_opts *o)
     p->grpc_status = -1;
     p->id = atomic_fetch_add(&last_id, 1) + 1;
     p->start_wall = clock_wall_ns();
-    p->start_mono = p->entry_mono = clock_mono_ns();
+    p->start_mono = p->entry_mono = p->active_mono = clock_mono_ns();
     p->asking = XNEW(struct asking);
     p->asking->understood = dest_parse(o->authority, o->port, &p->asking->dest, &e) == 0;
     p->asked = p->asking->understood ? xstrdup(dest_text(&p->asking->dest, text))
@@ -425,10 +450,26 @@ void passage_reached(struct passage *p, const struct net_addr *peer, const char 
     p->via = via;
 }
 
+/* An intercepted connection is none: what it carries passes by requests, each a passage. */
+static bool is_tunnel(const struct passage *p)
+{
+    return strcmp(p->kind, "intercept") != 0;
+}
+
+static void count_tunnel(const struct passage *p, int by)
+{
+    if (!p->tunnel)
+        return;
+    metric_shift(p->g->tunnels, by);
+    metric_shift(metric_series(p->g->by_kind, p->kind), by);
+}
+
 void passage_started(struct passage *p)
 {
     ASSERT(!p->asking || !p->asking->connect);
     XFREE(p->asking);
+    p->tunnel = is_tunnel(p);
+    count_tunnel(p, 1);
     write_entry(p, AUDIT_START, NULL);
 }
 
@@ -572,6 +613,49 @@ void gate_recheck(struct gate *g)
     }
 }
 
+void passage_active(struct passage *p, int64_t mono_ns)
+{
+    p->active_mono = mono_ns;
+}
+
+static void show(const struct passage *p, struct passage_shown *out)
+{
+    *out = (struct passage_shown){
+        .id = p->id,
+        .kind = p->kind,
+        .listener = p->listener,
+        .from = &p->from,
+        .identity = p->identity,
+        .destination = p->asked,
+        .dialled = p->dialled,
+        .via = p->via,
+        .rule = p->verdict.rule,
+        .up = p->up,
+        .down = p->down,
+        .start_wall_ns = p->start_wall,
+        .start_mono_ns = p->start_mono,
+        .active_mono_ns = p->active_mono,
+    };
+}
+
+void gate_each_tunnel(struct gate *g, void (*fn)(void *ctx, const struct passage_shown *p),
+                      void *ctx)
+{
+    struct passage_shown shown;
+    struct list *it;
+
+    for (it = g->passages.prev; it != &g->passages; it = it->prev) {
+        struct passage *p = list_entry(it, struct passage, link);
+
+        if (!p->tunnel)
+            continue;
+        if (p->on_look)
+            p->on_look(p->look_ctx);
+        show(p, &shown);
+        fn(ctx, &shown);
+    }
+}
+
 void passage_on_look(struct passage *p, void (*fn)(void *ctx), void *ctx)
 {
     p->on_look = fn;
@@ -671,6 +755,7 @@ void passage_end(struct passage **pp, const char *why)
     if (p->asking)
         net_connect_cancel(&p->asking->connect);
     write_entry(p, p->verdict.allow ? AUDIT_END : AUDIT_DENY, why);
+    count_tunnel(p, -1);
     list_remove(&p->link);
     p->g->n_passages--;
     str_fini(&p->resolved);

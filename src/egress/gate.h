@@ -80,6 +80,7 @@ void passage_reached(struct passage *p, const struct net_addr *peer, const char 
 void passage_upgraded(struct passage *p); /* a relay became a WebSocket: as passage_started */
 void passage_started(struct passage *p);  /* a tunnel stands: AUDIT_START, intervals from now on */
 void passage_add(struct passage *p, uint64_t up, uint64_t down); /* bytes that went through */
+void passage_active(struct passage *p, int64_t mono_ns);         /* when the last one did */
 
 /* The check for net_connect_opts.allow and http_call_opts.allow, with the passage as ctx. Remembers
  * what was resolved, and counts a refusal. */
@@ -112,6 +113,20 @@ void passage_on_look(struct passage *p, void (*fn)(void *ctx), void *ctx);
 /* `fn` is called by gate_recheck when the gate's policy would not let it pass any more; it may end
  * this passage, and no other. */
 void passage_on_revoked(struct passage *p, void (*fn)(void *ctx), void *ctx);
+
+/* A tunnel as it is told about; all of it the passage's, for the call only. What is NULL is not
+ * known, or there is none. */
+struct passage_shown {
+    uint64_t id;
+    const char *kind, *listener;
+    const struct net_addr *from;
+    const char *identity, *destination, *dialled, *via, *rule;
+    uint64_t up, down;
+    int64_t start_wall_ns, start_mono_ns, active_mono_ns;
+};
+/* `fn` for each tunnel that stands, the newest first; it must not end any. Own thread. */
+void gate_each_tunnel(struct gate *g, void (*fn)(void *ctx, const struct passage_shown *p),
+                      void *ctx);
 
 unsigned passage_idle_ms(const struct passage *p); /* the gate's, for tunnels */
 

@@ -12,7 +12,6 @@ struct relays {
     struct gate *gate;
     struct http_client *client;
     struct metric_family *requests;
-    struct metric *tunnels;
 };
 
 struct relay_service {
@@ -72,8 +71,6 @@ static void release(struct relay *r)
 {
     if (r->ex || r->call)
         return;
-    if (r->tunnel)
-        metric_shift(r->all->tunnels, -1);
     ev_timer_free(&r->idle);
     passage_end(&r->passage, r->end ? r->end : "client");
     xfree(r);
@@ -95,6 +92,13 @@ static void moved(struct relay *r, size_t up, size_t down)
 {
     passage_add(r->passage, up, down);
     r->active = ev_now_ns(loop_of(r));
+}
+
+static void tell_activity(void *ctx)
+{
+    struct relay *r = ctx;
+
+    passage_active(r->passage, r->active);
 }
 
 /* Silence in both directions: TCP keep-alive has found both sides alive, but nobody there cares. */
@@ -197,8 +201,8 @@ static void upstream_head(void *ctx, int status, const struct h1_field *fields, 
         if (upgrade.n)
             kept[n_kept++] = (struct h1_field){VIEW_LIT("Upgrade"), upgrade};
         r->tunnel = true;
-        metric_shift(r->all->tunnels, 1);
         passage_upgraded(r->passage);
+        passage_on_look(r->passage, tell_activity, r);
         r->active = ev_now_ns(loop_of(r));
         r->idle = ev_timer_new(loop_of(r), on_idle, r);
         ev_timer_arm(r->idle, passage_idle_ms(r->passage));
@@ -415,7 +419,6 @@ struct relays *relays_new(struct gate *gate, struct http_client *client)
     all->client = client;
     all->requests =
         metric_family(METRIC_COUNTER, "relay_requests", "code", "Relayed exchanges, by status");
-    all->tunnels = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
     return all;
 }
 

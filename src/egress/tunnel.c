@@ -55,7 +55,6 @@ struct tunnels {
     struct ev_timer *look;
     struct rng rng;
     bool draining;
-    struct metric *gauge;
     unsigned char scratch[SCRATCH];
 };
 
@@ -108,7 +107,6 @@ static void tunnel_end(struct tunnel *t, const char *why, bool hard)
     list_remove(&t->link);
     atomic_fetch_sub(&t->all->n, 1);
     atomic_fetch_sub(&tunnels_total, 1);
-    metric_shift(t->all->gauge, -1);
     xfree(t);
 }
 
@@ -311,6 +309,15 @@ static int64_t patience(const struct tunnel *t)
            NS_PER_MS;
 }
 
+static void tell_passage(void *ctx)
+{
+    struct tunnel *t = ctx;
+
+    passage_add(t->passage, t->up.bytes, t->down.bytes);
+    passage_active(t->passage, t->active);
+    t->up.bytes = t->down.bytes = 0;
+}
+
 static void on_look(void *ctx)
 {
     struct tunnels *all = ctx;
@@ -320,8 +327,7 @@ static void on_look(void *ctx)
     list_each (it, tmp, &all->list) {
         struct tunnel *t = list_entry(it, struct tunnel, link);
 
-        passage_add(t->passage, t->up.bytes, t->down.bytes);
-        t->up.bytes = t->down.bytes = 0;
+        tell_passage(t);
         if (is_due(t, now))
             tunnel_end(t, "drain", false);
         else if (now - t->active > patience(t))
@@ -337,7 +343,6 @@ struct tunnels *tunnels_new(struct ev_loop *loop)
     all->loop = loop;
     list_init(&all->list);
     rng_seed_random(&all->rng);
-    all->gauge = metric_series(metric_family(METRIC_GAUGE, "tunnels", "", "Tunnels open now"));
     all->look = ev_timer_new(loop, on_look, all);
     ev_timer_arm(all->look, LOOK_MS);
     return all;
@@ -428,10 +433,10 @@ void tunnel_start(struct tunnels *all, const struct tunnel_opts *o)
     list_append(&all->list, &t->link);
     atomic_fetch_add(&all->n, 1);
     atomic_fetch_add(&tunnels_total, 1);
-    metric_shift(all->gauge, 1);
     net_stream_bind(t->client, &client_ops, t);
     net_stream_bind(t->upstream, &upstream_ops, t);
     passage_started(t->passage);
+    passage_on_look(t->passage, tell_passage, t);
     net_want_read(t->client, true);
     net_want_read(t->upstream, true);
     if (t->up.left && flush_left(t, &t->up) == STEP_NO_WRITE) {

@@ -23,6 +23,21 @@ void log_configure(enum log_level level, enum log_format format)
     atomic_store_explicit(&log_line_format, (int)format, memory_order_relaxed);
 }
 
+enum log_level log_level_now(void)
+{
+    return (enum log_level)atomic_load_explicit(&log_max_level, memory_order_relaxed);
+}
+
+void log_set_level(enum log_level level)
+{
+    atomic_store_explicit(&log_max_level, (int)level, memory_order_relaxed);
+}
+
+const char *log_level_name(enum log_level level)
+{
+    return level_names[level];
+}
+
 bool log_enabled(enum log_level level)
 {
     return (int)level <= atomic_load_explicit(&log_max_level, memory_order_relaxed);

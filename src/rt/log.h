@@ -53,6 +53,11 @@ int log_open(const char *path, struct err *e) TR_MUST_USE;
 int log_prepare(const char *path, struct err *e) TR_MUST_USE;
 void log_switch(int fd);
 
+/* The level alone, as it is now, and as it is named ("error".."debug"; static). */
+enum log_level log_level_now(void);
+void log_set_level(enum log_level level);
+const char *log_level_name(enum log_level level);
+
 /* Parse "error".."debug" / "logfmt"|"json". -1 if unknown. */
 int log_level_parse(const char *text, enum log_level *level) TR_MUST_USE;
 int log_format_parse(const char *text, enum log_format *format) TR_MUST_USE;
