@@ -1,4 +1,4 @@
-/* Content negotiation for /metrics, as far as it is needed: two types, weights, one parameter. */
+/* Content negotiation for / and /metrics, as far as it is needed: types, weights, one parameter. */
 #include "admin/admin.h"
 
 #include <string.h>
@@ -83,18 +83,37 @@ static struct range parse_range(struct view text)
     return r;
 }
 
-bool admin_wants_openmetrics(struct view accept)
+/* The weights of `wanted` (of that version, if one is said) and of text/plain; 0 if they are not
+ * named. */
+static int weigh(struct view accept, struct view wanted, const char *version, int *plain)
 {
-    int open = 0, plain = 0;
+    int weight = 0;
 
+    *plain = 0;
     while (accept.n) {
         struct range r = parse_range(next_part(&accept, ','));
-        bool version_ok = r.version.n == 0 || view_is(r.version, "1.0.0");
+        bool version_ok = r.version.n == 0 || view_is(r.version, version);
 
-        if (view_ieq(r.type, VIEW_LIT("application/openmetrics-text")) && version_ok)
-            open = TR_MAX(open, r.weight);
+        if (view_ieq(r.type, wanted) && version_ok)
+            weight = TR_MAX(weight, r.weight);
         else if (view_ieq(r.type, VIEW_LIT("text/plain")))
-            plain = TR_MAX(plain, r.weight);
+            *plain = TR_MAX(*plain, r.weight);
     }
+    return weight;
+}
+
+bool admin_wants_openmetrics(struct view accept)
+{
+    int plain;
+    int open = weigh(accept, VIEW_LIT("application/openmetrics-text"), "1.0.0", &plain);
+
     return open > 0 && open >= plain;
+}
+
+bool admin_wants_html(struct view accept)
+{
+    int plain;
+    int html = weigh(accept, VIEW_LIT("text/html"), "", &plain);
+
+    return html > 0 && html >= plain;
 }

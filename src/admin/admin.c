@@ -3,6 +3,8 @@
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
+#include "admin/call.h"
+#include "admin/site.h"
 #include "codec/url.h"
 #include "rt/metric.h"
 #include "rt/ready.h"
@@ -43,7 +45,7 @@ static void show_ready(struct view accept, struct admin_response *out)
 }
 
 static const struct page pages[] = {
-    {"/", show_index, "this page"},
+    {"/", show_index, "the status page for browsers; for others, this text"},
     {"/metrics", show_metrics, "metrics, in the Prometheus or the OpenMetrics format"},
     {"/healthz", show_health, "200 while the process works"},
     {"/readyz", show_ready, "200 when it takes work, else 503 with the reasons"},
@@ -57,6 +59,7 @@ static void show_index(struct view accept, struct admin_response *out)
     str_adds(&out->body, PACKAGE_STRING "\n\n");
     for (i = 0; i < ARRAY_LEN(pages); i++)
         str_addf(&out->body, "%-10s %s\n", pages[i].path, pages[i].text);
+    str_addf(&out->body, "%-10s %s\n", CALL_PREFIX, "what can be asked, as JSON");
 }
 
 static const struct page *find_page(struct view path)
@@ -105,21 +108,30 @@ static void join_fields(const struct http_request *req, const char *name, struct
     }
 }
 
-static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
+static void answer(struct http_exchange *ex, const struct http_request *req, struct view accept)
 {
     struct h1_field fields[3] = {{VIEW_LIT("cache-control"), VIEW_LIT("no-store")}};
-    struct str accept = STR_INIT;
     struct admin_response r;
     size_t n = 1;
 
-    (void)ctx;
-    join_fields(req, "accept", &accept);
-    admin_respond(req->method, req->target, str_view(&accept), &r);
+    admin_respond(req->method, req->target, accept, &r);
     fields[n++] = (struct h1_field){VIEW_LIT("content-type"), view_str(r.content_type)};
     if (r.allow)
         fields[n++] = (struct h1_field){VIEW_LIT("allow"), view_str(r.allow)};
-    http_reply(ex, r.status, fields, n, str_view(&r.body));
+    http_reply(ex, r.status, fields, n, view_of(r.body.p, r.body.n));
     str_fini(&r.body);
+}
+
+static void take(void *ctx, struct http_exchange *ex, const struct http_request *req)
+{
+    struct str accept = STR_INIT;
+    struct view path, query;
+
+    (void)ctx;
+    join_fields(req, "accept", &accept);
+    url_split_target(req->target, &path, &query);
+    if (!site_take(ex, req, path, str_view(&accept)))
+        answer(ex, req, str_view(&accept));
     str_fini(&accept);
 }
 

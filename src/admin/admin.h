@@ -1,7 +1,7 @@
 /*
- * The admin listener's pages, as a service for the HTTP server: GET / (what there is), /metrics,
- * /healthz and /readyz. Everything shown is registered in rt (metric.h, ready.h) by whoever knows
- * it; nothing here names another layer.
+ * The pages that the admin listener and the control socket have, as a service for the HTTP server:
+ * GET / (the status page, or what there is), /metrics, /healthz and /readyz. Everything shown is
+ * registered in rt (metric.h, ready.h) by whoever knows it; nothing here names another layer.
  */
 #ifndef TR_ADMIN_ADMIN_H
 #define TR_ADMIN_ADMIN_H
@@ -31,5 +31,9 @@ void admin_respond(struct view method, struct view target, struct view accept,
 /* Whether an Accept value prefers OpenMetrics 1.0 to Prometheus' own text (RFC 9110 §12.5.1): it
  * must name it, with a weight not less than that of text/plain. */
 bool admin_wants_openmetrics(struct view accept);
+
+/* Whether it prefers HTML to plain text: it must name text/html, as browsers do and curl does not.
+ */
+bool admin_wants_html(struct view accept);
 
 #endif

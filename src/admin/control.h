@@ -14,8 +14,6 @@
 #include "ev/loop.h"
 #include "http/server.h"
 
-#define CONTROL_PREFIX "/api/v1/"
-
 struct control;
 
 /* Who is at the other end, as the system says. */

@@ -6,7 +6,7 @@
 #include "app/inside.h"
 #include "app/parent.h"
 #include "app/sealing.h"
-#include "egress/basic.h"
+#include "http/basic.h"
 #include "net/resolve.h"
 
 enum { GOOD = 0, BAD = 1, USAGE = 2 };

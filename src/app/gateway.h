@@ -11,7 +11,9 @@
 #include "rt/metric.h"
 
 struct commands;
+struct admin_listener;
 struct control;
+struct events;
 struct handover;
 struct problems;
 struct report;
@@ -36,6 +38,7 @@ struct gateway {
     struct sockets_found found[WORKER_LISTENERS]; /* `fds` until workers have them */
     struct http_server *admin[WORKER_LISTENERS];
     struct net_listener *admin_listeners[WORKER_LISTENERS];
+    struct admin_listener *admin_pages[WORKER_LISTENERS];
     struct ev_timer *drain_timer;
     struct ev_timer *addresses; /* our own: they come and go */
     int64_t drain_until;
@@ -43,6 +46,7 @@ struct gateway {
     uint64_t generation;
     struct metric *generation_metric, *reload_failures;
     struct control *control;
+    struct events *events;
     struct command commands[3];
     struct report *report;
     struct commands *more_commands;

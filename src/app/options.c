@@ -318,7 +318,7 @@ static const struct conf_row listen_rows[] = {
            .text = "Certificates (PEM) that clients must have theirs from."),
     LISTEN(URL, public_url, "public-url", .reloadable = true,
            .text = "What clients call this listener, where a TLS terminator stands in front; "
-                   "upload links are made with it."),
+                   "upload links are made with it. Mode admin: the name that browsers come by."),
     LISTEN(STRING, to, "to", .reloadable = true,
            .text = "Where everything goes, mode forward: db.corp.example:5432; mode grpc: a URL."),
     LISTEN(STRING, port, "port", .check = check_port, .reloadable = true,
@@ -326,8 +326,9 @@ static const struct conf_row listen_rows[] = {
                "Mode sni: the port that its clients mean, where a mapping makes it another than "
                "the one they come in by."),
     LISTEN(PATH, users, "users", .reloadable = true,
-           .text = "Mode proxy: file of user:hash lines (crypt) to ask clients for; delegates may "
-                   "not be able to answer, so there is none by default."),
+           .text = "File of user:hash lines (crypt). Mode proxy: to ask clients for; delegates may "
+                   "not be able to answer, so there is none by default. Mode admin: who may act, "
+                   "not only read; without it nobody may."),
     LISTEN(LIST, proxy_protocol, "proxy-protocol", .check = policy_check_range, .reloadable = true,
            .text =
                "Ranges of load balancers that tell the client's address by the PROXY protocol."),
@@ -457,13 +458,13 @@ static void check_listener(const struct config *cf, struct conf_check *c, size_t
         conf_complain(c, str_c(&path), "needs TLS: give a certificate and its key");
     path.n = base;
     str_adds(&path, ".public-url");
-    if (l->public_url && l->mode != CONFIG_MODE_UPSTREAM)
-        conf_complain(c, str_c(&path), "only a listener of mode upstream makes upload links");
+    if (l->public_url && l->mode != CONFIG_MODE_UPSTREAM && l->mode != CONFIG_MODE_ADMIN)
+        conf_complain(c, str_c(&path), "only for listeners of mode upstream and admin");
     check_origin(c, str_c(&path), l->public_url);
     path.n = base;
     str_adds(&path, ".users");
-    if (l->users && l->mode != CONFIG_MODE_PROXY)
-        conf_complain(c, str_c(&path), "only for listeners of mode proxy");
+    if (l->users && l->mode != CONFIG_MODE_PROXY && l->mode != CONFIG_MODE_ADMIN)
+        conf_complain(c, str_c(&path), "only for listeners of mode proxy and admin");
     path.n = base;
     str_adds(&path, ".proxy-protocol");
     if (l->proxy_protocol.n && l->mode == CONFIG_MODE_ADMIN)

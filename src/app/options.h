@@ -37,7 +37,7 @@ struct config_listen {
     char *public_url; /* without a trailing slash; NULL: what the client used */
     char *to;         /* FORWARD: "host:port"; GRPC: a URL */
     char *port;       /* SNI: the one that clients mean; NULL: by which they came in */
-    char *users;      /* PROXY: file of Basic credentials; NULL: none are asked for */
+    char *users;      /* PROXY, ADMIN: file of Basic credentials; NULL: none are asked for */
     struct conf_list proxy_protocol; /* ranges of senders whose PROXY header is believed */
 };
 

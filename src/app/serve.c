@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-#include "admin/admin.h"
 #include "admin/control.h"
 #include "app/certificates.h"
 #include "app/commands.h"
+#include "admin/events.h"
+#include "admin/listener.h"
 #include "app/egress.h"
 #include "app/gateway.h"
 #include "app/handover.h"
@@ -69,9 +70,19 @@ static void give_to_workers(struct gateway *g, size_t i, struct sockets_found *f
 
 static void listen_admin(struct gateway *g, size_t i, struct sockets_found *f)
 {
-    const struct http_server_opts o = {
-        .tls = g->plan->server_tls[i], .service = admin_service(), .max_connections = 256};
+    const struct config_listen *l = &g->config->listen[i];
+    const struct admin_listener_opts ao = {
+        .loop = g->loop,
+        .pool = g->pool,
+        .name = l->name, /* configurations are kept */
+        .public_url = l->public_url,
+        .users = g->plan->users[i],
+        .tls = l->certificate != NULL,
+    };
+    struct http_server_opts o = {.tls = g->plan->server_tls[i], .max_connections = 256};
 
+    g->admin_pages[i] = admin_listener_new(&ao);
+    o.service = admin_listener_service(g->admin_pages[i]);
     g->admin[i] = http_server_new(g->loop, &o);
     g->admin_listeners[i] =
         net_listener_new(g->loop, f->fds[--f->n], http_server_accepted, g->admin[i]);
@@ -317,6 +328,19 @@ static int reload_failed(struct gateway *g, const char *why, struct err *e)
     return err_set(e, ERR_INVALID, "%s", why);
 }
 
+static void apply_to_admin(struct gateway *g, const struct plan *p)
+{
+    size_t i;
+
+    for (i = 0; i < p->config->n_listen; i++) {
+        if (!g->admin[i])
+            continue;
+        if (p->server_tls[i])
+            http_server_set_tls(g->admin[i], p->server_tls[i]);
+        admin_listener_configure(g->admin_pages[i], p->users[i], p->config->listen[i].public_url);
+    }
+}
+
 /* -1: nothing has changed, and `why` says why. */
 static int reload(struct gateway *g, struct err *why)
 {
@@ -358,10 +382,7 @@ static int reload(struct gateway *g, struct err *why)
     g->plan = p;
     for (i = 0; i < g->n_workers; i++)
         worker_apply(&g->workers[i], p);
-    for (i = 0; i < WORKER_LISTENERS; i++) {
-        if (g->admin[i] && p->server_tls[i])
-            http_server_set_tls(g->admin[i], p->server_tls[i]);
-    }
+    apply_to_admin(g, p);
     logs_configure(g->logs, settings_from_config(c, p->parent));
     commands_reloaded(g->more_commands);
     problems_configure(g->problems, p);
@@ -532,6 +553,7 @@ static int open_control(struct gateway *g, struct err *e)
     g->control = control_open(g->loop, &o, e);
     if (!g->control)
         return -1;
+    g->events = events_new(g->loop);
     for (i = 0; i < ARRAY_LEN(commands); i++) {
         g->commands[i] = commands[i];
         g->commands[i].ctx = g;
@@ -550,6 +572,7 @@ void gateway_close_control(struct gateway *g)
     for (i = 0; i < ARRAY_LEN(g->commands); i++)
         command_remove(&g->commands[i]);
     commands_free(&g->more_commands);
+    events_free(&g->events);
     control_close(&g->control);
 }
 
@@ -593,6 +616,7 @@ static void tear_down(struct gateway *g)
     for (i = 0; i < WORKER_LISTENERS; i++) {
         net_listener_free(&g->admin_listeners[i]);
         http_server_free(&g->admin[i]);
+        admin_listener_free(&g->admin_pages[i]);
     }
     ev_pool_free(&g->pool); /* while the loops its jobs report to are there */
     logs_free(&g->logs);

@@ -28,7 +28,7 @@ static const char *public_url(const struct config *c)
     size_t i;
 
     for (i = 0; i < c->n_listen; i++) {
-        if (c->listen[i].public_url)
+        if (c->listen[i].mode == CONFIG_MODE_UPSTREAM && c->listen[i].public_url)
             return c->listen[i].public_url;
     }
     return NULL;

@@ -10,7 +10,7 @@
 #ifndef TR_EGRESS_PROXY_H
 #define TR_EGRESS_PROXY_H
 
-#include "egress/basic.h"
+#include "http/basic.h"
 #include "egress/gate.h"
 #include "egress/intercept.h"
 #include "egress/tunnel.h"

@@ -123,7 +123,7 @@ static struct command *find(const struct command_call *call, bool *other)
     list_each (it, tmp, &commands) {
         struct command *c = list_entry(it, struct command, link);
 
-        if (!fits(c->path, call))
+        if (!fits(c->path, call) || (c->private && call->open))
             continue;
         if (c->kind == call->kind && !found)
             found = c;
@@ -161,7 +161,7 @@ void command_call_fini(struct command_call *call)
     xfree(call->by);
 }
 
-void command_index(struct str *out)
+void command_index(struct str *out, bool open)
 {
     struct list *it, *tmp;
     const char *sep = "";
@@ -171,6 +171,8 @@ void command_index(struct str *out)
     list_each (it, tmp, &commands) {
         struct command *c = list_entry(it, struct command, link);
 
+        if (c->private && open)
+            continue;
         str_addf(out, "%s{\"path\":\"%s\",\"kind\":\"%s\",\"text\":\"", sep, c->path,
                  c->kind == COMMAND_READ ? "read" : "action");
         str_add_json(out, view_str(c->text));

@@ -1,7 +1,7 @@
 /*
  * Commands: what can be asked of the running process, or told to it. Layers register commands under
- * paths; admin serves them on the control socket, and answers as they say. Nothing here knows what
- * a command means, and nothing that serves commands names another layer.
+ * paths; admin serves them on the control socket and on admin listeners, and answers as they say.
+ * Nothing here knows what a command means, and nothing that serves commands names another layer.
  *
  * A call is answered once, at once or later, from any thread: as a whole (JSON), or as a stream of
  * pieces. Its client may leave before that; the call stays valid until it is answered.
@@ -92,7 +92,8 @@ struct command_call {
     size_t n_parts;
     struct command_name *args; /* heap, decoded */
     size_t n_args;
-    char *by; /* heap */
+    char *by;  /* heap */
+    bool open; /* may be anybody: private commands are not there */
     void (*room)(void *ctx);
     void *room_ctx;
     atomic_bool abandoned;
@@ -102,7 +103,7 @@ struct command_call {
 void command_run(struct command_call *call);
 void command_call_fini(struct command_call *call);
 
-/* Append all commands as a JSON array of {"path", "kind", "text"}. */
-void command_index(struct str *out);
+/* Append all commands as a JSON array of {"path", "kind", "text"}; `open`: without private ones. */
+void command_index(struct str *out, bool open);
 
 #endif

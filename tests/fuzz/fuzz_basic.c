@@ -9,7 +9,7 @@
 #include <strings.h>
 #include "base/err.h"
 #include "crypto/digest.h"
-#include "egress/basic.h"
+#include "http/basic.h"
 
 static void check_field(struct view in)
 {

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include "rt/metric.h"
 #include "rt/ready.h"
 
@@ -43,7 +44,10 @@ static void test_service(void **state)
         {VIEW_LIT("Accept"), VIEW_LIT("application/openmetrics-text; version=1.0.0")},
     };
     struct http_request req = {
-        .method = VIEW_LIT("GET"), .target = VIEW_LIT("/metrics"), .fields = accept, .n_fields = 3,
+        .method = VIEW_LIT("GET"),
+        .target = VIEW_LIT("/metrics"),
+        .fields = accept,
+        .n_fields = 3,
     };
     const struct http_service *s = admin_service();
 
@@ -61,6 +65,55 @@ static void test_service(void **state)
     assert_int_equal(sent.replies, 2);
     str_fini(&sent.fields);
     str_fini(&sent.body);
+}
+
+static void test_page(void **state)
+{
+    const struct h1_field browser[] = {
+        {VIEW_LIT("Accept"), VIEW_LIT("text/html,application/xhtml+xml,*/*;q=0.8")}};
+    struct http_request req = {
+        .method = VIEW_LIT("GET"), .target = VIEW_LIT("/"), .fields = browser, .n_fields = 1};
+    const struct http_service *s = admin_service();
+    struct h1_field again[2] = {browser[0]};
+    char tag[64] = "";
+
+    (void)state;
+    s->take(s->ctx, NULL, &req);
+    assert_int_equal(sent.status, 200);
+    assert_non_null(strstr(str_c(&sent.fields), "content-type: text/html; charset=utf-8\n"));
+    assert_non_null(strstr(str_c(&sent.fields), "frame-ancestors 'none'"));
+    assert_memory_equal(str_c(&sent.body), "<!doctype html>", 15);
+    assert_int_equal(sscanf(strstr(str_c(&sent.fields), "etag: "), "etag: %60s", tag), 1);
+    again[1] = (struct h1_field){VIEW_LIT("if-none-match"), view_str(tag)};
+    req.fields = again;
+    req.n_fields = 2;
+    s->take(s->ctx, NULL, &req);
+    assert_int_equal(sent.status, 304);
+    assert_int_equal(sent.body.n, 0);
+    req.n_fields = 0;
+    req.target = VIEW_LIT("/page.js?x");
+    s->take(s->ctx, NULL, &req);
+    assert_int_equal(sent.status, 200);
+    assert_non_null(strstr(str_c(&sent.fields), "content-type: text/javascript;"));
+    req.target = VIEW_LIT("/index.html");
+    s->take(s->ctx, NULL, &req);
+    assert_int_equal(sent.status, 404);
+    req.target = VIEW_LIT("/"); /* curl and the like */
+    s->take(s->ctx, NULL, &req);
+    assert_non_null(strstr(str_c(&sent.fields), "content-type: text/plain;"));
+    str_fini(&sent.fields);
+    str_fini(&sent.body);
+}
+
+static void test_prefers_html(void **state)
+{
+    (void)state;
+    assert_true(admin_wants_html(VIEW_LIT("text/html")));
+    assert_true(admin_wants_html(VIEW_LIT("text/plain;q=0.5, TEXT/HTML;q=0.5")));
+    assert_false(admin_wants_html(VIEW_LIT("*/*")));
+    assert_false(admin_wants_html(VIEW_LIT("")));
+    assert_false(admin_wants_html(VIEW_LIT("text/html;q=0")));
+    assert_false(admin_wants_html(VIEW_LIT("text/plain, text/html;q=0.9")));
 }
 
 /* ---- pages -------------------------------------------------------------------------------- */
@@ -157,7 +210,8 @@ static void test_accept(void **state)
         {"application/openmetrics-text;version=0.0.1", false},
         {"application/openmetrics-text;version=2.0.0,text/plain;q=0.1", false},
         {"application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;"
-         "q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", true},
+         "q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+         true},
         {"application/openmetrics-text;q=0", false},
         {"application/openmetrics-text;q=0.000", false},
         {"application/openmetrics-text;q=0.5, text/plain", false},
@@ -188,6 +242,8 @@ int main(void)
         cmocka_unit_test_teardown(test_index_and_others, teardown),
         cmocka_unit_test(test_accept),
         cmocka_unit_test(test_service),
+        cmocka_unit_test(test_page),
+        cmocka_unit_test(test_prefers_html),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

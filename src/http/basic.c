@@ -1,4 +1,4 @@
-#include "egress/basic.h"
+#include "http/basic.h"
 
 #include <crypt.h>
 #include <netinet/in.h>

@@ -1,13 +1,14 @@
 /*
- * Basic credentials of a proxy's clients (RFC 7617), from a file of `user:hash` lines. Hashes are
- * those of crypt(5), slow on purpose: they are computed in the pool, never in a loop, and what came
- * of it is kept for some minutes under an HMAC with a key of this process.
+ * Basic credentials of clients (RFC 7617), a proxy's and an admin listener's, from a file of
+ * `user:hash` lines. Hashes are those of crypt(5), slow on purpose: they are computed in the pool,
+ * never in a loop, and what came of it is kept for some minutes under an HMAC with a key of this
+ * process.
  *
  * Guessing costs: a client's address that was wrong ten times in a minute is not listened to for
  * the rest of it, and no more than a few computations are under way for a worker at a time.
  */
-#ifndef TR_EGRESS_BASIC_H
-#define TR_EGRESS_BASIC_H
+#ifndef TR_HTTP_BASIC_H
+#define TR_HTTP_BASIC_H
 
 #include <stddef.h>
 #include "base/attrs.h"
@@ -49,8 +50,9 @@ struct basic *basic_new(struct ev_loop *loop, struct ev_pool *pool, const struct
 void basic_configure(struct basic *b, const struct basic_users *u);
 void basic_free(struct basic **b); /* questions under way end without an answer */
 
-/* `field` is the value of Proxy-Authorization. `user` is valid until the next call here, if GOOD;
- * `ask` is set if ASKED, until the function is called with `ctx`, never from within this call. */
+/* `field` is the value of Proxy-Authorization, or Authorization. `user` is valid until the next
+ * call here, if GOOD; `ask` is set if ASKED, until the function is called with `ctx`, never from
+ * within this call. */
 struct basic_ask;
 enum basic_result basic_check(struct basic *b, struct view field, const struct net_addr *from,
                               struct view *user, struct basic_ask **ask, void *ctx) TR_MUST_USE;
