@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include "base/attrs.h"
 
 static const struct human unknown = {"-"};
@@ -161,4 +162,25 @@ struct human human_time(const json_t *v, const char *now)
     else
         snprintf(h.text, sizeof(h.text), "%.10s", t);
     return h;
+}
+
+/* Of an RFC 3339 time in UTC; NAN: it is none. */
+static double seconds_of(const char *text)
+{
+    struct tm tm = {0};
+    double seconds;
+
+    if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%lf", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
+               &tm.tm_min, &seconds) != 6)
+        return NAN;
+    tm.tm_year -= 1900;
+    tm.tm_mon--;
+    return (double)timegm(&tm) + seconds;
+}
+
+struct human human_age(const json_t *v, const char *now)
+{
+    const char *t = json_string_value(v);
+
+    return t ? human_seconds_of(fmax(0, seconds_of(now) - seconds_of(t))) : unknown;
 }

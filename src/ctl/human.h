@@ -17,6 +17,9 @@ struct human human_rate(const json_t *value);    /* 0.4, 12, 1.2k: things a seco
  * `now`, which is such a time too. What is no time is shown as it is. */
 struct human human_time(const json_t *value, const char *now);
 
+/* How long ago such a time was, at `now`. */
+struct human human_age(const json_t *value, const char *now);
+
 struct human human_count_of(double value);
 struct human human_bytes_of(double value);
 struct human human_seconds_of(double value);

@@ -38,8 +38,8 @@ static void add_stream(struct table *t, const json_t *s, const char *now)
     table_add(t, strcmp(ctl_text(s, "state"), "held") == 0 ? YELLOW : PLAIN, ctl_text(s, "state"));
     table_add(t, PLAIN, human_count(GET(s, "backlog_lines")).text);
     table_add(t, PLAIN, human_count(GET(s, "blobs_waiting")).text);
-    table_add(t, PLAIN, human_time(GET(s, "oldest"), now).text);
-    table_add(t, PLAIN, human_time(GET(s, "last_call"), now).text);
+    table_add(t, PLAIN, human_age(GET(s, "oldest"), now).text);
+    table_add(t, PLAIN, human_age(GET(s, "last_call"), now).text);
     table_add(t, PLAIN, human_count(GET(s, "lines")).text);
     table_add(t, PLAIN, human_seconds(GET(s, "retry_in_seconds")).text);
     table_add(t, PLAIN, ctl_text(s, "account"));
@@ -54,13 +54,13 @@ void list_streams(struct page *p, const json_t *answer, const char *now, size_t 
                                             {"STATE", 0},
                                             {"WAITING", TABLE_RIGHT},
                                             {"LOGS", TABLE_RIGHT | TABLE_FILLED},
-                                            {"OLDEST", 0},
-                                            {"LAST CALL", TABLE_EXTRA},
+                                            {"OLDEST", TABLE_RIGHT},
+                                            {"IDLE", TABLE_RIGHT | TABLE_EXTRA},
                                             {"LINES", TABLE_RIGHT | TABLE_EXTRA},
                                             {"RETRY IN", TABLE_RIGHT | TABLE_FILLED},
                                             {"ACCOUNT", TABLE_CUT | TABLE_EXTRA},
                                             {"ROUTE", TABLE_EXTRA},
-                                            {"LAST ERROR", TABLE_CUT | TABLE_FILLED}};
+                                            {"LAST ERROR", TABLE_PROSE | TABLE_FILLED}};
     struct table *t = table_new(columns, ARRAY_LEN(columns));
     json_t *s;
     size_t i;
@@ -195,7 +195,7 @@ void list_denials(struct page *p, const json_t *answer, const char *now, size_t 
                                             {"IDENTITY", TABLE_CUT | TABLE_FILLED},
                                             {"DESTINATION", TABLE_CUT},
                                             {"RULE", TABLE_CUT},
-                                            {"REASON", TABLE_CUT},
+                                            {"REASON", TABLE_PROSE},
                                             {"KIND", TABLE_EXTRA},
                                             {"LISTENER", TABLE_EXTRA}};
     struct table *t = table_new(columns, ARRAY_LEN(columns));
@@ -286,7 +286,7 @@ int ctl_run_listeners(struct ctl *c, int n, char **args)
 static void show_certificates(struct ctl *c, struct page *p, const json_t *answer)
 {
     static const struct column columns[] = {
-        {"CERTIFICATE", TABLE_CUT}, {"EXPIRES", 0}, {"IN", TABLE_RIGHT}, {"SUBJECT", TABLE_CUT}};
+        {"CERTIFICATE", TABLE_CUT}, {"EXPIRES", 0}, {"IN", TABLE_RIGHT}, {"SUBJECT", TABLE_PROSE}};
     struct table *t = table_new(columns, ARRAY_LEN(columns));
     json_t *one;
     size_t i;

@@ -133,11 +133,35 @@ void page_line(struct page *p, enum paint paint, const char *text)
     page_end(p);
 }
 
+/* A word that is wider than the room goes on in the next line. */
+static void add_word(struct page *p, enum paint paint, const char *word, size_t indent)
+{
+    struct str clean = STR_INIT;
+    const char *left;
+
+    text_add_harmless(&clean, word, NULL);
+    left = str_c(&clean);
+    while (p->width > indent && text_width(left) > p->width - p->now.width) {
+        size_t n = text_fit(left, p->width - p->now.width, NULL);
+        char *part = xmemdup0(left, n);
+
+        add_painted(p, paint, part);
+        xfree(part);
+        left += n;
+        page_end(p);
+        spaces(p, indent);
+    }
+    page_add(p, paint, left);
+    str_fini(&clean);
+}
+
 void page_words(struct page *p, enum paint paint, const char *text)
 {
     size_t indent = p->now.width;
     bool first = true;
 
+    if (p->width && indent + 2 > p->width)
+        indent = 0;
     while (*text) {
         size_t space = strspn(text, " "), n = strcspn(text + space, " ");
         char *word = xmemdup0(text + space, n);
@@ -150,7 +174,7 @@ void page_words(struct page *p, enum paint paint, const char *text)
         } else if (!first) {
             spaces(p, 1);
         }
-        page_add(p, paint, word);
+        add_word(p, paint, word, indent);
         first = false;
         xfree(word);
     }

@@ -9,7 +9,7 @@
 static void show_addresses(struct page *p, const json_t *addresses)
 {
     static const struct column columns[] = {
-        {"ADDRESS", 0}, {"CLASS", 0}, {"VERDICT", 0}, {"RULE", TABLE_CUT}, {"REASON", TABLE_CUT}};
+        {"ADDRESS", 0}, {"CLASS", 0}, {"VERDICT", 0}, {"RULE", TABLE_CUT}, {"REASON", TABLE_PROSE}};
     struct table *t = table_new(columns, ARRAY_LEN(columns));
     json_t *a;
     size_t i;

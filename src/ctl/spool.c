@@ -38,7 +38,9 @@ static void show_stats(struct page *p, const json_t *status)
     row(p, "limit", human_bytes(GET(spool, "limit_bytes")));
     row(p, "room", human_bytes(GET(spool, "room_bytes")));
     row(p, "disk free", human_bytes(GET(spool, "disk_free_bytes")));
-    row(p, "full in", human_seconds(GET(spool, "full_in_seconds")));
+    row(p, "full in",
+        json_is_number(GET(spool, "full_in_seconds")) ? human_seconds(GET(spool, "full_in_seconds"))
+                                                      : (struct human){"not filling"});
     row(p, "oldest", human_seconds(GET(spool, "oldest_seconds")));
     row(p, "set aside", human_exact(GET(spool, "set_aside")));
     row(p, "set aside, size", human_bytes(GET(spool, "set_aside_bytes")));

@@ -248,8 +248,8 @@ static void add_counts(struct page *p, const json_t *status)
         page_addf(p, YELLOW, ", %s would be", human_count(GET(status, "would_deny")).text);
     page_end(p);
     label(p, "CONNECTIONS");
-    page_addf(p, PLAIN, "%s of %s", human_count(ctl_at(status, "connections.open")).text,
-              human_count(ctl_at(status, "connections.limit")).text);
+    page_addf(p, PLAIN, "%s of %s", human_exact(ctl_at(status, "connections.open")).text,
+              human_exact(ctl_at(status, "connections.limit")).text);
     page_end(p);
     label(p, "MEMORY");
     page_add(p, PLAIN, human_bytes(ctl_at(status, "memory.rss_bytes")).text);
@@ -320,8 +320,8 @@ void status_upstreams(struct page *p, const json_t *status, size_t rows)
                                             {"UNDER WAY", TABLE_RIGHT},
                                             {"LIMIT", TABLE_RIGHT},
                                             {"TRIES IN", TABLE_RIGHT | TABLE_FILLED},
-                                            {"LAST GOOD", 0},
-                                            {"LAST ERROR", TABLE_CUT | TABLE_FILLED}};
+                                            {"LAST GOOD", TABLE_RIGHT},
+                                            {"LAST ERROR", TABLE_PROSE | TABLE_FILLED}};
     struct table *t = table_new(columns, ARRAY_LEN(columns));
     json_t *u;
     size_t i;
@@ -336,7 +336,7 @@ void status_upstreams(struct page *p, const json_t *status, size_t rows)
         table_add(t, PLAIN, human_count(GET(u, "in_flight")).text);
         table_add(t, PLAIN, human_count(GET(u, "limit")).text);
         table_add(t, PLAIN, human_seconds(GET(u, "waiting_for_seconds")).text);
-        table_add(t, PLAIN, human_time(GET(u, "last_success"), now).text);
+        table_add(t, PLAIN, human_age(GET(u, "last_success"), now).text);
         last_error(t, GET(u, "last_error"), now);
     }
     table_show(&t, p, rows);
@@ -347,6 +347,8 @@ void status_listeners(struct page *p, const json_t *status)
     json_t *l;
     size_t i;
 
+    if (json_array_size(GET(status, "listeners")) == 0)
+        return;
     page_add(p, DIM, "LISTENING ");
     json_array_foreach(GET(status, "listeners"), i, l)
     {

@@ -7,6 +7,7 @@
 #include "ctl/commands.h"
 #include "ctl/human.h"
 #include "ctl/status.h"
+#include "ctl/table.h"
 
 #define GET json_object_get
 
@@ -115,12 +116,12 @@ static void show_waiting(struct page *p, const json_t *s, const char *now)
 {
     page_add(p, DIM, "waiting");
     page_to(p, LABEL);
-    page_addf(p, PLAIN, "%s lines in %s records, %s; %s logs",
-              human_exact(GET(s, "backlog_lines")).text,
+    page_addf(p, PLAIN, "%s lines (%s, records: %s), logs: %s",
+              human_exact(GET(s, "backlog_lines")).text, human_bytes(GET(s, "backlog_bytes")).text,
               human_exact(GET(s, "backlog_records")).text,
-              human_bytes(GET(s, "backlog_bytes")).text, human_exact(GET(s, "blobs_waiting")).text);
+              human_exact(GET(s, "blobs_waiting")).text);
     if (json_is_string(GET(s, "oldest")))
-        page_addf(p, PLAIN, "; the oldest since %s", human_time(GET(s, "oldest"), now).text);
+        page_addf(p, PLAIN, "; the oldest for %s", human_age(GET(s, "oldest"), now).text);
     page_end(p);
     page_add(p, DIM, "under way");
     page_to(p, LABEL);
@@ -130,11 +131,43 @@ static void show_waiting(struct page *p, const json_t *s, const char *now)
     page_end(p);
 }
 
+static void show_lives(struct page *p, const json_t *lives, const char *now)
+{
+    static const struct column columns[] = {{"LIFE SINCE", 0},
+                                            {"CLOSED", 0},
+                                            {"OPEN UPSTREAM", 0},
+                                            {"DELIVERED", TABLE_RIGHT},
+                                            {"WAITING", TABLE_RIGHT},
+                                            {"KEPT", TABLE_RIGHT},
+                                            {"LOG", 0},
+                                            {"STATE", 0}};
+    struct table *t = table_new(columns, ARRAY_LEN(columns));
+    json_t *one;
+    size_t i;
+
+    json_array_foreach(lives, i, one)
+    {
+        table_add(t, PLAIN, human_time(GET(one, "since"), now).text);
+        table_add(t, PLAIN, human_time(GET(one, "closed"), now).text);
+        table_add(t, PLAIN, ctl_text(one, "open_upstream"));
+        table_add(t, PLAIN, human_count(GET(one, "lines_delivered")).text);
+        table_add(t, PLAIN, human_count(GET(one, "lines_waiting")).text);
+        table_add(t, PLAIN, human_count(GET(one, "lines_kept_for_the_end")).text);
+        table_add(t, PLAIN, json_is_true(GET(one, "log_stored")) ? "stored" : "-");
+        table_add(t, PLAIN,
+                  json_is_true(GET(one, "done"))      ? "done"
+                  : json_is_true(GET(one, "closing")) ? "closing"
+                  : json_is_true(GET(one, "ended"))   ? "ended"
+                                                      : "open");
+    }
+    table_show(&t, p, 0);
+}
+
 static bool is_shown(const char *name)
 {
     return ctl_is_one_of("account key state route opened last_call oldest backlog_lines "
                          "backlog_records backlog_bytes blobs_waiting in_flight "
-                         "retry_in_seconds last_error lines",
+                         "retry_in_seconds last_error lines lives",
                          name);
 }
 
@@ -148,7 +181,7 @@ static void show_more(struct page *p, const json_t *s)
     {
         char *text;
 
-        if (is_shown(name))
+        if (is_shown(name) || (json_is_array(value) && json_array_size(value) == 0))
             continue;
         text =
             json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_PRESERVE_ORDER);
@@ -180,6 +213,10 @@ static void show_stream(struct ctl *c, struct page *p, const json_t *s)
         page_words(p, RED, ctl_text(error, "text"));
     }
     show_more(p, s);
+    if (json_array_size(GET(s, "lives")) > 0) {
+        page_end(p);
+        show_lives(p, GET(s, "lives"), now);
+    }
 }
 
 int ctl_run_stream(struct ctl *c, int n, char **args)

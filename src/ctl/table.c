@@ -94,7 +94,7 @@ static size_t widest(const struct table *t, size_t least)
     size_t i, best = t->n;
 
     for (i = 0; i < t->n; i++) {
-        if (!(t->columns[i].flags & TABLE_CUT) || t->widths[i] <= least)
+        if (!(t->columns[i].flags & (TABLE_CUT | TABLE_PROSE)) || t->widths[i] <= least)
             continue;
         if (best == t->n || t->widths[i] > t->widths[best])
             best = i;
@@ -120,7 +120,7 @@ static bool can_fit(const struct table *t, size_t room, size_t least)
     size_t w = whole_width(t), i;
 
     for (i = 0; i < t->n; i++) {
-        if (t->columns[i].flags & TABLE_CUT && t->widths[i] > least)
+        if (t->columns[i].flags & (TABLE_CUT | TABLE_PROSE) && t->widths[i] > least)
             w -= t->widths[i] - least;
     }
     return w <= room;
@@ -160,7 +160,9 @@ static void show_cell(const struct table *t, struct page *p, size_t i, size_t *a
         page_to(p, *at + w - c->width);
     else if (*at)
         page_to(p, *at);
-    text_add_cut(&cut, c->text, w, TEXT_CUT_MIDDLE, page_dots(p));
+    text_add_cut(&cut, c->text, w,
+                 t->columns[column].flags & TABLE_PROSE ? TEXT_CUT_END : TEXT_CUT_MIDDLE,
+                 page_dots(p));
     page_add(p, c->paint, str_c(&cut));
     str_fini(&cut);
     *at += w + GAP;

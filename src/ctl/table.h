@@ -7,9 +7,10 @@
 
 enum {
     TABLE_RIGHT = 1,  /* numbers */
-    TABLE_CUT = 2,    /* may lose its middle where room is short */
+    TABLE_CUT = 2,    /* may lose its middle where room is short: a name */
     TABLE_EXTRA = 4,  /* may be left out where that is not enough, the last such first */
     TABLE_FILLED = 8, /* left out if no row has anything but "" or "-" in it */
+    TABLE_PROSE = 16, /* may lose its end */
 };
 
 struct column {

@@ -167,7 +167,7 @@ void text_add_cut(struct str *out, const char *text, size_t columns, enum text_c
         return;
     }
     room = columns - gap;
-    head = cut == TEXT_CUT_END ? room : room / 2;
+    head = cut == TEXT_CUT_END ? room : room / 3; /* names differ at their ends */
     str_add(out, text, text_fit(text, head, NULL));
     str_adds(out, dots);
     if (cut == TEXT_CUT_MIDDLE)
