@@ -61,6 +61,7 @@ struct top {
     struct str event;                /* the name of the one that is coming */
     int64_t heard_ms, asked_ms, connect_ms;
     bool connected, changed, quit;
+    bool polls;    /* a gateway that has no events is asked for its status instead */
     char *failure; /* why nothing comes */
 };
 
@@ -120,6 +121,7 @@ static void events_end(void *ctx, const struct ctl_answer *answer, bool whole)
     const char *why = ctl_text(answer->json, "error");
 
     (void)whole;
+    t->polls = answer->status == 404;
     t->connected = false;
     t->connect_ms = now_ms() + RETRY_MS;
     t->changed = true;
@@ -174,6 +176,19 @@ static void take_history(struct top *t, json_t *json)
     if (points)
         take_json(&t->points, json_incref(points));
     json_decref(json);
+}
+
+static void take_status(struct top *t, json_t *json)
+{
+    t->connected = false;
+    t->connect_ms = now_ms() + RETRY_MS;
+    if (!json) {
+        t->polls = false;
+        return;
+    }
+    t->heard_ms = now_ms();
+    take_json(&t->status, json);
+    fail(t, NULL);
 }
 
 static void take_list(struct top *t, json_t *json)
@@ -287,13 +302,13 @@ static void connect_again(struct top *t)
 
     if (t->connected || now_ms() < t->connect_ms)
         return;
-    t->connected = loop_get(t->loop, "events", &h);
+    t->connected = t->polls ? ask(t, "status", take_status) : loop_get(t->loop, "events", &h);
     ask(t, "history", take_history);
 }
 
 static void ask_again(struct top *t)
 {
-    if (t->asked || !t->connected || now_ms() < t->asked_ms + REFRESH_MS)
+    if (t->asked || !(t->connected || t->polls) || now_ms() < t->asked_ms + REFRESH_MS)
         return;
     t->asked_ms = now_ms();
     t->asked = t->pane;
