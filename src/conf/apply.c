@@ -3,7 +3,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "conf/load_priv.h"
-#include "conf/suggest_priv.h"
+#include "conf/suggest.h"
 #include "conf/value_priv.h"
 
 enum { NAME_BYTES_MAX = 63 };

@@ -1,4 +1,4 @@
-#include "conf/suggest_priv.h"
+#include "conf/suggest.h"
 
 #include <string.h>
 #include "base/attrs.h"

@@ -1,4 +1,4 @@
-#include "ctl/ctl.h"
+#include "ctl/call.h"
 
 #include <curl/curl.h>
 #include <fcntl.h>
@@ -14,8 +14,6 @@
 
 #define USUAL_CONFIG "/etc/tailrace/tailrace.yaml"
 #define USUAL_SOCKET "/var/lib/tailrace/control.sock"
-
-enum { ANSWER_MAX = 64 << 20 };
 
 /* --- where it is ------------------------------------------------------------------------------ */
 
@@ -60,7 +58,9 @@ static int probe(const struct ctl *c)
         fd_close(&fd);
         return CTL_OK;
     }
-    fprintf(stderr, "tailracectl: %s\n", e.text);
+    fputs("tailracectl: ", stderr);
+    ctl_say(stderr, e.text);
+    fputc('\n', stderr);
     if (e.code == ERR_DENIED)
         fputs("  only its owner and root may: run this as root or as the user tailrace\n", stderr);
     else if (e.code == ERR_NOTFOUND || e.code == ERR_CLOSED)
@@ -96,7 +96,7 @@ static size_t take_text(char *p, size_t size, size_t n, void *ctx)
 {
     struct ctl_answer *a = ctx;
 
-    if (a->text.n + size * n > ANSWER_MAX)
+    if (a->text.n + size * n > CTL_ANSWER_MAX)
         return 0;
     str_add(&a->text, p, size * n);
     return size * n;
@@ -119,7 +119,7 @@ static size_t take_bytes(char *p, size_t size, size_t n, void *ctx)
     return fwrite(p, size, n, to->out) * size;
 }
 
-static CURL *request(struct ctl *c, const char *method, const char *path, int *dir)
+CURL *ctl_request(struct ctl *c, const char *method, const char *path, int *dir)
 {
     struct str url = STR_INIT;
     CURL *curl = curl_easy_init();
@@ -139,7 +139,7 @@ static CURL *request(struct ctl *c, const char *method, const char *path, int *d
     return curl;
 }
 
-static void say_failure(const struct ctl_answer *a)
+void ctl_say_failure(const struct ctl_answer *a)
 {
     const char *why = ctl_text(a->json, "error");
 
@@ -172,11 +172,11 @@ static int perform(CURL *curl, int dir, struct ctl_answer *a)
     }
     if (status < 300)
         return CTL_OK;
-    say_failure(a);
+    ctl_say_failure(a);
     return CTL_FAILED;
 }
 
-static int reach(struct ctl *c)
+int ctl_reach(struct ctl *c)
 {
     int rc = find_socket(c);
 
@@ -185,13 +185,13 @@ static int reach(struct ctl *c)
 
 int ctl_call(struct ctl *c, const char *method, const char *path, struct ctl_answer *a)
 {
-    int rc = reach(c), dir;
+    int rc = ctl_reach(c), dir;
     CURL *curl;
 
     *a = (struct ctl_answer){.text = STR_INIT};
     if (rc != CTL_OK)
         return rc;
-    curl = request(c, method, path, &dir);
+    curl = ctl_request(c, method, path, &dir);
     if (!curl)
         return CTL_UNREACHABLE;
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_text);
@@ -202,11 +202,11 @@ int ctl_call(struct ctl *c, const char *method, const char *path, struct ctl_ans
 int ctl_fetch(struct ctl *c, const char *path, FILE *out)
 {
     struct fetch_to to = {.out = out, .answer.text = STR_INIT};
-    int rc = reach(c), dir;
+    int rc = ctl_reach(c), dir;
 
     if (rc != CTL_OK)
         return rc;
-    to.curl = request(c, "GET", path, &dir);
+    to.curl = ctl_request(c, "GET", path, &dir);
     if (!to.curl)
         return CTL_UNREACHABLE;
     curl_easy_setopt(to.curl, CURLOPT_WRITEFUNCTION, take_bytes);

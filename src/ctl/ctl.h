@@ -1,7 +1,7 @@
 /*
  * tailracectl: asks the running tailrace, and tells it what to do, over its control socket
- * (admin/control.h). A command is a row of a table (main.c) and a function; each calls ctl_call and
- * shows what came: tables for people, the server's JSON with --json.
+ * (admin/control.h). A command is a row of a table (commands.h) and a function; each calls ctl_call
+ * and shows what came: tables for people, the server's JSON with --json.
  */
 #ifndef TR_CTL_CTL_H
 #define TR_CTL_CTL_H
@@ -11,17 +11,22 @@
 #include <stdio.h>
 #include "base/attrs.h"
 #include "base/str.h"
+#include "ctl/page.h"
 
 /* Exit statuses. */
 enum { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2, CTL_UNREACHABLE = 3 };
 
+/* What was said on the command line (commands.c has the rows), and where it is shown. */
 struct ctl {
     const char *config; /* -c; NULL: the usual one */
     const char *socket; /* --socket; NULL: as the configuration says */
-    bool json, all, yes;
+    bool json, wide, all, yes, check, help;
     const char *stream, *account, *reason; /* which dead letters */
     const char *output;                    /* a file; NULL: standard output */
-    char *path;                            /* of the socket, once it is known */
+    const char *search, *state, *sort, *by, *limit, *last, *minutes;
+    const char *from, *identity;
+    struct look look;
+    char *path; /* of the socket, once it is known */
 };
 
 struct ctl_answer {
@@ -43,23 +48,19 @@ int ctl_fetch(struct ctl *c, const char *path, FILE *out);
 /* Append "?name=value", or "&..." if there is one before, escaped; nothing if `value` is NULL. */
 void ctl_add_arg(struct str *path, const char *name, const char *value);
 
+/* Call, and show the answer: as it is with --json, else as `show` puts it on a page. */
+typedef void ctl_show_fn(struct ctl *c, struct page *p, const json_t *json);
+int ctl_show(struct ctl *c, const char *method, const char *path, ctl_show_fn *show);
+
 /* In ASCII: no text in it speaks to a terminal. */
 void ctl_show_json(const json_t *json);
-/* A text that may hold what clients wrote, without control characters. */
+/* A text that may hold what clients wrote, made harmless. */
 void ctl_say(FILE *out, const char *text);
 
 /* Texts of an object; "" if it is not there or no text. */
 const char *ctl_text(const json_t *object, const char *name);
 json_int_t ctl_int(const json_t *object, const char *name);
-
-/* A table for people: columns as wide as what stands in them, numbers to the right. */
-struct ctl_table;
-struct ctl_table *ctl_table_new(const char *const *heads, size_t n);
-void ctl_table_add(struct ctl_table *t, const char *text); /* the next cell, row by row; copied */
-void ctl_table_add_int(struct ctl_table *t, json_int_t value);
-void ctl_table_show(struct ctl_table **t); /* and free it */
-
-/* dead.c: `args` are the words behind "dead". */
-int ctl_dead(struct ctl *c, int n, char **args);
+/* The value at "spool.bytes"; NULL: it is not there. */
+json_t *ctl_at(const json_t *object, const char *path);
 
 #endif

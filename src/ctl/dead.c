@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "ctl/ctl.h"
+#include "base/xmem.h"
+#include "ctl/commands.h"
+#include "ctl/human.h"
+#include "ctl/table.h"
 
 enum { PAGE = 1000 };
 
@@ -71,29 +74,35 @@ static int chosen(struct ctl *c, int n, char **args, json_t **ids)
 
 /* --- list, explain, export -------------------------------------------------------------------- */
 
-static void show_letters(const json_t *letters)
+static void show_letters(struct page *p, const json_t *letters)
 {
-    static const char *const heads[] = {"ID",     "KIND",   "LINES",   "BYTES",
-                                        "BURIED", "STATUS", "REPLAYS", "STREAM"};
-    struct ctl_table *t = ctl_table_new(heads, ARRAY_LEN(heads));
+    static const struct column columns[] = {{"ID", TABLE_RIGHT},
+                                            {"KIND", 0},
+                                            {"LINES", TABLE_RIGHT},
+                                            {"BYTES", TABLE_RIGHT | TABLE_EXTRA},
+                                            {"BURIED", TABLE_EXTRA},
+                                            {"STATUS", TABLE_RIGHT},
+                                            {"REPLAYS", TABLE_RIGHT | TABLE_EXTRA},
+                                            {"STREAM", TABLE_CUT}};
+    struct table *t = table_new(columns, ARRAY_LEN(columns));
     json_t *letter;
     size_t i;
 
     json_array_foreach(letters, i, letter)
     {
-        ctl_table_add_int(t, ctl_int(letter, "id"));
-        ctl_table_add(t, ctl_text(letter, "kind"));
-        ctl_table_add_int(t, ctl_int(letter, "lines"));
-        ctl_table_add_int(t, ctl_int(letter, "bytes"));
-        ctl_table_add(t, ctl_text(letter, "buried"));
-        ctl_table_add_int(t, ctl_int(letter, "status"));
-        ctl_table_add_int(t, ctl_int(letter, "replays"));
-        ctl_table_add(t, ctl_text(letter, "key"));
+        table_add_int(t, ctl_int(letter, "id"));
+        table_add(t, PLAIN, ctl_text(letter, "kind"));
+        table_add(t, PLAIN, human_count(json_object_get(letter, "lines")).text);
+        table_add(t, PLAIN, human_bytes(json_object_get(letter, "bytes")).text);
+        table_add(t, PLAIN, ctl_text(letter, "buried"));
+        table_add_int(t, ctl_int(letter, "status"));
+        table_add_int(t, ctl_int(letter, "replays"));
+        table_add(t, PLAIN, ctl_text(letter, "key"));
     }
-    ctl_table_show(&t);
+    table_show(&t, p, 0);
 }
 
-static int list(struct ctl *c, int n, char **args)
+int ctl_run_dead_list(struct ctl *c, int n, char **args)
 {
     json_t *letters;
     int rc = all_letters(c, &letters);
@@ -104,8 +113,13 @@ static int list(struct ctl *c, int n, char **args)
         ctl_show_json(letters);
     else if (rc == CTL_OK && json_array_size(letters) == 0)
         puts("no dead letters");
-    else if (rc == CTL_OK)
-        show_letters(letters);
+    else if (rc == CTL_OK) {
+        struct page *p = page_new(&c->look, c->look.width);
+
+        show_letters(p, letters);
+        page_print(p, stdout);
+        page_free(&p);
+    }
     json_decref(letters);
     return rc;
 }
@@ -116,7 +130,7 @@ static void say_line(const char *text)
     putchar('\n');
 }
 
-static int explain(struct ctl *c, int n, char **args)
+int ctl_run_dead_explain(struct ctl *c, int n, char **args)
 {
     struct str path = STR_INIT;
     struct ctl_answer a;
@@ -150,7 +164,7 @@ static FILE *open_output(const char *path)
     return out;
 }
 
-static int export_letter(struct ctl *c, int n, char **args)
+int ctl_run_dead_export(struct ctl *c, int n, char **args)
 {
     struct str path = STR_INIT;
     FILE *out = open_output(c->output);
@@ -236,55 +250,29 @@ static int act(struct ctl *c, const char *action, const json_t *ids)
 static int act_on_chosen(struct ctl *c, const char *action, int n, char **args)
 {
     json_t *ids;
-    int rc = chosen(c, n, args, &ids);
+    int rc;
 
+    if (c->all ? n > 0 : n == 0) {
+        fprintf(stderr, "usage: tailracectl dead %s ID...|--all\n", action);
+        return CTL_USAGE;
+    }
+    rc = chosen(c, n, args, &ids);
     if (rc == CTL_OK)
         rc = act(c, action, ids);
     json_decref(ids);
     return rc;
 }
 
-static int replay(struct ctl *c, int n, char **args)
+int ctl_run_dead_replay(struct ctl *c, int n, char **args)
 {
     return act_on_chosen(c, "replay", n, args);
 }
 
-static int drop(struct ctl *c, int n, char **args)
+int ctl_run_dead_drop(struct ctl *c, int n, char **args)
 {
     if (!c->yes) {
         fputs("tailracectl: what is dropped cannot be had back; say --yes\n", stderr);
         return CTL_USAGE;
     }
     return act_on_chosen(c, "drop", n, args);
-}
-
-/* --- the words behind "dead" ------------------------------------------------------------------ */
-
-static const struct {
-    const char *name;
-    int (*run)(struct ctl *c, int n, char **args);
-    int least, most; /* ids */
-    bool or_all;     /* --all instead of ids */
-} words[] = {
-    {"list", list, 0, 0, false},
-    {"explain", explain, 1, 1, false},
-    {"export", export_letter, 1, 1, false},
-    {"replay", replay, 1, 10000, true},
-    {"drop", drop, 1, 10000, true},
-};
-
-int ctl_dead(struct ctl *c, int n, char **args)
-{
-    size_t i;
-
-    for (i = 0; n > 0 && i < ARRAY_LEN(words); i++) {
-        bool all = c->all && words[i].or_all;
-
-        if (strcmp(args[0], words[i].name) != 0)
-            continue;
-        if (all ? n != 1 : n - 1 < words[i].least || n - 1 > words[i].most || c->all)
-            return CTL_USAGE;
-        return words[i].run(c, n - 1, args + 1);
-    }
-    return CTL_USAGE;
 }

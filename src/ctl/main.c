@@ -1,190 +1,228 @@
 #include <curl/curl.h>
 #include <getopt.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "base/bug.h"
 #include "base/xmem.h"
-#include "ctl/ctl.h"
+#include "conf/suggest.h"
+#include "ctl/commands.h"
 
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
+enum { OPTION_BASE = 256, NARROWEST = 40 };
 
-static const char usage_text[] =
-    "usage: tailracectl [-c FILE | --socket PATH] [--json] COMMAND\n"
-    "\n"
-    "  dead list    [--stream KEY] [--account ID] [--reason TEXT]\n"
-    "                             records that upstream refused for good\n"
-    "  dead explain ID            what happened to one, and what to do about it\n"
-    "  dead export  ID [-o FILE]  its lines, or its log, as they came\n"
-    "  dead replay  ID... | --all [--stream KEY] [--account ID] [--reason TEXT]\n"
-    "                             send them again: into the streams' stored logs\n"
-    "  dead drop    ID... | --all [...] --yes\n"
-    "                             give them up\n"
-    "  reload                     read the configuration again, as SIGHUP does\n"
-    "  drain                      finish what is under way and end, as SIGTERM does\n"
-    "  version                    of this program and of the gateway\n"
-    "\n"
-    "  -c, --config FILE   the gateway's configuration (default /etc/tailrace/tailrace.yaml),\n"
-    "                      which tells where its control socket is\n"
-    "      --socket PATH   the control socket itself\n"
-    "      --json          answers as JSON\n"
-    "  -h, --help          this text\n"
-    "\n"
-    "Exit status: 0 done, 1 the gateway refused or not all was done, 2 usage, 3 no gateway.\n";
+/* --- where it is shown ------------------------------------------------------------------------ */
 
-static int usage(FILE *out, int status)
+/* What is no terminal takes all there is, unless COLUMNS says otherwise. */
+static size_t columns(bool tty)
 {
-    fputs(usage_text, out);
-    return status;
+    const char *said = getenv("COLUMNS");
+    long n = said ? strtol(said, NULL, 10) : 0;
+    struct winsize w;
+
+    if (n <= 0 && tty && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0)
+        n = w.ws_col;
+    return n > 0 ? (size_t)TR_MAX(n, NARROWEST) : 0;
 }
 
-/* --- commands that are one call --------------------------------------------------------------- */
-
-static int simple(struct ctl *c, const char *method, const char *path,
-                  void (*show)(const json_t *json))
+static void look_at_terminal(struct ctl *c)
 {
-    struct ctl_answer a;
-    int rc = ctl_call(c, method, path, &a);
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    bool tty = isatty(STDOUT_FILENO);
 
-    if (rc == CTL_OK && c->json)
-        ctl_show_json(a.json);
-    else if (rc == CTL_OK)
-        show(a.json);
-    ctl_answer_fini(&a);
-    return rc;
+    c->look.utf8 = text_init();
+    c->look.width = c->wide ? 0 : columns(tty);
+    c->look.colour = tty && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
 }
-
-static void show_reload(const json_t *json)
-{
-    printf("reloaded: generation %" JSON_INTEGER_FORMAT "\n", ctl_int(json, "generation"));
-}
-
-static int run_reload(struct ctl *c, int n, char **args)
-{
-    (void)args;
-    return n ? CTL_USAGE : simple(c, "POST", "reload", show_reload);
-}
-
-static void show_drain(const json_t *json)
-{
-    (void)json;
-    puts("draining");
-}
-
-static int run_drain(struct ctl *c, int n, char **args)
-{
-    (void)args;
-    return n ? CTL_USAGE : simple(c, "POST", "drain", show_drain);
-}
-
-static void show_version(const json_t *json)
-{
-    puts("tailracectl " PACKAGE_VERSION);
-    printf("tailrace %s, process %" JSON_INTEGER_FORMAT ", configuration %" JSON_INTEGER_FORMAT
-           "%s\n",
-           ctl_text(json, "version"), ctl_int(json, "pid"), ctl_int(json, "generation"),
-           json_is_true(json_object_get(json, "draining")) ? ", draining" : "");
-}
-
-static int run_version(struct ctl *c, int n, char **args)
-{
-    (void)args;
-    return n ? CTL_USAGE : simple(c, "GET", "version", show_version);
-}
-
-static const struct {
-    const char *name;
-    int (*run)(struct ctl *c, int n, char **args); /* the words behind the name */
-} commands[] = {
-    {"dead", ctl_dead},
-    {"reload", run_reload},
-    {"drain", run_drain},
-    {"version", run_version},
-};
 
 /* --- options ---------------------------------------------------------------------------------- */
 
-enum { OPT_SOCKET = 256, OPT_JSON, OPT_ALL, OPT_YES, OPT_STREAM, OPT_ACCOUNT, OPT_REASON };
-
-static const struct option options[] = {
-    {"config", required_argument, NULL, 'c'},
-    {"socket", required_argument, NULL, OPT_SOCKET},
-    {"json", no_argument, NULL, OPT_JSON},
-    {"all", no_argument, NULL, OPT_ALL},
-    {"yes", no_argument, NULL, OPT_YES},
-    {"stream", required_argument, NULL, OPT_STREAM},
-    {"account", required_argument, NULL, OPT_ACCOUNT},
-    {"reason", required_argument, NULL, OPT_REASON},
-    {"output", required_argument, NULL, 'o'},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
-};
-
-/* 0: go on; else the exit status plus one. */
-static int read_option(struct ctl *c, int option)
-{
-    switch (option) {
-    case 'c':
-        c->config = optarg;
-        return 0;
-    case OPT_SOCKET:
-        c->socket = optarg;
-        return 0;
-    case OPT_JSON:
-        c->json = true;
-        return 0;
-    case OPT_ALL:
-        c->all = true;
-        return 0;
-    case OPT_YES:
-        c->yes = true;
-        return 0;
-    case OPT_STREAM:
-        c->stream = optarg;
-        return 0;
-    case OPT_ACCOUNT:
-        c->account = optarg;
-        return 0;
-    case OPT_REASON:
-        c->reason = optarg;
-        return 0;
-    case 'o':
-        c->output = optarg;
-        return 0;
-    case 'h':
-        return usage(stdout, CTL_OK) + 1;
-    default:
-        return usage(stderr, CTL_USAGE) + 1;
-    }
-}
-
-static int run(struct ctl *c, int n, char **args)
+static void make_options(struct option *out, struct str *letters)
 {
     size_t i;
 
-    for (i = 0; n > 0 && i < ARRAY_LEN(commands); i++) {
-        if (strcmp(args[0], commands[i].name) == 0)
-            return commands[i].run(c, n - 1, args + 1);
+    for (i = 0; i < OPTIONS; i++) {
+        const struct ctl_option *o = &ctl_options[i];
+
+        out[i] = (struct option){o->name, o->arg ? required_argument : no_argument, NULL,
+                                 OPTION_BASE + (int)i};
+        if (o->letter)
+            str_addf(letters, "%c%s", o->letter, o->arg ? ":" : "");
     }
-    if (n > 0)
-        fprintf(stderr, "tailracectl: \"%s\" is no command\n", args[0]);
+    out[OPTIONS] = (struct option){0};
+}
+
+static size_t option_index(int said)
+{
+    size_t i;
+
+    if (said >= OPTION_BASE)
+        return (size_t)(said - OPTION_BASE);
+    for (i = 0; i < OPTIONS && ctl_options[i].letter != said; i++)
+        ;
+    return i;
+}
+
+static int bad_value(const struct ctl_option *o, const char *value)
+{
+    fprintf(stderr, "tailracectl: --%s: \"", o->name);
+    ctl_say(stderr, value);
+    if (o->number)
+        fputs("\" is no whole number\n", stderr);
+    else
+        fprintf(stderr, "\" is none of: %s\n", o->values);
     return CTL_USAGE;
+}
+
+static int take_option(struct ctl *c, const struct ctl_option *o, const char *value)
+{
+    void *field = (char *)c + o->at;
+
+    if (!o->arg) {
+        *(bool *)field = true;
+        return CTL_OK;
+    }
+    if (o->number && (!*value || strlen(value) > 9 || strspn(value, "0123456789") != strlen(value)))
+        return bad_value(o, value);
+    if (o->values && !ctl_is_one_of(o->values, value))
+        return bad_value(o, value);
+    *(const char **)field = value;
+    return CTL_OK;
+}
+
+static int unknown_option(const char *word)
+{
+    struct conf_guess guess = {.wrong = word};
+    size_t i;
+
+    fputs("tailracectl: there is no option \"", stderr);
+    ctl_say(stderr, word);
+    fputc('"', stderr);
+    for (i = 0; i < OPTIONS; i++) {
+        struct str name = STR_INIT;
+
+        str_addf(&name, "--%s", ctl_options[i].name);
+        conf_guess_offer(&guess, str_view(&name));
+        str_fini(&name);
+    }
+    fprintf(stderr, *guess.best ? "; do you mean %s?\n" : "\n", guess.best);
+    return CTL_USAGE;
+}
+
+/* Those that were given, as bits, to `*given`. */
+static int read_options(struct ctl *c, int argc, char **argv, unsigned *given)
+{
+    struct option options[OPTIONS + 1];
+    struct str letters = STR_INIT;
+    int said, rc = CTL_OK;
+
+    make_options(options, &letters);
+    opterr = 0;
+    while (rc == CTL_OK) {
+        size_t i;
+
+        said = getopt_long(argc, argv, str_c(&letters), options, NULL);
+        if (said == -1)
+            break;
+        i = option_index(said);
+        if (said == '?' && optopt) {
+            i = option_index(optopt);
+            if (i < OPTIONS)
+                fprintf(stderr, "tailracectl: --%s %s\n", ctl_options[i].name,
+                        ctl_options[i].arg ? "needs a value" : "has no value");
+            rc = i < OPTIONS ? CTL_USAGE : unknown_option(argv[optind - 1]);
+        } else if (i >= OPTIONS) {
+            rc = unknown_option(argv[optind - 1]);
+        } else {
+            *given |= 1u << i;
+            rc = take_option(c, &ctl_options[i], optarg);
+        }
+    }
+    str_fini(&letters);
+    return rc;
+}
+
+/* --- the command ------------------------------------------------------------------------------ */
+
+static int unknown_command(int n, char **words)
+{
+    const char *guess = ctl_command_guess(n, words);
+
+    fputs("tailracectl: \"", stderr);
+    ctl_say(stderr, words[0]);
+    if (n > 1) {
+        fputc(' ', stderr);
+        ctl_say(stderr, words[1]);
+    }
+    fputs("\" is no command", stderr);
+    if (guess)
+        fprintf(stderr, "; do you mean %s?", guess);
+    fputc('\n', stderr);
+    return CTL_USAGE;
+}
+
+/* The options that go with the command are those it was given. */
+static int check_options(const struct ctl_command *command, unsigned given)
+{
+    size_t i;
+
+    for (i = OPT_EVERYWHERE; i < OPTIONS; i++) {
+        if (!(given & 1u << i & ~command->options))
+            continue;
+        fprintf(stderr, "tailracectl: %s takes no --%s\n", command->name, ctl_options[i].name);
+        return CTL_USAGE;
+    }
+    return CTL_OK;
+}
+
+static int run(struct ctl *c, unsigned given, int n, char **words)
+{
+    const struct ctl_command *command;
+    int used = 0, rc;
+
+    if (n == 0 && c->help) {
+        ctl_help(stdout);
+        return CTL_OK;
+    }
+    if (n == 0) {
+        ctl_help(stderr);
+        return CTL_USAGE;
+    }
+    if (strcmp(words[0], "__complete") == 0)
+        return ctl_run_candidates(c, n - 1, words + 1);
+    command = ctl_command_find(n, words, &used);
+    if (!command)
+        return unknown_command(n, words);
+    if (c->help) {
+        ctl_help_one(stdout, command);
+        return CTL_OK;
+    }
+    n -= used;
+    rc = check_options(command, given);
+    if (rc == CTL_OK && (n < command->least || n > command->most)) {
+        fprintf(stderr, "usage: tailracectl %s %s\n", command->name, command->args);
+        rc = CTL_USAGE;
+    }
+    return rc == CTL_OK ? command->run(c, n, words + used) : rc;
 }
 
 int main(int argc, char **argv)
 {
     struct ctl c = {0};
-    int option, rc;
+    unsigned given = 0;
+    int rc = read_options(&c, argc, argv, &given);
 
-    while ((option = getopt_long(argc, argv, "c:o:h", options, NULL)) != -1) {
-        rc = read_option(&c, option);
-        if (rc)
-            return rc - 1;
-    }
+    look_at_terminal(&c);
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    rc = run(&c, argc - optind, argv + optind);
+    if (rc == CTL_OK)
+        rc = run(&c, given, argc - optind, argv + optind);
     curl_global_cleanup();
     xfree(c.path);
     if (rc == CTL_USAGE)
         fputs("see tailracectl --help\n", stderr);
+    if (fflush(stdout) != 0 && rc == CTL_OK) {
+        perror("tailracectl: cannot write");
+        rc = CTL_FAILED;
+    }
     return rc;
 }

@@ -1,115 +1,53 @@
 /* How answers are shown. */
-#include <ctype.h>
 #include <string.h>
-#include "base/bug.h"
 #include "base/xmem.h"
 #include "ctl/ctl.h"
 
-struct ctl_table {
-    size_t n; /* columns */
-    char **cells;
-    size_t n_cells, cap;
-};
-
-struct ctl_table *ctl_table_new(const char *const *heads, size_t n)
-{
-    struct ctl_table *t = XNEW(struct ctl_table);
-    size_t i;
-
-    t->n = n;
-    for (i = 0; i < n; i++)
-        ctl_table_add(t, heads[i]);
-    return t;
-}
-
-/* The same of U+0080 to U+009F, which terminals take for escape sequences, too. */
-static bool is_high_control(const char *text)
-{
-    return (unsigned char)text[0] == 0xc2 && (unsigned char)text[1] >= 0x80 &&
-           (unsigned char)text[1] < 0xa0;
-}
-
-/* Names come from clients: nothing of them may speak to the terminal. */
-static void make_printable(char *text)
-{
-    for (; *text; text++) {
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            *text = '?';
-        else if (is_high_control(text))
-            text[0] = text[1] = '?';
-    }
-}
-
 void ctl_say(FILE *out, const char *text)
 {
-    char *copy = xstrdup(text);
+    struct str clean = STR_INIT;
 
-    make_printable(copy);
-    fputs(copy, out);
-    xfree(copy);
-}
-
-void ctl_table_add(struct ctl_table *t, const char *text)
-{
-    if (t->n_cells == t->cap) {
-        t->cap = t->cap ? 2 * t->cap : 64;
-        t->cells = xrealloc(t->cells, t->cap * sizeof(*t->cells));
-    }
-    t->cells[t->n_cells] = xstrdup(text);
-    make_printable(t->cells[t->n_cells++]);
-}
-
-void ctl_table_add_int(struct ctl_table *t, json_int_t value)
-{
-    char text[32];
-
-    snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, value);
-    ctl_table_add(t, text);
-}
-
-static int width(const struct ctl_table *t, size_t column)
-{
-    size_t i, w = 0;
-
-    for (i = column; i < t->n_cells; i += t->n)
-        w = TR_MAX(w, strlen(t->cells[i]));
-    return (int)w;
-}
-
-static bool is_number(const char *text)
-{
-    return *text && strspn(text, "0123456789") == strlen(text);
-}
-
-void ctl_table_show(struct ctl_table **tp)
-{
-    struct ctl_table *t = *tp;
-    int *widths = xcalloc(t->n, sizeof(*widths));
-    size_t i;
-
-    ASSERT(t->n > 0);
-    for (i = 0; i < t->n; i++)
-        widths[i] = width(t, i);
-    for (i = 0; i < t->n_cells; i++) {
-        size_t column = i % t->n;
-        int w = widths[column];
-
-        if (column + 1 == t->n)
-            printf("%s\n", t->cells[i]);
-        else
-            printf(is_number(t->cells[i]) ? "%*s  " : "%-*s  ", w, t->cells[i]);
-        xfree(t->cells[i]);
-    }
-    xfree(widths);
-    xfree(t->cells);
-    XFREE(*tp);
+    text_add_harmless(&clean, text, NULL);
+    fputs(str_c(&clean), out);
+    str_fini(&clean);
 }
 
 void ctl_show_json(const json_t *json)
 {
-    json_dumpf(json, stdout,
-               JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    char *text = json_dumps(json, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY |
+                                      JSON_ENSURE_ASCII);
+    const char *at;
+
+    for (at = text ? text : ""; *at; at++) {
+        if (*at == 0x7f) /* the one of ASCII that jansson lets through */
+            fputs("\\u007f", stdout);
+        else
+            putchar(*at);
+    }
     putchar('\n');
+    xfree(text);
+}
+
+int ctl_show(struct ctl *c, const char *method, const char *path, ctl_show_fn *show)
+{
+    struct ctl_answer a;
+    int rc = ctl_call(c, method, path, &a);
+
+    if (rc == CTL_OK && !a.json) {
+        fputs("tailracectl: the gateway's answer cannot be read\n", stderr);
+        rc = CTL_FAILED;
+    }
+    if (rc == CTL_OK && c->json) {
+        ctl_show_json(a.json);
+    } else if (rc == CTL_OK) {
+        struct page *p = page_new(&c->look, c->look.width);
+
+        show(c, p, a.json);
+        page_print(p, stdout);
+        page_free(&p);
+    }
+    ctl_answer_fini(&a);
+    return rc;
 }
 
 const char *ctl_text(const json_t *object, const char *name)
@@ -122,4 +60,18 @@ const char *ctl_text(const json_t *object, const char *name)
 json_int_t ctl_int(const json_t *object, const char *name)
 {
     return json_integer_value(json_object_get(object, name));
+}
+
+json_t *ctl_at(const json_t *object, const char *path)
+{
+    const char *dot = strchr(path, '.');
+    char *name;
+    json_t *in;
+
+    if (!dot)
+        return json_object_get(object, path);
+    name = xmemdup0(path, (size_t)(dot - path));
+    in = json_object_get(object, name);
+    xfree(name);
+    return ctl_at(in, dot + 1);
 }

@@ -1,4 +1,4 @@
-#include "conf/suggest_priv.h"
+#include "conf/suggest.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

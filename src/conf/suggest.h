@@ -1,6 +1,6 @@
 /* "Did you mean": the nearest of some names to a misspelled one. */
-#ifndef TR_CONF_SUGGEST_PRIV_H
-#define TR_CONF_SUGGEST_PRIV_H
+#ifndef TR_CONF_SUGGEST_H
+#define TR_CONF_SUGGEST_H
 
 #include <stddef.h>
 #include "base/view.h"
