@@ -14,12 +14,15 @@
 #define CA_FILE       "tailrace-ca.pem"
 #define CLIENT_SECRET "tailrace-client"
 
-/* Where the delegate looks for authorities (HP §4.5), and its client certificate (HP §4.4). */
+/* Where the delegate looks for authorities (HP §4.5), and where the chart puts its client
+ * certificate; the Go runner looks there by itself (HP §4.4). */
 #define DELEGATE_CA_DIR  "/opt/harness-delegate/ca-bundle/"
 #define CLIENT_CERT_FILE "/etc/mtls/client.crt"
 #define CLIENT_KEY_FILE  "/etc/mtls/client.key"
 
-/* Where images of build steps look for authorities: git clone, Debian and Alpine, image builds. */
+/* Where images of build steps look for authorities: git clone, Debian and Alpine, image builds. The
+ * delegate puts what is in DELEGATE_CA_DIR there (Harness's page on build farms with self-signed
+ * certificates; values.yaml of the chart), in place of what the images have. */
 #define CA_IN_IMAGES                                                                               \
     "/etc/ssl/certs/ca-bundle.crt,/etc/ssl/certs/ca-certificates.crt,"                             \
     "/kaniko/ssl/certs/additional-ca-cert-bundle.crt"

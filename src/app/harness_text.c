@@ -264,7 +264,9 @@ static bool print_authorities(const struct harness_side *s, FILE *out)
     return any;
 }
 
-/* HP §4.5, §4.7, §3.1: one bundle, since in images it takes the place of the authorities there. */
+/* HP §4.5, §4.7, §3.1, §2.1: one bundle, since in images it takes the place of the authorities
+ * there. ADDITIONAL_CERTS_PATH and CI_MOUNT_VOLUMES are how it was done before DESTINATION_CA_PATH
+ * (shared_certificates of the chart). */
 static void print_bundle(const struct harness_side *s, FILE *out)
 {
     size_t i;
