@@ -380,6 +380,13 @@ static void print_head(const struct harness_side *s, const struct side_choice *c
         fputs("# " HOST_UNKNOWN " stands for the name by which they reach it: --address NAME puts "
               "it in.\n",
               out);
+    for (i = 0; i < ARRAY_LEN(used); i++) {
+        if (used[i] && used[i]->cert == CERT_UNREAD)
+            fprintf(out,
+                    "# listen.%s.certificate cannot be read here: what is to be trusted is not "
+                    "known.\n",
+                    used[i]->l->name);
+    }
     if (choice->proxy)
         fputs("# NO_PROXY lacks what only you know: the address of the cluster's API server, hosts "
               "inside: --no-proxy A,B.\n",
