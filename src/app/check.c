@@ -15,6 +15,7 @@ enum { GOOD = 0, BAD = 1, USAGE = 2 };
 
 struct broken {
     const struct config *c;
+    FILE *out;
     bool required;
 };
 
@@ -30,13 +31,15 @@ static void tell_flow(void *ctx, const struct flow *f, const char *destination,
     bool required = f->required && !v->would_deny && b->c->egress_profile == CONFIG_PROFILE_HARNESS;
 
     b->required = b->required || required;
-    printf("%s: flow %s: %s to %s %s by rule %s (%s): %s\n", required ? "error" : "warning",
-           f->name, f->who, destination, is_denied(v), v->rule, v->reason, f->breaks);
+    fprintf(b->out, "%s: flow %s: %s to %s %s by rule %s (%s): %s\n",
+            required ? "error" : "warning", f->name, f->who, destination, is_denied(v), v->rule,
+            v->reason, f->breaks);
 }
 
 /* A host that a rule allows, but something before it denies. Wildcards and ranges are not tried:
  * denying a part of them is what rules before them are for. */
-static void check_host(const struct policy *p, const char *path, const char *host, uint16_t port)
+static void check_host(const struct policy *p, const char *path, const char *host, uint16_t port,
+                       FILE *out)
 {
     struct policy_query q = {.anyone = true};
     struct policy_verdict v;
@@ -48,11 +51,11 @@ static void check_host(const struct policy *p, const char *path, const char *hos
     q.dest = &d;
     v = policy_decide(p, &q);
     if (!v.allow || v.would_deny)
-        printf("warning: %s: %s %s by rule %s (%s)\n", path, dest_text(&d, text), is_denied(&v),
-               v.rule, v.reason);
+        fprintf(out, "warning: %s: %s %s by rule %s (%s)\n", path, dest_text(&d, text),
+                is_denied(&v), v.rule, v.reason);
 }
 
-static void check_rules(const struct policy *p, const struct config *c)
+static void check_rules(const struct policy *p, const struct config *c, FILE *out)
 {
     struct str path = STR_INIT;
     size_t i, k;
@@ -67,15 +70,15 @@ static void check_rules(const struct policy *p, const struct config *c)
         str_clear(&path);
         str_addf(&path, "rules.%s", r->name);
         for (k = 0; k < r->hosts.n; k++)
-            check_host(p, str_c(&path), r->hosts.items[k], (uint16_t)port);
+            check_host(p, str_c(&path), r->hosts.items[k], (uint16_t)port, out);
     }
     for (k = 0; k < c->egress_allow.n; k++)
-        check_host(p, "egress.allow", c->egress_allow.items[k], 443);
+        check_host(p, "egress.allow", c->egress_allow.items[k], 443, out);
     str_fini(&path);
 }
 
 /* Where git and artifacts are, no profile can know. */
-static void tell_unknown(const struct config *c)
+static void tell_unknown(const struct config *c, FILE *out)
 {
     size_t i;
 
@@ -87,14 +90,15 @@ static void tell_unknown(const struct config *c)
         return;
     for (i = 0; i < n_flows; i++) {
         if (!flows[i].destination)
-            printf("note: flow %s: %s: only you know where to, and no rule and no egress.allow "
-                   "says so: %s\n",
-                   flows[i].name, flows[i].who, flows[i].breaks);
+            fprintf(out,
+                    "note: flow %s: %s: only you know where to, and no rule and no egress.allow "
+                    "says so: %s\n",
+                    flows[i].name, flows[i].who, flows[i].breaks);
     }
 }
 
 /* What makes interception useless although it may be configured. */
-static int check_inside(const struct config *c, const struct policy *p, struct err *e)
+static int check_inside(const struct config *c, const struct policy *p, FILE *out, struct err *e)
 {
     struct inside_plan plan;
     int rc = inside_plan_init(&plan, c, e);
@@ -102,27 +106,28 @@ static int check_inside(const struct config *c, const struct policy *p, struct e
 
     inside_plan_fini(&plan);
     for (i = 0; rc == 0 && i < c->intercept_hosts.n; i++)
-        check_host(p, "intercept.hosts", c->intercept_hosts.items[i], 443);
+        check_host(p, "intercept.hosts", c->intercept_hosts.items[i], 443, out);
     for (i = 0; rc == 0 && i < c->n_listen && !c->upstream_resolvers.n; i++) {
         if (c->listen[i].mode == CONFIG_MODE_SNI)
-            printf("warning: listen.%s: upstream.resolvers is missing: names that lead clients "
-                   "here by DNS override may lead this gateway to itself\n",
-                   c->listen[i].name);
+            fprintf(out,
+                    "warning: listen.%s: upstream.resolvers is missing: names that lead clients "
+                    "here by DNS override may lead this gateway to itself\n",
+                    c->listen[i].name);
     }
     return rc;
 }
 
-static int check_flows(const struct config *c, const struct policy *p, struct err *e)
+static int check_flows(const struct config *c, const struct policy *p, FILE *out, struct err *e)
 {
-    struct broken b = {.c = c};
+    struct broken b = {.c = c, .out = out};
     struct flows_setting setting;
     struct str host = STR_INIT;
     int rc = egress_flows_setting(c, &host, &setting, e);
 
     if (rc == 0) {
         flows_broken(p, &setting, tell_flow, &b);
-        check_rules(p, c);
-        tell_unknown(c);
+        check_rules(p, c, out);
+        tell_unknown(c, out);
     }
     str_fini(&host);
     if (rc == 0 && b.required)
@@ -280,13 +285,35 @@ static int check_keys(const struct config *c, struct err *e)
     return rc;
 }
 
-static int check_rest(const struct config *c, const struct policy *p, struct err *e)
+static int check_rest(const struct config *c, const struct policy *p, FILE *out, struct err *e)
 {
     if (check_users(c, e) < 0 || check_keys(c, e) < 0)
         return BAD;
     if (!egress_is_used(c))
         return GOOD;
-    return check_inside(c, p, e) == 0 && check_flows(c, p, e) == 0 ? GOOD : BAD;
+    return check_inside(c, p, out, e) == 0 && check_flows(c, p, out, e) == 0 ? GOOD : BAD;
+}
+
+/* The verdict, and what is to be set for it on the Harness side. */
+static int check_and_tell(const struct config *c, const struct policy *p,
+                          const struct check_opts *o, struct err *e)
+{
+    const bool text = o->side.form == HARNESS_TEXT;
+    struct harness_side *side = harness_side_new(c, &o->side, e);
+    int rc;
+
+    if (!side)
+        return USAGE;
+    rc = check_rest(c, p, text ? stdout : stderr, e);
+    if (rc == GOOD && text)
+        printf("%s: good\n", o->path);
+    if (rc == GOOD)
+        harness_side_print(side, stdout);
+    if (rc == GOOD && !text && harness_side_has_gaps(side))
+        fprintf(stderr, "%s: how clients call this host is not known: use --address NAME\n",
+                o->path);
+    harness_side_free(&side);
+    return rc;
 }
 
 static int check_loaded(const struct config *c, const struct check_opts *o)
@@ -302,12 +329,10 @@ static int check_loaded(const struct config *c, const struct check_opts *o)
     else if (p && o->explain)
         rc = explain(c, p, o, &e);
     else if (p)
-        rc = check_rest(c, p, &e);
+        rc = check_and_tell(c, p, o, &e);
     policy_free(&p);
     if (rc != GOOD)
         fprintf(stderr, "%s: %s\n", o->path, e.text);
-    else if (!o->dump && !o->explain)
-        printf("%s: good\n", o->path);
     return rc;
 }
 

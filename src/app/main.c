@@ -18,7 +18,11 @@ enum { EXIT_GOOD = 0, EXIT_USAGE = 2 };
 static const char usage_text[] =
     "usage: tailrace serve   [-c FILE] [--takeover]      run the gateway\n"
     "       tailrace check   [-c FILE] [--dump-config]   say whether a configuration is good,\n"
-    "                                                    and what its policy would break\n"
+    "                                                    what its policy would break, and what to\n"
+    "                                                    set on the Harness side\n"
+    "       tailrace check   [-c FILE] --harness-side env|yaml [--address NAME] ...\n"
+    "                                                    print that for machines, and nothing "
+    "else\n"
     "       tailrace check   [-c FILE] --explain HOST:PORT [--from ADDRESS] [--identity NAME]\n"
     "                                                    say what the policy makes of it\n"
     "       tailrace spool   verify|stats|export ...    look into a spool; --help says more\n"
@@ -31,6 +35,11 @@ static const char usage_text[] =
     "      --explain HOST:PORT  whether it is allowed, by which rule, where it leads\n"
     "      --from ADDRESS  as if a client of this address asked\n"
     "      --identity NAME as if a client of this name asked\n"
+    "      --harness-side FORM  env: the environment of delegates; yaml: values of their Helm "
+    "chart\n"
+    "      --address NAME  how clients call this host\n"
+    "      --listener NAME for clients of this listener only\n"
+    "      --no-proxy A,B  what else is to go into NO_PROXY\n"
     "  -h, --help          this text\n"
     "\n"
     "Signals: SIGHUP reloads the configuration, SIGTERM drains and ends, SIGUSR2 starts the "
@@ -59,6 +68,10 @@ enum {
     OPT_EXPLAIN,
     OPT_FROM,
     OPT_IDENTITY,
+    OPT_HARNESS_SIDE,
+    OPT_ADDRESS,
+    OPT_LISTENER,
+    OPT_NO_PROXY,
     OPT_VERSION,
     OPT_TAKEOVER,
     OPT_TAKEOVER_FD,
@@ -93,6 +106,24 @@ static int take_serve_option(int option, struct serve_opts *o)
     return -1;
 }
 
+/* One of those about the Harness side. -1: usage. */
+static int take_side_option(int option, struct harness_side_opts *o)
+{
+    switch (option) {
+    case OPT_HARNESS_SIDE:
+        return harness_form_parse(optarg, &o->form);
+    case OPT_ADDRESS:
+        o->address = optarg;
+        return 0;
+    case OPT_LISTENER:
+        o->listener = optarg;
+        return 0;
+    default:
+        o->no_proxy = optarg;
+        return 0;
+    }
+}
+
 static int take_option(int option, struct options *all)
 {
     struct check_opts *o = &all->check;
@@ -113,6 +144,11 @@ static int take_option(int option, struct options *all)
     case OPT_IDENTITY:
         o->identity = optarg;
         return 0;
+    case OPT_HARNESS_SIDE:
+    case OPT_ADDRESS:
+    case OPT_LISTENER:
+    case OPT_NO_PROXY:
+        return take_side_option(option, &o->side);
     case 'h':
         all->command = "help";
         return 0;
@@ -134,6 +170,10 @@ static int read_options(int argc, char **argv, struct options *all)
         {"explain", required_argument, NULL, OPT_EXPLAIN},
         {"from", required_argument, NULL, OPT_FROM},
         {"identity", required_argument, NULL, OPT_IDENTITY},
+        {"harness-side", required_argument, NULL, OPT_HARNESS_SIDE},
+        {"address", required_argument, NULL, OPT_ADDRESS},
+        {"listener", required_argument, NULL, OPT_LISTENER},
+        {"no-proxy", required_argument, NULL, OPT_NO_PROXY},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPT_VERSION},
         {"takeover", no_argument, NULL, OPT_TAKEOVER},
@@ -158,30 +198,38 @@ static int read_options(int argc, char **argv, struct options *all)
     return *command && optind == argc ? 0 : -1;
 }
 
+/* What may be asked of each command together. */
+static int run(const struct options *all)
+{
+    const struct check_opts *o = &all->check;
+    const bool side =
+        o->side.form != HARNESS_TEXT || o->side.address || o->side.listener || o->side.no_proxy;
+    const bool plain = !o->dump && !o->explain && !o->from && !o->identity;
+
+    if (strcmp(all->command, "serve") == 0 && plain && !side)
+        return serve(&all->serve);
+    if (strcmp(all->command, "check") == 0 &&
+        ((plain && !all->serve.takeover) || (!side && o->dump != (o->explain != NULL))))
+        return check_run(o);
+    if (strcmp(all->command, "serve") != 0 && strcmp(all->command, "check") != 0)
+        fprintf(stderr, "tailrace: \"%s\" is no command\n", all->command);
+    return usage(stderr, EXIT_USAGE);
+}
+
 int main(int argc, char **argv)
 {
     struct options all = {
         .check = {.path = DEFAULT_CONFIG},
         .serve = {.config = DEFAULT_CONFIG, .channel = -1, .first_config = -1},
     };
-    const struct check_opts *o = &all.check;
-    bool plain;
 
     if (argc > 1 && strcmp(argv[1], "spool") == 0)
         return spool_cmd(argc - 1, argv + 1);
     if (read_options(argc, argv, &all) < 0)
         return usage(stderr, EXIT_USAGE);
-    plain = !o->dump && !o->explain && !o->from && !o->identity;
     if (strcmp(all.command, "help") == 0)
         return usage(stdout, EXIT_GOOD);
     if (strcmp(all.command, "version") == 0)
         return version();
-    if (strcmp(all.command, "serve") == 0 && plain)
-        return serve(&all.serve);
-    plain = plain && !all.serve.takeover;
-    if (strcmp(all.command, "check") == 0 && (plain || o->dump != (o->explain != NULL)))
-        return check_run(o);
-    if (strcmp(all.command, "serve") != 0 && strcmp(all.command, "check") != 0)
-        fprintf(stderr, "tailrace: \"%s\" is no command\n", all.command);
-    return usage(stderr, EXIT_USAGE);
+    return run(&all);
 }

@@ -278,7 +278,8 @@ def config(tmp_path, text, name='tailrace.yaml'):
 
 def test_check_good(tmp_path):
     path = config(tmp_path, GOOD)
-    assert tailrace('check', '-c', path) == (0, f'{path}: good\n', '')
+    code, out, err = tailrace('check', '-c', path)
+    assert (code, out.splitlines()[0], err) == (0, f'{path}: good', '')
 
 
 BAD = {

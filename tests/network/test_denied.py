@@ -58,7 +58,7 @@ PLAIN = {'intercept': {}, 'listen': {'sni': None}}
 def test_nothing_denied(world, route):
     """Or what follows would say nothing. All goes by tunnels that nobody looks into."""
     with running(world, 'nothing-' + route, 'proxy', **PLAIN) as (gate, actors, said):
-        assert (said.returncode, said.stdout.endswith(': good\n'), broken(said)) == (0, True, {}), said
+        assert (said.returncode, ': good\n' in said.stdout, broken(said)) == (0, True, {}), said
         answer, state, seen = execute(world, actors, payload(KEY + 'nothing' + route, route))
         assert state == 'SUCCESS', answer
         the_services_talked(seen)
@@ -133,7 +133,7 @@ def test_a_listener_between_networks_taken_away(world, listener, error):
 
 def test_what_nobody_allowed_is_denied_by_default(world):
     with running(world, 'default', 'proxy', **PLAIN) as (gate, actors, said):
-        assert said.returncode == 0 and said.stdout.endswith(': good\n'), said
+        assert said.returncode == 0 and ': good\n' in said.stdout, said
         assert curl(world, actors, 'https://unlisted.forge.test/').stdout == '000 403'
         assert refusals(world, gate) == [('unlisted.forge.test:443', 'default')]
         done = gate.command('check', '--explain', 'unlisted.forge.test:443', '--from', '10.20.0.2')

@@ -220,9 +220,10 @@ static int not_hidden(const struct dirent *d)
 int main(void)
 {
     static const char *const shipped[] = {
-        "tailrace.yaml", "minimal.yaml", "edge.yaml", "hub.yaml", "proxy.yaml", "dns-override.yaml",
+        "tailrace.yaml", "minimal.yaml", "upstream.yaml", "proxy.yaml", "dns-override.yaml",
+        "forward.yaml",  "edge.yaml",    "hub.yaml",      "mtls.yaml",  "parent-proxy.yaml",
     };
-    struct CMUnitTest tests[CASES_MAX + 8];
+    struct CMUnitTest tests[CASES_MAX + ARRAY_LEN(shipped) + 3];
     const char *srcdir = getenv("srcdir");
     struct dirent **cases;
     char root[PATH_MAX];
@@ -241,7 +242,8 @@ int main(void)
     if (n < CASES_LEAST || n > CASES_MAX)
         return 99;
     for (i = 0; i < n; i++)
-        tests[at++] = (struct CMUnitTest){cases[i]->d_name, test_case, NULL, NULL, cases[i]->d_name};
+        tests[at++] =
+            (struct CMUnitTest){cases[i]->d_name, test_case, NULL, NULL, cases[i]->d_name};
     for (i = 0; i < (int)ARRAY_LEN(shipped); i++)
         tests[at++] =
             (struct CMUnitTest){shipped[i], test_sample, NULL, NULL, (void *)(uintptr_t)shipped[i]};
