@@ -171,25 +171,27 @@ static const struct conf_row rows[] = {
     ROW(PATH, spool_key, "spool.key",
         .text =
             "A file with the key that seals what waits in the spool (AES-256-GCM): `openssl rand "
-            "-hex 32`, for its owner's eyes only. Without one it is not sealed."),
+            "-hex 32`, for its owner's eyes only.",
+        .unset = "none, it is not sealed"),
     ROW(LIST, spool_old_keys, "spool.old-keys", .paths = true,
         .text = "Files of earlier keys; what they sealed is opened, and at the start sealed by "
                 "spool.key. They may go once the gateway has started with a new one."),
 
     ROW(PATH, ticket_key, "ticket.key",
         .text = "The key that seals upload links; made if it is missing. Gateways of a group "
-                "share it. Default: ticket.key in spool.directory."),
+                "share it.",
+        .unset = "ticket.key in spool.directory"),
 
-    ROW(PATH, upstream_ca, "upstream.ca",
-        .text = "Certificates (PEM) to verify upstream by; default: the system's."),
+    ROW(PATH, upstream_ca, "upstream.ca", .text = "Certificates (PEM) to verify upstream by.",
+        .unset = "the system's"),
     ROW(PATH, upstream_certificate, "upstream.certificate",
         .text = "Client certificate (PEM) to present upstream, as <vanity>:8443 asks for."),
     ROW(PATH, upstream_key, "upstream.key", .text = "The key of upstream.certificate (PEM)."),
     ROW(ENUM, upstream_tls_min, "upstream.tls-min", .choices = tls_versions, .deflt = "1.2",
         .text = "The oldest version of TLS to speak upstream."),
     ROW(LIST, upstream_resolvers, "upstream.resolvers", .check = check_resolver,
-        .text = "Name servers to ask; needed where DNS points upstream's name at this gateway. "
-                "Default: the system's."),
+        .text = "Name servers to ask; needed where DNS points upstream's name at this gateway.",
+        .unset = "the system's"),
     ROW(ENUM, upstream_http, "upstream.http", .choices = http_versions, .deflt = "auto",
         .text = "Version of HTTP to deliver with."),
     ROW(DURATION, upstream_timeout_ms, "upstream.timeout", .deflt = "30s", .min = 1 * SECONDS,
@@ -197,7 +199,8 @@ static const struct conf_row rows[] = {
 
     ROW(URL, upstream_parent, "upstream.parent", .reloadable = true,
         .text = "A proxy that everything goes out by, such as http://proxy.corp.example:3128; "
-                "https for TLS to it. Without a port: 3128, https: 443."),
+                "https for TLS to it. Without a port: 3128, https: 443.",
+        .unset = "none, everything is dialled directly"),
     ROW(PATH, upstream_parent_credentials, "upstream.parent-credentials", .reloadable = true,
         .text = "A file with user:password for upstream.parent, for its owner's eyes only; read "
                 "again at each reload."),
@@ -223,10 +226,11 @@ static const struct conf_row rows[] = {
 
     ROW(LIST, intercept_hosts, "intercept.hosts", .check = check_intercepted, .reloadable = true,
         .text = "Hosts whose TLS is ended here by certificates of intercept.ca, each perhaps with "
-                ":PORT (else 443 and the port of harness.url); default: the one of harness.url."),
+                ":PORT (else 443 and the port of harness.url).",
+        .unset = "the one of harness.url, if there is an intercept.ca"),
     ROW(PATH, intercept_ca, "intercept.ca", .reloadable = true,
-        .text = "Certificate (PEM) of the CA that clients trust for this; without it nothing is "
-                "intercepted."),
+        .text = "Certificate (PEM) of the CA that clients trust for this.",
+        .unset = "none, nothing is intercepted"),
     ROW(PATH, intercept_key, "intercept.key", .reloadable = true,
         .text = "The key of intercept.ca (PEM)."),
 
@@ -245,7 +249,7 @@ static const struct conf_row rows[] = {
         .text = "From one delivery of a stream's lines to its next: lines of a busy stream gather "
                 "so long; those of a quiet one, and a stream's last, go at once."),
     ROW(INT, batch_lines, "batch.lines", .deflt = "1000", .min = 1, .max = 10000,
-        .reloadable = true, .text = "Lines in one delivery at most."),
+        .reloadable = true, .unit = "lines", .text = "Lines in one delivery at most."),
     ROW(SIZE, batch_bytes, "batch.bytes", .deflt = "128KiB", .min = 1 * KIB, .max = 16 * MIB,
         .reloadable = true,
         .text = "Bytes in one delivery at most; a single larger call is delivered alone."),
@@ -266,11 +270,13 @@ static const struct conf_row rows[] = {
         .text = "Memory that connections hold for peers who do not take what is sent, tunnels "
                 "included; past it those are ended."),
     ROW(INT, limit_connections, "limits.connections", .deflt = "16000", .min = 16, .max = 1000000,
+        .unit = "connections",
         .text = "Client connections at a time, tunnels included, over all listeners."),
     ROW(INT, limit_streams, "limits.streams", .deflt = "100000", .min = 16, .max = 100000000,
+        .unit = "streams",
         .text = "Log streams known at a time, those included that have ended and are remembered."),
-    ROW(INT, limit_share, "limits.share", .deflt = "50", .min = 1, .max = 100,
-        .text = "Percent: the last tenth of connections is for client addresses that have less "
+    ROW(INT, limit_share, "limits.share", .deflt = "50", .min = 1, .max = 100, .unit = "percent",
+        .text = "The last tenth of connections is for client addresses that have less "
                 "than this share of them, that of streams, spool and memory for such accounts."),
     ROW(SIZE, limit_body, "limits.body", .deflt = "64MiB", .min = 32 * MIB, .max = 1024 * MIB,
         .reloadable = true, .text = "The largest body of lines in one call."),
@@ -278,7 +284,7 @@ static const struct conf_row rows[] = {
         .reloadable = true, .text = "The largest finished log; at most spool.limit."),
     ROW(SIZE, limit_expand, "limits.expand", .deflt = "64MiB", .min = 32 * MIB, .max = 1 * TIB,
         .reloadable = true, .text = "What a compressed body of lines may expand to."),
-    ROW(INT, workers, "workers", .deflt = "0", .min = 0, .max = 256,
+    ROW(INT, workers, "workers", .deflt = "0", .min = 0, .max = 256, .unit = "threads",
         .text = "Threads that serve connections; 0: one for each CPU."),
 
     ROW(ENUM, log_level, "log.level", .choices = levels, .deflt = "info", .reloadable = true,
@@ -286,18 +292,18 @@ static const struct conf_row rows[] = {
     ROW(ENUM, log_format, "log.format", .choices = formats, .deflt = "logfmt", .reloadable = true,
         .text = "How a line of the log is written."),
     ROW(PATH, log_file, "log.file", .use = CONF_USE_APPEND, .reloadable = true,
-        .text = "File to log to, reopened at a reload; default: standard error."),
+        .text = "File to log to, reopened at a reload.", .unset = "standard error"),
     ROW(DURATION, drain_limit_ms, "drain.limit", .deflt = "30s", .min = 0, .max = 1 * HOURS,
         .reloadable = true, .text = "How long a shutdown waits for connections to end."),
 
     ROW(PATH, control_socket, "control.socket", .use = CONF_USE_SOCKET,
-        .text = "Where tailracectl reaches this process; who can open it may do everything. "
-                "Default: control.sock in spool.directory."),
+        .text = "Where tailracectl reaches this process; who can open it may do everything.",
+        .unset = "control.sock in spool.directory"),
     ROW(BOOL, control_tail, "control.tail", .deflt = "true", .reloadable = true,
         .text = "Show lines of streams as they pass to who asks on the control socket (tailracectl "
                 "tail)."),
-    ROW(STRING, user, "user",
-        .text = "Whom to become once started as root, NAME or NAME:GROUP; default: nobody else."),
+    ROW(STRING, user, "user", .text = "Whom to become once started as root, NAME or NAME:GROUP.",
+        .unset = "whoever starts it"),
     ROW(ENUM, sandbox, "sandbox", .choices = sandboxes, .deflt = "auto",
         .text = "Reach only the files that this configuration names, as far as the kernel can see "
                 "to it; required: or do not start; off: keep every right."),
@@ -309,29 +315,32 @@ static const struct conf_row rows[] = {
 
 static const struct conf_row listen_rows[] = {
     LISTEN(ENUM, mode, "mode", .choices = modes, .name_is_deflt = true,
-           .text = "What the listener is for; default: its name."),
+           .text = "What the listener is for."),
     LISTEN(ADDRESS, address, "address", .required = true, .text = "Where to listen."),
     LISTEN(PATH, certificate, "certificate", .reloadable = true,
-           .text = "Certificate chain (PEM) to serve TLS with; without one it is plain HTTP."),
+           .text = "Certificate chain (PEM) to serve TLS with.", .unset = "none, it is in clear"),
     LISTEN(PATH, key, "key", .reloadable = true, .text = "The key of the certificate (PEM)."),
     LISTEN(PATH, client_ca, "client-ca", .reloadable = true,
-           .text = "Certificates (PEM) that clients must have theirs from."),
+           .text = "Certificates (PEM) that clients must have theirs from.",
+           .unset = "none, they need none"),
     LISTEN(URL, public_url, "public-url", .reloadable = true,
            .text = "What clients call this listener, where a TLS terminator stands in front; "
-                   "upload links are made with it. Mode admin: the name that browsers come by."),
+                   "upload links are made with it. Mode admin: the name that browsers come by.",
+           .unset = "the name that each client used"),
     LISTEN(STRING, to, "to", .reloadable = true,
            .text = "Where everything goes, mode forward: db.corp.example:5432; mode grpc: a URL."),
     LISTEN(STRING, port, "port", .check = check_port, .reloadable = true,
            .text =
                "Mode sni: the port that its clients mean, where a mapping makes it another than "
-               "the one they come in by."),
+               "the one they come in by.",
+           .unset = "that one"),
     LISTEN(PATH, users, "users", .reloadable = true,
            .text = "File of user:hash lines (crypt). Mode proxy: to ask clients for; delegates may "
-                   "not be able to answer, so there is none by default. Mode admin: who may act, "
-                   "not only read; without it nobody may."),
+                   "not be able to answer. Mode admin: who may act, not only read.",
+           .unset = "none: a proxy asks nobody, on admin nobody may act"),
     LISTEN(LIST, proxy_protocol, "proxy-protocol", .check = policy_check_range, .reloadable = true,
-           .text =
-               "Ranges of load balancers that tell the client's address by the PROXY protocol."),
+           .text = "Ranges of load balancers that tell the client's address by the PROXY protocol.",
+           .unset = "none is believed"),
 };
 
 #define RULE(type, field, path, ...) CONF_ROW(type, struct config_rule, field, path, __VA_ARGS__)
@@ -341,19 +350,20 @@ static const struct conf_row rule_rows[] = {
          .text = "What happens to what fits."),
     RULE(LIST, hosts, "hosts", .check = policy_check_host, .reloadable = true,
          .text = "Destinations: names, \"*.corp.example\", ranges of addresses, each perhaps with "
-                 ":PORT; \"*\" is any name; none: anywhere."),
+                 ":PORT; \"*\" is any name.",
+         .unset = "anywhere"),
     RULE(LIST, ports, "ports", .check = policy_check_port, .reloadable = true,
-         .text =
-             "Ports, 443 or 8000-8100, for hosts without one; default: 443, and any if it denies."),
+         .text = "Ports, 443 or 8000-8100, for hosts without one.",
+         .unset = "443, and any if it denies"),
     RULE(
         LIST, addresses, "addresses", .check = policy_check_range, .reloadable = true,
         .text =
             "Ranges that the names may resolve to besides public addresses; a cloud's metadata and "
             "this machine's own address must be named as they are."),
     RULE(LIST, from, "from", .check = policy_check_range, .reloadable = true,
-         .text = "Ranges of client addresses; none: any."),
+         .text = "Ranges of client addresses.", .unset = "any"),
     RULE(LIST, identities, "identity", .check = policy_check_identity, .reloadable = true,
-         .text = "Names of clients, by certificate or credential; none: any."),
+         .text = "Names of clients, by certificate or credential.", .unset = "any"),
 };
 
 static const struct conf_section sections[] = {

@@ -72,6 +72,8 @@ struct conf_row {
     bool paths;         /* LIST: its elements are paths, as CONF_PATH reads them */
     bool name_is_deflt; /* in a section: the item's name is the default */
     const char *text;   /* one sentence for the manual */
+    const char *unit;   /* INT, for the manual: "lines" */
+    const char *unset;  /* for the manual, without a default: what holds then; NULL: nothing */
 };
 
 /* Named items of one shape: `listen: { upstream: { address: ... }, admin: { ... } }`. The items
