@@ -51,8 +51,8 @@ struct gateway {
     struct report *report;
     struct commands *more_commands;
     struct problems *problems;
-    struct conf_list needs_restart; /* settings that the last reload found changed and could not
-                                     * take up */
+    struct conf_list needs_restart; /* settings that are not those of the start any more, and are
+                                     * not in force */
     struct handover *handover;      /* to the next process */
     struct takeover *takeover;      /* from the one before, while it is there; NULL: from none */
 };

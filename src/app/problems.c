@@ -109,7 +109,7 @@ static bool growing_labels(const struct growth *g, double by, struct str *what)
     for (i = 0; i < g->n; i++) {
         if (grown(g, &g->series[i]) <= by)
             continue;
-        str_addf(what, "%s%s", n++ ? ", " : "", g->series[i].label);
+        str_addf(what, "%s%s", n++ ? " and " : "", g->series[i].label);
     }
     return n > 0;
 }
@@ -219,13 +219,21 @@ struct upstreams {
     bool any;
 };
 
+/* The label of upstream_state in words. */
+static const char *upstream_name(const char *label)
+{
+    if (strcmp(label, "harness") == 0)
+        return "the log service";
+    return strcmp(label, "object-store") == 0 ? "the object store" : label;
+}
+
 static void add_upstream(void *ctx, const char *const *values, double value)
 {
     struct upstreams *u = ctx;
 
     if (value != u->state)
         return;
-    str_addf(u->what, "%s%s", u->any ? ", " : "", values[0]);
+    str_addf(u->what, "%s%s", u->any ? " and " : "", upstream_name(values[0]));
     u->any = true;
 }
 
@@ -395,7 +403,7 @@ static const struct row rows[] = {
     {.name = "TailraceUpstreamDown",
      .holds = is_down,
      .severity = WARNING,
-     .text = "Upstream ({what}) has taken nothing for {long}. Builds go on and do not notice: "
+     .text = "Upstream, {what}, has taken nothing for {long}. Builds go on and do not notice: "
              "what they send waits in the spool while it has room, and is delivered as soon as "
              "upstream is back."},
     {.name = "TailraceOldestUndelivered",
@@ -430,7 +438,7 @@ static const struct row rows[] = {
      .holds = is_slow,
      .severity = WARNING,
      .for_s = 30 * MINUTE_S,
-     .text = "Upstream ({what}) has been slowed down for {long}: it fails now and then, and gets "
+     .text = "Upstream, {what}, has been slowed down for {long}: it fails now and then, and gets "
              "less at a time than it could."},
     {.name = "TailraceSlowAnswers",
      .holds = answers_slowly,

@@ -90,6 +90,7 @@ static void add_config(const struct report *r, struct json *j)
 {
     const struct gateway *g = r->g;
     const struct config *c = g->config;
+    size_t i;
 
     json_open(j, "config", '{');
     json_text(j, "file", view_str(g->opts->config));
@@ -100,6 +101,10 @@ static void add_config(const struct report *r, struct json *j)
     json_text(j, "policy_mode",
               !is_judged(c) ? VIEW_NONE
                             : view_str(c->egress_mode == POLICY_REPORT ? "report" : "enforce"));
+    json_open(j, "needs_restart", '[');
+    for (i = 0; i < g->needs_restart.n; i++)
+        json_text(j, NULL, view_str(g->needs_restart.items[i]));
+    json_close(j, ']');
     json_close(j, '}');
 }
 

@@ -276,14 +276,20 @@ static int configure_log(const struct config *c, struct err *e)
 
 /* --- reload ------------------------------------------------------------------------------- */
 
+static void say_not_reloadable(void *ctx, const char *path, bool reloadable)
+{
+    (void)ctx;
+    if (!reloadable)
+        log_event(LOG_WARN, "app", "this setting needs a restart to take effect",
+                  LF_STR("setting", path));
+}
+
 static void note_not_reloadable(void *ctx, const char *path, bool reloadable)
 {
     struct conf_list *l = ctx;
 
     if (reloadable)
         return;
-    log_event(LOG_WARN, "app", "this setting needs a restart to take effect",
-              LF_STR("setting", path));
     l->items = xrealloc(l->items, (l->n + 1) * sizeof(*l->items));
     l->items[l->n++] = xstrdup(path);
 }
@@ -374,9 +380,10 @@ static int reload(struct gateway *g, struct err *why)
                         "over (SIGUSR2), or restart",
             why);
     }
-    forget_not_reloadable(&g->needs_restart);
-    conf_compare(&config_spec, g->config, c, note_not_reloadable, &g->needs_restart);
+    conf_compare(&config_spec, g->config, c, say_not_reloadable, NULL);
     remember_old(g);
+    forget_not_reloadable(&g->needs_restart);
+    conf_compare(&config_spec, g->old_configs[0], c, note_not_reloadable, &g->needs_restart);
     fault_point("app-reload");
     g->config = c;
     g->plan = p;

@@ -206,6 +206,7 @@ static void collect_written(struct logs *l, const struct spool_stats *st)
 static void collect(void *ctx)
 {
     struct logs *l = ctx;
+    struct metric_family *state;
     struct spool_stats st;
     size_t streams = 0, waiting = 0;
     unsigned i;
@@ -239,10 +240,10 @@ static void collect(void *ctx)
     set_gauge("streams_waiting",
               "Streams of which something waits to be delivered, as of a second ago",
               (double)waiting);
-    metric_set(metric_series(metric_family(METRIC_GAUGE, "upstream_state", "upstream",
-                                           "0 healthy, 1 slowed, 2 down: single probes only"),
-                             "harness"),
-               (double)upstreams_harness_state(l));
+    state = metric_family(METRIC_GAUGE, "upstream_state", "upstream",
+                          "0 healthy, 1 slowed, 2 down: single probes only");
+    metric_set(metric_series(state, "harness"), (double)upstreams_state(l, false));
+    metric_set(metric_series(state, "object-store"), (double)upstreams_state(l, true));
     metric_set(l->metrics.memory, (double)atomic_load(&l->memory_used));
 }
 

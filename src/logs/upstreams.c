@@ -132,17 +132,20 @@ static void gather(struct logs *l, struct gathered *g)
     }
 }
 
-enum limiter_state upstreams_harness_state(struct logs *l)
+enum limiter_state upstreams_state(struct logs *l, bool store)
 {
     enum limiter_state worst = LIMITER_HEALTHY;
     unsigned i;
+    size_t k;
 
     for (i = 0; i < l->n_shards; i++) {
         struct upstreams_told *t = &l->shards[i]->upstreams;
 
         pthread_mutex_lock(&t->lock);
-        if (t->n)
-            worst = TR_MAX(worst, t->hosts[0].state);
+        for (k = 0; k < t->n; k++) {
+            if (t->hosts[k].store == store)
+                worst = TR_MAX(worst, t->hosts[k].state);
+        }
         pthread_mutex_unlock(&t->lock);
     }
     return worst;

@@ -39,9 +39,9 @@ void upstreams_fini(struct upstreams_told *t);
 /* The shard's own thread. */
 void upstreams_tell(struct shard *sh);
 
-/* Any thread. The worst of the log service's limiters, and a JSON array with one object for each
- * host: what several workers know of it is taken together. */
-enum limiter_state upstreams_harness_state(struct logs *l);
+/* Any thread. The worst of the log service's limiters, or of the object stores'; and a JSON array
+ * with one object for each host: what several workers know of it is taken together. */
+enum limiter_state upstreams_state(struct logs *l, bool store);
 void upstreams_json(struct logs *l, struct str *out);
 
 #endif

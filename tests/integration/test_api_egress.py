@@ -206,7 +206,10 @@ def test_config_is_what_the_dump_says(gw):
     assert answer == {'generation': 2, 'needs_restart': ['memory.limit']}
     told = call(gw, 'config')
     assert told['generation'] == 2 and 'idle: 77s' in told['text']
-    assert call(gw, 'reload', 'POST') == {'generation': 3, 'needs_restart': []}
+    assert call(gw, 'reload', 'POST') == {'generation': 3, 'needs_restart': ['memory.limit']}, 'it still does'
+    assert call(gw, 'status')['config']['needs_restart'] == ['memory.limit']
+    gw.write_config(memory={'limit': '64MiB'})
+    assert call(gw, 'reload', 'POST') == {'generation': 4, 'needs_restart': []}
 
 
 def test_certificates_and_listeners(gateway_at, far, ca):
@@ -270,6 +273,7 @@ def test_problem_upstream_down(gw, api, far):
     assert found['severity'] == 'warning' and found['runbook'] == '#tailraceupstreamdown'
     assert 'waits in the spool' in found['text'] and '{' not in found['text']
     assert time.time() - 60 < time.mktime(time.strptime(found['since'][:19], '%Y-%m-%dT%H:%M:%S')) - time.timezone < time.time() + 5
+    assert 'Upstream, the log service, has taken nothing' in found['text']
     far.start()
     wait_for(lambda: 'TailraceUpstreamDown' not in problems(gw), what='its end')
 

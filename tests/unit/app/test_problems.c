@@ -100,7 +100,7 @@ static void test_none(void **state)
 
 static void test_all_of_one(void **state)
 {
-    struct metric *m = gauge("upstream_state", "upstream", "app.harness.io:443");
+    struct metric *m = gauge("upstream_state", "upstream", "harness");
 
     (void)state;
     metric_set(m, 2);
@@ -109,7 +109,7 @@ static void test_all_of_one(void **state)
     assert_string_equal(
         report(),
         "[{\"name\":\"TailraceUpstreamDown\",\"severity\":\"warning\",\"since\":\"2026-01-02T03:04:"
-        "10.000Z\",\"text\":\"Upstream (app.harness.io:443) has taken nothing for 12 min. Builds "
+        "10.000Z\",\"text\":\"Upstream, the log service, has taken nothing for 12 min. Builds "
         "go on and do not notice: what they send waits in the spool while it has room, and is "
         "delivered as soon as upstream is back.\",\"runbook\":\"#tailraceupstreamdown\"}]");
     metric_set(m, 0);
@@ -134,7 +134,7 @@ static void test_slow_for_half_an_hour(void **state)
     assert_false(is_told("TailraceUpstreamSlow"));
     pass(2 * MINUTE);
     assert_true(is_told("TailraceUpstreamSlow"));
-    assert_non_null(strstr(str_c(&told), "Upstream (b) has been slowed down for 31 min"));
+    assert_non_null(strstr(str_c(&told), "Upstream, b, has been slowed down for 31 min"));
     assert_non_null(strstr(str_c(&told), "\"#tailraceupstreamdown\""));
     metric_set(other, 0);
 }
