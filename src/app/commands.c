@@ -12,13 +12,17 @@
 #include "net/resolve.h"
 #include "rt/metric_look.h"
 
-enum { COMMANDS = 10 };
+enum {
+    COMMANDS = 10,
+    ASKS_MAX = 32, /* names that are looked up at a time, for whoever reaches an admin listener */
+};
 
 struct commands {
     struct gateway *g;
     struct command list[COMMANDS];
     struct net_resolver *resolver; /* of the main thread; NULL until it is needed */
     struct list asks;              /* names that are being looked up */
+    unsigned n_asks;
 };
 
 static void reply(struct command_call *call, int status, struct str *json)
@@ -45,6 +49,7 @@ static void ask_free(struct ask *a)
         net_lookup_cancel(&a->lookup);
     ev_timer_free(&a->timer);
     list_remove(&a->link);
+    a->c->n_asks--;
     xfree(a);
 }
 
@@ -104,8 +109,13 @@ static void run_explain(void *ctx, struct command_call *call)
         command_fail(call, 400, "to: missing: a destination, such as github.com:443");
         return;
     }
+    if (c->n_asks == ASKS_MAX) {
+        command_fail(call, 503, "too many ask for this at once");
+        return;
+    }
     a = XNEW(struct ask);
     a->c = c;
+    c->n_asks++;
     a->call = call;
     list_append(&c->asks, &a->link);
     if (explain_begin(&a->x, gate->policy, gate->parent, &what, &e) < 0) {

@@ -7,7 +7,14 @@
 #include "egress/denials.h"
 #include "egress/tunnel_report.h"
 
-enum { LIMIT_USUAL = 100 };
+enum {
+    LIMIT_USUAL = 100,
+    /* Each walks over all tunnels in the threads that serve them, and admin listeners let anybody
+     * ask who reaches them. */
+    ASKS_MAX = 8,
+};
+
+static unsigned asks; /* under way; the main thread's */
 
 /* The argument `limit`. 0: it is no number from 1 to `max`, and the call is answered. */
 static size_t limit_of(struct command_call *call, size_t usual, size_t max)
@@ -54,6 +61,7 @@ static void answer(struct asked *a)
         tunnel_part_free(&a->parts[i]);
     xfree(a->parts);
     xfree(a);
+    asks--;
 }
 
 static void told(struct ev_task *task)
@@ -88,6 +96,11 @@ void passages_run_tunnels(void *gateway, struct command_call *call)
     ask.limit = limit_of(call, LIMIT_USUAL, TUNNEL_REPORT_MAX);
     if (!ask.limit)
         return;
+    if (asks == ASKS_MAX) {
+        command_fail(call, 503, "too many ask for this at once");
+        return;
+    }
+    asks++;
     a = xcalloc(1, sizeof(*a) + g->n_workers * sizeof(a->workers[0]));
     a->call = call;
     a->back = g->loop;

@@ -27,6 +27,18 @@ def call(gw, path, method='GET', status=200):
         conn.close()
 
 
+def call_any(gw, path, timeout):
+    """The status, or None when there is no answer in that time."""
+    conn = UnixConnection(socket_of(gw), timeout)
+    try:
+        conn.request('GET', '/api/v1/' + path)
+        return conn.getresponse().status
+    except TimeoutError:
+        return None
+    finally:
+        conn.close()
+
+
 @pytest.fixture
 def names():
     n = Names({'one.example': ['127.0.0.1'], 'two.example': ['127.0.0.1'], 'inner.example': ['127.0.0.1', '10.1.2.3']})
@@ -191,7 +203,13 @@ def test_explain_when_the_gateway_ends(gateway_at):
         conn.request('GET', '/api/v1/policy/explain?to=slow.example:443')
         silent.settimeout(10)
         silent.recv(512)
+        more = [UnixConnection(socket_of(gw)) for _ in range(31)]
+        for other in more:
+            other.request('GET', '/api/v1/policy/explain?to=slow.example:443')
+        wait_for(lambda: call_any(gw, 'policy/explain?to=slow.example:443', timeout=0.2) == 503, what='the bound')
         assert gw.stop() == 0
+        for other in more:
+            other.close()
         conn.close()
 
 
