@@ -104,11 +104,24 @@ static void test_view(void **state)
     assert_int_equal(view_str(NULL).n, 0);
 }
 
+static void test_found(void **state)
+{
+    (void)state;
+    assert_true(str_found("Runner-7.example", "ner-7.EX"));
+    assert_false(str_found("Runner-7.example", "ner-8"));
+    assert_true(str_found("a", ""));
+    assert_true(str_found("a", NULL));
+    assert_true(str_found(NULL, ""));
+    assert_true(str_found(NULL, NULL));
+    assert_false(str_found(NULL, "a"));
+    assert_false(str_found("", "a"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_build), cmocka_unit_test(test_grows), cmocka_unit_test(test_take),
-        cmocka_unit_test(test_json),  cmocka_unit_test(test_view),
+        cmocka_unit_test(test_json),  cmocka_unit_test(test_view),  cmocka_unit_test(test_found),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

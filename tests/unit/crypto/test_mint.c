@@ -219,8 +219,12 @@ static void a_leaf_lives_a_week_and_no_longer_than_its_ca(void **state)
 {
     struct mint *m = must_mint("ca");
     int64_t now = clock_wall_ns(), left = not_after(m) - now;
+    struct str subject = STR_INIT;
 
     (void)state;
+    mint_subject(m, &subject);
+    assert_string_equal(str_c(&subject), "CN=ca");
+    str_fini(&subject);
     assert_in_range(left, 7 * DAY * NS_PER_SEC - 60 * NS_PER_SEC, 7 * DAY * NS_PER_SEC);
     mint_unref(&m);
     m = must_mint("sub-ca");

@@ -573,6 +573,28 @@ static void bad_files_are_named(void **state)
     no_client((struct tls_client_opts){.ca = ca, .certificate = cert}, "without a key");
 }
 
+static void its_subject_is_known(void **state)
+{
+    struct tls_server_opts so = SERVER();
+    const struct tls_client_opts none = {.insecure = true};
+    struct str out = STR_INIT;
+    struct err e;
+    struct tls_ctx *ctx = tls_ctx_server(&so, &e);
+
+    (void)state;
+    assert_non_null(ctx);
+    str_adds(&out, "of ");
+    tls_ctx_subject(ctx, &out);
+    assert_string_equal(str_c(&out), "of CN=server");
+    tls_ctx_unref(&ctx);
+    ctx = tls_ctx_client(&none, &e);
+    assert_non_null(ctx);
+    tls_ctx_subject(ctx, &out);
+    assert_string_equal(str_c(&out), "of CN=server");
+    tls_ctx_unref(&ctx);
+    str_fini(&out);
+}
+
 static void the_first_expiry_of_the_chain_is_known(void **state)
 {
     struct tls_server_opts so = SERVER();
@@ -864,6 +886,7 @@ int main(void)
         cmocka_unit_test(idle_sessions_hold_little),
         cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(the_first_expiry_of_the_chain_is_known),
+        cmocka_unit_test(its_subject_is_known),
         cmocka_unit_test(handshakes_are_resumed_in_each_version),
         cmocka_unit_test(a_ticket_is_used_once),
         cmocka_unit_test(a_failed_handshake_forgets),

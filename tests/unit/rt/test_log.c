@@ -143,6 +143,10 @@ static void test_levels(void **state)
     assert_true(log_enabled(LOG_WARN));
     log_event(LOG_NOTICE, "app", "not shown");
     assert_string_equal(logged(&out), "");
+    assert_int_equal(log_level_now(), LOG_WARN);
+    log_set_level(LOG_DEBUG);
+    assert_true(log_enabled(LOG_DEBUG));
+    assert_string_equal(log_level_name(log_level_now()), "debug");
     assert_int_equal(log_level_parse("debug", &level), 0);
     assert_int_equal(level, LOG_DEBUG);
     assert_int_equal(log_level_parse("DEBUG", &level), -1);
