@@ -334,12 +334,30 @@ static bool reload_failed(struct problems *p, struct str *what)
     return growing_labels(&p->growths[RELOADS], 0, what);
 }
 
+/* What a process can do that has not given up that feature of the metric. */
+static const char *right_kept(const char *feature)
+{
+    static const char *const words[][2] = {
+        {"landlock", "it may reach any file (landlock)"},
+        {"not_root", "it runs as root (not_root)"},
+        {"no_capabilities", "it keeps capabilities (no_capabilities)"},
+        {"no_new_privileges", "programs it starts may gain privileges (no_new_privileges)"},
+    };
+    size_t i;
+
+    for (i = 0; i < ARRAY_LEN(words); i++) {
+        if (strcmp(words[i][0], feature) == 0)
+            return words[i][1];
+    }
+    return feature;
+}
+
 static void add_missing(void *ctx, const char *const *values, double value)
 {
     struct str *what = ctx;
 
     if (value == 0)
-        str_addf(what, "%s%s", what->n ? ", " : "", values[0]);
+        str_addf(what, "%s%s", what->n ? ", " : "", right_kept(values[0]));
 }
 
 static bool lacks_sandbox(struct problems *p, struct str *what)
@@ -478,7 +496,7 @@ static const struct row rows[] = {
     {.name = "TailraceSandboxMissing",
      .holds = lacks_sandbox,
      .severity = INFO,
-     .text = "It runs without {what}: it has rights that it does not need."},
+     .text = "It has more rights than it needs: {what}."},
 };
 
 static const char *const severity_names[] = {
