@@ -108,7 +108,7 @@ static void test_json(void **state)
     str_adds(&out, "[]");
     json_close(&j, '}');
     assert_string_equal(str_c(&out),
-                        "{\"a\":[1,-2],\"o\":{},\"n\":0.1,\"big\":1e+15,\"nan\":null,\"inf\":null,"
+                        "{\"a\":[1,-2],\"o\":{},\"n\":0.1,\"big\":1000000000000000,\"nan\":null,\"inf\":null,"
                         "\"t\":\"a\\\"\\n<\xef\xbf\xbd\",\"none\":null,\"b\":true,"
                         "\"when\":\"2023-11-14T22:13:20.123Z\",\"never\":null,\"s\":1.234,"
                         "\"unknown\":null,\"own\":[]}");
