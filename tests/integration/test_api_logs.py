@@ -247,3 +247,19 @@ def test_tail_ends_with_the_process(gw, api):
         assert tail.texts() == ['c\n']
         assert gw.stop() == 0
         assert tail.answer.readline() == b''
+
+
+def test_the_process_that_takes_over_is_asked(far, gw, api):
+    """Who follows a stream is let go at a handover, and finds it again at the new process."""
+    name, = fill(api, 1)
+    gw.wait_delivered()
+    with Tail(gw, name) as tail:
+        gw.take_over()
+        assert tail.answer.readline() == b''
+    now = ask(gw, 'status')
+    assert now['pid'] == gw.pid and now['ledger']['lines']['delivered'] == 2 and now['uptime_seconds'] < 60
+    with Tail(gw, name) as tail:
+        again = Api(gw.log_url)
+        assert again.put(name, 'c\n', start=2)[0] == 204
+        assert tail.texts() == ['c\n']
+        again.close()

@@ -275,6 +275,12 @@ static void test_refused(void **state)
         json_decref(ask(wrong[i], 400));
     memset(search + 7, 'x', 257);
     json_decref(ask(search, 400));
+    atomic_store(&logs.n_listings, 8); /* under way for others */
+    json_decref(ask("limit=1", 503));
+    assert_int_equal(atomic_load(&logs.n_listings), 8);
+    atomic_store(&logs.n_listings, 0);
+    json_decref(ask("limit=1", 200));
+    assert_int_equal(atomic_load(&logs.n_listings), 0);
 }
 
 static void test_holds(void **state)
