@@ -72,6 +72,7 @@ struct logs {
     struct command reports[REPORT_COMMANDS]; /* report.c */
     bool reports_added;
     atomic_uint n_tails;       /* who follow streams (tail.c) */
+    atomic_uint n_listings;    /* of streams, under way */
     atomic_bool space_refused; /* lines were, since the last look */
     enum space_level space;    /* as the log said last; the first shard's thread */
     bool asked_round;          /* logs_drained: a round was begun */

@@ -15,6 +15,7 @@ enum {
     LIMIT_USUAL = 100,
     LIMIT_MAX = 1000,
     SEARCH_MAX = 256,
+    LISTINGS_MAX = 8, /* under way: each walks over all streams, and anybody may ask */
 };
 
 /* --- what is noted for reports ------------------------------------------------------------ */
@@ -366,6 +367,7 @@ static void listing_free(struct listing *l)
 {
     unsigned i;
 
+    atomic_fetch_sub(&l->logs->n_listings, 1);
     for (i = 0; i < l->n_parts; i++) {
         part_clear(&l->parts[i]);
         xfree(l->parts[i].found);
@@ -442,14 +444,17 @@ static void run_streams(void *ctx, struct command_call *call)
 {
     struct logs *l = ctx;
     struct listing *list = xcalloc(1, sizeof(*list) + l->n_shards * sizeof(list->parts[0]));
-    const char *wrong;
+    bool many = atomic_fetch_add(&l->n_listings, 1) >= LISTINGS_MAX;
+    const char *wrong = many ? NULL : read_query(call, &list->query);
 
     list->logs = l;
     list->call = call;
-    wrong = read_query(call, &list->query);
-    if (wrong) {
+    if (many || wrong) {
         listing_free(list);
-        command_fail(call, 400, "%s", wrong);
+        if (many)
+            command_fail(call, 503, "streams are being listed for others: try again in a moment");
+        else
+            command_fail(call, 400, "%s", wrong);
         return;
     }
     list->n_parts = l->n_shards;

@@ -57,16 +57,22 @@ void json_int(struct json *j, const char *name, int64_t v)
     str_addf(j->out, "%" PRId64, v);
 }
 
-/* The shortest spelling that reads back to the same double. */
+/* Beyond it a double does not hold every whole number. */
+#define WHOLE_MAX 9007199254740992.0
+
+/* The shortest spelling that reads back to the same double; whole numbers as such, so that readers
+ * who tell integers from others find one. */
 void json_num(struct json *j, const char *name, double v)
 {
     char num[40];
+    bool whole;
 
     if (!isfinite(v)) {
         json_null(j, name);
         return;
     }
-    snprintf(num, sizeof(num), "%.15g", v);
+    whole = v > -WHOLE_MAX && v < WHOLE_MAX && v == (double)(int64_t)v;
+    snprintf(num, sizeof(num), whole ? "%.0f" : "%.15g", v);
     if (strtod(num, NULL) != v)
         snprintf(num, sizeof(num), "%.17g", v);
     json_name(j, name);

@@ -29,7 +29,8 @@ def test_status_tells_what_runs(gw, api):
     assert now['config']['last_error'] is None
     assert now['ledger']['lines']['accepted'] == now['ledger']['lines']['delivered'] == 6
     assert now['ledger']['balanced'] is True
-    assert now['spool']['limit_bytes'] == 512 << 20 and now['spool']['oldest_seconds'] is None
+    assert now['spool']['limit_bytes'] == 512 << 20
+    wait_for(lambda: ask(gw, 'status')['spool']['oldest_seconds'] is None, what='an empty spool')
     assert now['streams']['known'] == 3
     assert now['memory']['rss_bytes'] > 1 << 20
 
@@ -246,3 +247,19 @@ def test_tail_ends_with_the_process(gw, api):
         assert tail.texts() == ['c\n']
         assert gw.stop() == 0
         assert tail.answer.readline() == b''
+
+
+def test_the_process_that_takes_over_is_asked(far, gw, api):
+    """Who follows a stream is let go at a handover, and finds it again at the new process."""
+    name, = fill(api, 1)
+    gw.wait_delivered()
+    with Tail(gw, name) as tail:
+        gw.take_over()
+        assert tail.answer.readline() == b''
+    now = ask(gw, 'status')
+    assert now['pid'] == gw.pid and now['ledger']['lines']['delivered'] == 2 and now['uptime_seconds'] < 60
+    with Tail(gw, name) as tail:
+        again = Api(gw.log_url)
+        assert again.put(name, 'c\n', start=2)[0] == 204
+        assert tail.texts() == ['c\n']
+        again.close()
