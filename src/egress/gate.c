@@ -27,6 +27,7 @@ enum {
     DENY_BURST = 500,
     DENY_EACH_MS = 50,
     DENY_LOG_S = 10,
+    KINDS = 8, /* of tunnels whose gauges are kept at hand */
 };
 
 /* Of the addresses that share it: entries that may be written. */
@@ -44,6 +45,10 @@ struct gate {
     size_t n_passages;
     struct ev_timer *look; /* for those that last */
     struct metric_family *denied, *would_deny, *total, *bytes, *by_kind;
+    struct {
+        const char *kind; /* static */
+        struct metric *open;
+    } kinds[KINDS];
     struct metric *connect_seconds, *tunnels, *suppressed;
     struct denials denials[DENY_SLOTS];
 };
@@ -76,7 +81,7 @@ struct passage {
     char *error; /* or NULL */
     const char *via;
     bool fixed;
-    bool tunnel; /* counted as one */
+    struct metric *tunnels_of_kind; /* in which it is counted as a tunnel; NULL: it is none */
     int status, grpc_status;
     uint64_t id, up, down;
     uint64_t counted_up, counted_down; /* in the metrics already */
@@ -456,19 +461,35 @@ static bool is_tunnel(const struct passage *p)
     return strcmp(p->kind, "intercept") != 0;
 }
 
+/* Without the registry's lock, but for the first of a kind. */
+static struct metric *open_of_kind(struct gate *g, const char *kind)
+{
+    size_t i;
+
+    for (i = 0; i < KINDS && g->kinds[i].kind; i++) {
+        if (g->kinds[i].kind == kind)
+            return g->kinds[i].open;
+    }
+    if (i == KINDS)
+        return metric_series(g->by_kind, kind);
+    g->kinds[i].kind = kind;
+    g->kinds[i].open = metric_series(g->by_kind, kind);
+    return g->kinds[i].open;
+}
+
 static void count_tunnel(const struct passage *p, int by)
 {
-    if (!p->tunnel)
+    if (!p->tunnels_of_kind)
         return;
     metric_shift(p->g->tunnels, by);
-    metric_shift(metric_series(p->g->by_kind, p->kind), by);
+    metric_shift(p->tunnels_of_kind, by);
 }
 
 void passage_started(struct passage *p)
 {
     ASSERT(!p->asking || !p->asking->connect);
     XFREE(p->asking);
-    p->tunnel = is_tunnel(p);
+    p->tunnels_of_kind = is_tunnel(p) ? open_of_kind(p->g, p->kind) : NULL;
     count_tunnel(p, 1);
     write_entry(p, AUDIT_START, NULL);
 }
@@ -647,7 +668,7 @@ void gate_each_tunnel(struct gate *g, void (*fn)(void *ctx, const struct passage
     for (it = g->passages.prev; it != &g->passages; it = it->prev) {
         struct passage *p = list_entry(it, struct passage, link);
 
-        if (!p->tunnel)
+        if (!p->tunnels_of_kind)
             continue;
         if (p->on_look)
             p->on_look(p->look_ctx);
