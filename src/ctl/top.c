@@ -236,9 +236,9 @@ static void add_keys(struct page *p, const struct top *t)
 {
     size_t i;
 
-    for (i = 0; i < ARRAY_LEN(panes); i++)
-        page_addf(p, t->pane == &panes[i] ? BOLD : DIM, "%c %s  ", panes[i].key, panes[i].name);
     page_add(p, DIM, "q quit");
+    for (i = 0; i < ARRAY_LEN(panes); i++)
+        page_addf(p, t->pane == &panes[i] ? BOLD : DIM, "  %c %s", panes[i].key, panes[i].name);
     page_end(p);
 }
 
