@@ -36,7 +36,7 @@ void json_close(struct json *j, char bracket)
 void json_text(struct json *j, const char *name, struct view v)
 {
     if (!v.p) {
-        json_null(j, name);
+        json_nothing(j, name);
         return;
     }
     json_name(j, name);
@@ -63,7 +63,7 @@ void json_num(struct json *j, const char *name, double v)
     char num[40];
 
     if (!isfinite(v)) {
-        json_null(j, name);
+        json_nothing(j, name);
         return;
     }
     snprintf(num, sizeof(num), "%.15g", v);
@@ -79,7 +79,7 @@ void json_bool(struct json *j, const char *name, bool v)
     str_adds(j->out, v ? "true" : "false");
 }
 
-void json_null(struct json *j, const char *name)
+void json_nothing(struct json *j, const char *name)
 {
     json_name(j, name);
     str_adds(j->out, "null");
@@ -90,7 +90,7 @@ void json_time(struct json *j, const char *name, int64_t wall_ns)
     char text[25];
 
     if (wall_ns == 0) {
-        json_null(j, name);
+        json_nothing(j, name);
         return;
     }
     clock_format(wall_ns, text);
@@ -100,7 +100,7 @@ void json_time(struct json *j, const char *name, int64_t wall_ns)
 void json_seconds(struct json *j, const char *name, int64_t duration)
 {
     if (duration < 0)
-        json_null(j, name);
+        json_nothing(j, name);
     else
         json_num(j, name, (double)(duration / NS_PER_MS) / 1000);
 }
