@@ -43,10 +43,6 @@ int ctl_show(struct ctl *c, const char *method, const char *path, ctl_show_fn *s
     struct ctl_answer a;
     int rc = ctl_call(c, method, path, &a);
 
-    if (rc == CTL_OK && !a.json) {
-        fputs("tailracectl: the gateway's answer cannot be read\n", stderr);
-        rc = CTL_FAILED;
-    }
     if (rc == CTL_OK && c->json) {
         ctl_show_json(a.json);
     } else if (rc == CTL_OK) {

@@ -130,8 +130,8 @@ void status_problems(struct page *p, const json_t *status, size_t most, bool ful
         page_add(p, status_paint(severity), severity);
         page_to(p, 10);
         page_add(p, BOLD, ctl_text(problem, "name"));
-        page_add(p, PLAIN, ": ");
         if (!full) {
+            page_add(p, PLAIN, ": ");
             page_line(p, PLAIN, ctl_text(problem, "text"));
             continue;
         }

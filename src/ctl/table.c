@@ -183,12 +183,12 @@ void table_show(struct table **tp, struct page *p, size_t rows)
 
     for (i = 0; i < t->n; i++)
         measure(t, i);
-    if (page_width(p))
+    if (p && page_width(p))
         fit(t, page_width(p));
     for (i = 0; i < t->n_cells; i++) {
         if (i % t->n == 0)
             at = 0;
-        if (rows == 0 || i / t->n <= rows)
+        if (p && (rows == 0 || i / t->n <= rows))
             show_cell(t, p, i, &at);
         xfree(t->cells[i].text);
     }
