@@ -183,6 +183,7 @@ static double seconds_of(const char *text)
 struct human human_age(const json_t *v, const char *now)
 {
     const char *t = json_string_value(v);
+    double age = t ? seconds_of(now) - seconds_of(t) : NAN;
 
-    return t ? human_seconds_of(fmax(0, seconds_of(now) - seconds_of(t))) : unknown;
+    return human_seconds_of(age < 0 ? 0 : age);
 }
