@@ -152,7 +152,7 @@ static void add_spool(const struct report *r, struct json *j)
     if (oldest > 0)
         json_num(j, "oldest_seconds", oldest);
     else
-        json_null(j, "oldest_seconds");
+        json_nothing(j, "oldest_seconds");
     json_bool(j, "failing", metric_look("spool_failing") > 0);
     json_bool(j, "sealed", r->g->sealing != NULL);
     json_num(j, "set_aside", metric_look("spool_set_aside"));
@@ -167,7 +167,7 @@ static void add_rate(struct json *j, const char *name, const struct history_poin
     if (p)
         json_num(j, name, v);
     else
-        json_null(j, name);
+        json_nothing(j, name);
 }
 
 static void add_rates(const struct report *r, struct json *j)

@@ -196,7 +196,12 @@ int ctl_call(struct ctl *c, const char *method, const char *path, struct ctl_ans
         return CTL_UNREACHABLE;
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_text);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, a);
-    return perform(curl, dir, a);
+    rc = perform(curl, dir, a);
+    if (rc == CTL_OK && !a->json) {
+        fputs("tailracectl: the gateway's answer cannot be read\n", stderr);
+        rc = CTL_FAILED;
+    }
+    return rc;
 }
 
 int ctl_fetch(struct ctl *c, const char *path, FILE *out)

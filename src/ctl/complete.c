@@ -13,7 +13,7 @@
 
 enum { PATIENCE_S = 3 };
 
-static const char levels[] = "debug info warning error";
+static const char levels[] = "error warn notice info debug";
 static const char shells[] = "bash zsh fish";
 
 /* --- the table, in pieces --------------------------------------------------------------------- */

@@ -54,6 +54,7 @@ int ctl_show(struct ctl *c, const char *method, const char *path, ctl_show_fn *s
 
 /* In ASCII: no text in it speaks to a terminal. */
 void ctl_show_json(const json_t *json);
+void ctl_show_json_line(const json_t *json); /* in one line */
 /* A text that may hold what clients wrote, made harmless. */
 void ctl_say(FILE *out, const char *text);
 

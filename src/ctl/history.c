@@ -15,15 +15,15 @@ static const struct {
     const char *name, *title;
     struct human (*show)(double value);
 } rows[] = {
-    {"lines_in", "lines a second in", human_count_of},
-    {"lines_out", "lines a second out", human_count_of},
+    {"lines_in", "lines a second in", human_rate_of},
+    {"lines_out", "lines a second out", human_rate_of},
     {"ack_p50_seconds", "half answered after", human_seconds_of},
     {"ack_p99_seconds", "99% answered after", human_seconds_of},
     {"spooled_lines", "lines that wait", human_count_of},
     {"spool_bytes", "spool", human_bytes_of},
     {"oldest_seconds", "oldest waits for", human_seconds_of},
     {"tunnels", "tunnels", human_count_of},
-    {"denied", "denied a second", human_count_of},
+    {"denied", "denied a second", human_rate_of},
 };
 
 /* The largest value of the points that bar `i` of `bars` stands for; NAN: none has any. */

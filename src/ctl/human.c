@@ -107,17 +107,19 @@ struct human human_seconds(const json_t *v)
     return json_is_number(v) ? human_seconds_of(json_number_value(v)) : unknown;
 }
 
-struct human human_rate(const json_t *v)
+struct human human_rate_of(double rate)
 {
-    double r = json_number_value(v);
     struct human h;
 
-    if (!json_is_number(v))
-        return unknown;
-    if (r <= 0 || r >= 9.95)
-        return human_count_of(r);
-    snprintf(h.text, sizeof(h.text), "%.1f", r);
+    if (!(rate > 0) || rate >= 9.95)
+        return human_count_of(rate);
+    snprintf(h.text, sizeof(h.text), "%.1f", rate);
     return h;
+}
+
+struct human human_rate(const json_t *v)
+{
+    return json_is_number(v) ? human_rate_of(json_number_value(v)) : unknown;
 }
 
 struct human human_exact(const json_t *v)
@@ -181,6 +183,7 @@ static double seconds_of(const char *text)
 struct human human_age(const json_t *v, const char *now)
 {
     const char *t = json_string_value(v);
+    double age = t ? seconds_of(now) - seconds_of(t) : NAN;
 
-    return t ? human_seconds_of(fmax(0, seconds_of(now) - seconds_of(t))) : unknown;
+    return human_seconds_of(age < 0 ? 0 : age);
 }

@@ -21,6 +21,7 @@ struct human human_time(const json_t *value, const char *now);
 struct human human_age(const json_t *value, const char *now);
 
 struct human human_count_of(double value);
+struct human human_rate_of(double value);
 struct human human_bytes_of(double value);
 struct human human_seconds_of(double value);
 

@@ -306,9 +306,9 @@ static void show_certificates(struct ctl *c, struct page *p, const json_t *answe
                   left < 0 ? "expired" : human_seconds_of(left).text);
         table_add(t, PLAIN, ctl_text(one, "subject"));
     }
-    table_show(&t, p, 0);
     if (i == 0)
-        page_line(p, DIM, "none");
+        page_line(p, DIM, "no certificates");
+    table_show(&t, i ? p : NULL, 0);
 }
 
 int ctl_run_certificates(struct ctl *c, int n, char **args)

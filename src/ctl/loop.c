@@ -15,6 +15,7 @@ struct loop {
     int signals;
     sigset_t before;
     struct list gets;
+    bool moved; /* something came in this turn */
 };
 
 struct loop_get {
@@ -103,6 +104,7 @@ static size_t take(char *p, size_t size, size_t n, void *ctx)
     long status = 0;
 
     n *= size;
+    g->loop->moved = true;
     if (g->line.n + g->answer.text.n + n > CTL_ANSWER_MAX)
         return 0;
     curl_easy_getinfo(g->curl, CURLINFO_RESPONSE_CODE, &status);
@@ -141,6 +143,7 @@ static void get_done(struct loop_get *g, CURLcode rc)
     struct ctl_answer answer;
     long status = 0;
 
+    g->loop->moved = true;
     curl_easy_getinfo(g->curl, CURLINFO_RESPONSE_CODE, &status);
     if (g->line.n > 0 && rc == CURLE_OK)
         g->h.line(g->h.ctx, str_c(&g->line));
@@ -184,9 +187,10 @@ int loop_turn(struct loop *l, bool keys, int ms)
                                  {.fd = STDIN_FILENO, .events = CURL_WAIT_POLLIN}};
     int running, signo;
 
+    l->moved = false;
     curl_multi_perform(l->multi, &running);
     see_to_done(l);
-    curl_multi_poll(l->multi, fds, keys ? 2 : 1, ms, NULL);
+    curl_multi_poll(l->multi, fds, keys ? 2 : 1, l->moved ? 0 : ms, NULL);
     signo = next_signal(l);
     if (signo)
         return signo;

@@ -12,10 +12,10 @@ void ctl_say(FILE *out, const char *text)
     str_fini(&clean);
 }
 
-void ctl_show_json(const json_t *json)
+static void put_json(const json_t *json, size_t flags)
 {
-    char *text = json_dumps(json, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY |
-                                      JSON_ENSURE_ASCII);
+    char *text =
+        json_dumps(json, flags | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
     const char *at;
 
     for (at = text ? text : ""; *at; at++) {
@@ -28,15 +28,21 @@ void ctl_show_json(const json_t *json)
     xfree(text);
 }
 
+void ctl_show_json(const json_t *json)
+{
+    put_json(json, JSON_INDENT(2));
+}
+
+void ctl_show_json_line(const json_t *json)
+{
+    put_json(json, JSON_COMPACT);
+}
+
 int ctl_show(struct ctl *c, const char *method, const char *path, ctl_show_fn *show)
 {
     struct ctl_answer a;
     int rc = ctl_call(c, method, path, &a);
 
-    if (rc == CTL_OK && !a.json) {
-        fputs("tailracectl: the gateway's answer cannot be read\n", stderr);
-        rc = CTL_FAILED;
-    }
     if (rc == CTL_OK && c->json) {
         ctl_show_json(a.json);
     } else if (rc == CTL_OK) {

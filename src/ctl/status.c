@@ -58,8 +58,10 @@ static void add_verdict(struct page *p, const json_t *status)
         page_addf(p, YELLOW, "%zu WARNING%s", warnings, warnings > 1 ? "S" : "");
     if (critical || warnings)
         return;
-    if (strcmp(state, "serving") != 0)
-        page_add(p, YELLOW, strcmp(state, "draining") == 0 ? "DRAINING" : "HANDING OVER");
+    if (strcmp(state, "draining") == 0)
+        page_add(p, YELLOW, "DRAINING");
+    else if (strcmp(state, "handing over") == 0)
+        page_add(p, YELLOW, "HANDING OVER");
     else if (!json_is_true(GET(status, "ready")))
         page_add(p, YELLOW, "NOT READY");
     else
@@ -97,12 +99,12 @@ void status_verdict(struct page *p, const json_t *status)
     page_end(p);
     page_add(p, PLAIN, ctl_text(status, "state"));
     add_not_ready(p, status);
-    page_addf(p, PLAIN, "; configuration %" JSON_INTEGER_FORMAT " from ",
-              ctl_int(config, "generation"));
-    page_add(p, PLAIN, ctl_text(config, "file"));
     if (*mode)
         page_addf(p, strcmp(mode, "report") == 0 ? YELLOW : PLAIN, "; policy %s",
                   strcmp(mode, "report") == 0 ? "only reports" : "in force");
+    page_addf(p, PLAIN, "; configuration %" JSON_INTEGER_FORMAT ": ",
+              ctl_int(config, "generation"));
+    page_add(p, PLAIN, ctl_text(config, "file"));
     page_end(p);
     if (*ctl_text(config, "last_error")) {
         page_add(p, RED, "the last reload failed: ");
@@ -128,8 +130,8 @@ void status_problems(struct page *p, const json_t *status, size_t most, bool ful
         page_add(p, status_paint(severity), severity);
         page_to(p, 10);
         page_add(p, BOLD, ctl_text(problem, "name"));
-        page_add(p, PLAIN, ": ");
         if (!full) {
+            page_add(p, PLAIN, ": ");
             page_line(p, PLAIN, ctl_text(problem, "text"));
             continue;
         }
@@ -307,7 +309,8 @@ static void last_error(struct table *t, const json_t *error, const char *now)
     struct str text = STR_INIT;
 
     if (json_is_object(error))
-        str_addf(&text, "%s %s", human_time(GET(error, "time"), now).text, ctl_text(error, "text"));
+        str_addf(&text, "%s ago: %s", human_age(GET(error, "time"), now).text,
+                 ctl_text(error, "text"));
     table_add(t, PLAIN, str_c(&text));
     str_fini(&text);
 }
@@ -317,10 +320,10 @@ void status_upstreams(struct page *p, const json_t *status, size_t rows)
     static const struct column columns[] = {{"UPSTREAM", TABLE_CUT},
                                             {"KIND", TABLE_EXTRA},
                                             {"STATE", 0},
-                                            {"UNDER WAY", TABLE_RIGHT},
+                                            {"BUSY", TABLE_RIGHT},
                                             {"LIMIT", TABLE_RIGHT},
-                                            {"TRIES IN", TABLE_RIGHT | TABLE_FILLED},
-                                            {"LAST GOOD", TABLE_RIGHT},
+                                            {"RETRY IN", TABLE_RIGHT | TABLE_FILLED},
+                                            {"LAST OK", TABLE_RIGHT},
                                             {"LAST ERROR", TABLE_PROSE | TABLE_FILLED}};
     struct table *t = table_new(columns, ARRAY_LEN(columns));
     json_t *u;

@@ -88,6 +88,12 @@ static size_t whole_width(const struct table *t)
     return w > GAP ? w - GAP : 0;
 }
 
+/* Prose yields to names. */
+static size_t weight(const struct table *t, size_t i)
+{
+    return t->columns[i].flags & TABLE_PROSE ? 2 * t->widths[i] : t->widths[i];
+}
+
 /* The widest column that may be cut yet; t->n: none. */
 static size_t widest(const struct table *t, size_t least)
 {
@@ -96,7 +102,7 @@ static size_t widest(const struct table *t, size_t least)
     for (i = 0; i < t->n; i++) {
         if (!(t->columns[i].flags & (TABLE_CUT | TABLE_PROSE)) || t->widths[i] <= least)
             continue;
-        if (best == t->n || t->widths[i] > t->widths[best])
+        if (best == t->n || weight(t, i) > weight(t, best))
             best = i;
     }
     return best;
@@ -177,12 +183,12 @@ void table_show(struct table **tp, struct page *p, size_t rows)
 
     for (i = 0; i < t->n; i++)
         measure(t, i);
-    if (page_width(p))
+    if (p && page_width(p))
         fit(t, page_width(p));
     for (i = 0; i < t->n_cells; i++) {
         if (i % t->n == 0)
             at = 0;
-        if (rows == 0 || i / t->n <= rows)
+        if (p && (rows == 0 || i / t->n <= rows))
             show_cell(t, p, i, &at);
         xfree(t->cells[i].text);
     }

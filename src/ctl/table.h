@@ -26,7 +26,8 @@ struct table *table_new(const struct column *columns, size_t n);
 void table_add(struct table *t, enum paint paint, const char *text);
 void table_add_int(struct table *t, long long value);
 size_t table_rows(const struct table *t);
-/* Append to the page, at most `rows` rows besides the heads (0: all), and free it. */
+/* Append to the page (NULL: to none), at most `rows` rows besides the heads (0: all), and free it.
+ */
 void table_show(struct table **t, struct page *p, size_t rows);
 
 #endif

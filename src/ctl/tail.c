@@ -56,8 +56,7 @@ static void take_line(void *ctx, const char *text)
     if (GET(record, "end"))
         t->ended = true;
     if (t->c->json && record) {
-        json_dumpf(record, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
-        putchar('\n');
+        ctl_show_json_line(record);
     } else if (json_is_integer(GET(record, "missed"))) {
         say_missed(ctl_int(record, "missed"));
     } else if (record) {

@@ -91,10 +91,29 @@ void term_draw(const struct page *p, size_t lines)
     str_fini(&out);
 }
 
-int term_key(void)
+/* The length of the escape sequence at `p`: ESC [ ... letter, or ESC and one more. */
+static size_t sequence(const char *p, size_t n)
 {
-    char keys[32];
-    ssize_t n = read(STDIN_FILENO, keys, sizeof(keys));
+    size_t i = 2;
 
-    return n > 0 ? (unsigned char)keys[0] : 0;
+    if (n < 2 || p[1] != '[')
+        return TR_MIN(n, 2);
+    while (i < n && (p[i] < '@' || p[i] > '~'))
+        i++;
+    return TR_MIN(i + 1, n);
+}
+
+size_t term_keys(char keys[TERM_KEYS])
+{
+    char raw[TERM_KEYS];
+    ssize_t n = read(STDIN_FILENO, raw, sizeof(raw));
+    size_t i = 0, found = 0;
+
+    while (n > 0 && i < (size_t)n) {
+        if (raw[i] == '\x1b')
+            i += sequence(raw + i, (size_t)n - i);
+        else
+            keys[found++] = raw[i++];
+    }
+    return found;
 }

@@ -18,7 +18,8 @@ void term_leave(void);
 void term_size(size_t *lines, size_t *columns);
 /* Show the page's first `lines` lines, and nothing below them. */
 void term_draw(const struct page *p, size_t lines);
-/* A key that was pressed, or 0. Escape sequences of others are one key: 27. */
-int term_key(void);
+/* The keys that were pressed, and how many; those that send escape sequences are left out. */
+enum { TERM_KEYS = 32 };
+size_t term_keys(char keys[TERM_KEYS]);
 
 #endif

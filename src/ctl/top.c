@@ -236,9 +236,9 @@ static void add_keys(struct page *p, const struct top *t)
 {
     size_t i;
 
-    for (i = 0; i < ARRAY_LEN(panes); i++)
-        page_addf(p, t->pane == &panes[i] ? BOLD : DIM, "%c %s  ", panes[i].key, panes[i].name);
     page_add(p, DIM, "q quit");
+    for (i = 0; i < ARRAY_LEN(panes); i++)
+        page_addf(p, t->pane == &panes[i] ? BOLD : DIM, "  %c %s", panes[i].key, panes[i].name);
     page_end(p);
 }
 
@@ -333,6 +333,15 @@ static void press(struct top *t, int key)
     }
 }
 
+static void press_keys(struct top *t)
+{
+    char keys[TERM_KEYS];
+    size_t n = term_keys(keys), i;
+
+    for (i = 0; i < n; i++)
+        press(t, keys[i]);
+}
+
 /* The signal that ends it, or 0. */
 static int take_signal(struct top *t, int signo)
 {
@@ -360,7 +369,7 @@ static int watch(struct top *t)
         ask_again(t);
         what = loop_turn(t->loop, true, TURN_MS);
         if (what == LOOP_KEY)
-            press(t, term_key());
+            press_keys(t);
         else if (what > 0)
             signo = take_signal(t, what);
         if (t->changed || now_ms() > t->heard_ms + STALE_MS)

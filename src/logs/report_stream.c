@@ -157,7 +157,7 @@ static int64_t retry_in(const struct stream *s, int64_t mono)
 static void add_error(struct json *j, const struct stream_story *st)
 {
     if (!st->failed_at) {
-        json_null(j, "last_error");
+        json_nothing(j, "last_error");
         return;
     }
     json_open(j, "last_error", '{');
@@ -165,7 +165,7 @@ static void add_error(struct json *j, const struct stream_story *st)
     if (st->status)
         json_int(j, "status", st->status);
     else
-        json_null(j, "status");
+        json_nothing(j, "status");
     json_text(j, "text", view_str(st->said));
     json_close(j, '}');
 }

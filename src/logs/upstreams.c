@@ -170,7 +170,7 @@ static void add_host(struct json *j, const struct upstream_told *u, int64_t now)
         json_text(j, "text", view_str(u->news.said));
         json_close(j, '}');
     } else {
-        json_null(j, "last_error");
+        json_nothing(j, "last_error");
     }
     json_close(j, '}');
 }

@@ -36,7 +36,7 @@ void json_close(struct json *j, char bracket)
 void json_text(struct json *j, const char *name, struct view v)
 {
     if (!v.p) {
-        json_null(j, name);
+        json_nothing(j, name);
         return;
     }
     json_name(j, name);
@@ -68,7 +68,7 @@ void json_num(struct json *j, const char *name, double v)
     bool whole;
 
     if (!isfinite(v)) {
-        json_null(j, name);
+        json_nothing(j, name);
         return;
     }
     whole = v > -WHOLE_MAX && v < WHOLE_MAX && v == (double)(int64_t)v;
@@ -85,7 +85,7 @@ void json_bool(struct json *j, const char *name, bool v)
     str_adds(j->out, v ? "true" : "false");
 }
 
-void json_null(struct json *j, const char *name)
+void json_nothing(struct json *j, const char *name)
 {
     json_name(j, name);
     str_adds(j->out, "null");
@@ -96,7 +96,7 @@ void json_time(struct json *j, const char *name, int64_t wall_ns)
     char text[25];
 
     if (wall_ns == 0) {
-        json_null(j, name);
+        json_nothing(j, name);
         return;
     }
     clock_format(wall_ns, text);
@@ -106,7 +106,7 @@ void json_time(struct json *j, const char *name, int64_t wall_ns)
 void json_seconds(struct json *j, const char *name, int64_t duration)
 {
     if (duration < 0)
-        json_null(j, name);
+        json_nothing(j, name);
     else
         json_num(j, name, (double)(duration / NS_PER_MS) / 1000);
 }

@@ -28,7 +28,7 @@ void json_uint(struct json *j, const char *name, uint64_t v);
 void json_int(struct json *j, const char *name, int64_t v);
 void json_num(struct json *j, const char *name, double v);
 void json_bool(struct json *j, const char *name, bool v);
-void json_null(struct json *j, const char *name);
+void json_nothing(struct json *j, const char *name);
 void json_time(struct json *j, const char *name, int64_t wall_ns);     /* 0: null */
 void json_seconds(struct json *j, const char *name, int64_t duration); /* ns; negative: null */
 
