@@ -9,6 +9,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "codec/url.h"
+#include "crypto/tls.h"
 #include "doctor/papers.h"
 #include "rt/fdx.h"
 #include "spool/inspect.h"
@@ -160,6 +161,25 @@ static char *host_of(const char *text)
                                                               : NULL;
 }
 
+/* What a start would say of the files, as far as this user may read them. */
+static void check_tls(const struct config_listen *l, const char *flow, struct report *r)
+{
+    const struct finding f = {VERDICT_FAIL, CAUSE_CONFIG_BROKEN, flow, "certificate"};
+    const struct tls_server_opts o = {
+        .certificate = l->certificate, .key = l->key, .client_ca = l->client_ca};
+    struct tls_ctx *ctx;
+    struct err e;
+
+    if (access(l->key ? l->key : l->certificate, R_OK) < 0 && geteuid() != 0)
+        return;
+    ctx = tls_ctx_server(&o, &e);
+    if (!ctx) {
+        report_add(r, &f, "%s", e.text);
+        report_do(r, "correct listen.%s.certificate, .key or .client-ca", l->name);
+    }
+    tls_ctx_unref(&ctx);
+}
+
 static void check_listener(const struct doctor *d, const struct config_listen *l, struct report *r)
 {
     struct papers p = {.path = l->certificate, .trust = d->trust};
@@ -173,8 +193,10 @@ static void check_listener(const struct doctor *d, const struct config_listen *l
     p.host = host;
     if (!d->running)
         doctor_check_port(l, p.flow, r);
-    if (l->certificate)
+    if (l->certificate) {
+        check_tls(l, p.flow, r);
         papers_check(r, &p);
+    }
     xfree(host);
     str_fini(&flow);
     str_fini(&setting);

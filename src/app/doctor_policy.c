@@ -24,7 +24,7 @@ static void on_denied(void *ctx, const struct flow *f, const char *destination,
 
     report_add(x->report, &finding, "%s %s by rule %s (%s): %s", destination,
                v->would_deny ? "would be denied" : "is denied", v->rule, v->reason, f->breaks);
-    if (v->index < 0 || strcmp(v->rule, "default") == 0)
+    if (strcmp(v->rule, "default") == 0)
         report_do(x->report, "egress.allow: [\"%s\"], or egress.profile: harness", destination);
     else
         report_do(x->report, "take it out of rules.%s, or allow %s by a rule before that", v->rule,

@@ -6,6 +6,7 @@
 #include "base/bug.h"
 #include "base/xmem.h"
 #include "codec/url.h"
+#include "policy/flows.h"
 
 /* All that the probes point into. */
 struct ways {
@@ -280,7 +281,35 @@ static void add_fixed(struct ways *w)
         if (!p)
             continue;
         p->route.setting = "listen.NAME.to";
-        p->what = PROBE_DIAL;
+        p->what = l->mode == CONFIG_MODE_GRPC ? PROBE_RPC : PROBE_DIAL;
+        p->service.https = l->mode == CONFIG_MODE_GRPC && url.https;
+    }
+}
+
+/* What else of Harness clients go to by the profile; which of it a deployment uses is not known. */
+static void add_profile(struct ways *w)
+{
+    struct dest d;
+    struct probe *p;
+
+    if (!egress_is_used(w->c) || w->c->egress_profile != CONFIG_PROFILE_HARNESS ||
+        !doctor_wants(w->d, "egress"))
+        return;
+    for (size_t i = 0; i < n_flows; i++) {
+        const struct flow *f = &flows[i];
+        const struct policy_query q = {.dest = &d, .anyone = true};
+
+        if (!f->destination || f->example || strcmp(f->destination, "%h") == 0 ||
+            (f->googleapis && w->c->upload_logs == CONFIG_UPLOADS_HARNESS) ||
+            dest_parse(view_str(f->destination), 443, &d, NULL) < 0 ||
+            !policy_decide(w->policy, &q).allow)
+            continue;
+        p = add(w, f->name, xstrdup(d.host), d.port);
+        if (!p)
+            continue;
+        p->route.setting = "the policy";
+        p->route.others = true;
+        p->route.bad = VERDICT_WARN;
     }
 }
 
@@ -328,6 +357,7 @@ static int prepare(struct ways *w, struct err *e)
         return -1;
     add_bucket(w);
     add_fixed(w);
+    add_profile(w);
     add_egress(w);
     return 0;
 }

@@ -343,8 +343,10 @@ static void tell_broken(struct route *r, const struct chain_opts *o, const struc
     report_do(r->report, "look at both sides' settings of TLS");
 }
 
-static bool is_about_certificate(const struct route *r)
+static bool is_about_certificate(const struct route *r, const struct err *e)
 {
+    if (r->asked && !r->answered && r->line.reason == 0 && e->code == ERR_CLOSED)
+        return true;
     switch (r->line.reason) {
     case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
     case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
@@ -362,9 +364,9 @@ static bool is_about_certificate(const struct route *r)
     }
 }
 
-bool chain_blames_us(struct route *r)
+bool chain_blames_us(struct route *r, const struct err *e)
 {
-    if (!is_about_certificate(r))
+    if (!is_about_certificate(r, e))
         return false;
     if (r->harness && r->way->certificate) {
         route_bad(r, CAUSE_CLIENT_CERTIFICATE_REFUSED, "tls", "%s:%u refuses %s", r->host, r->port,
@@ -391,7 +393,7 @@ bool chain_secure(struct route *r, const struct chain_opts *o)
         if (!r->line.ssl) {
             route_bad(r, CAUSE_CONFIG_BROKEN, o->step, "%s", e.text);
             report_do(r->report, "correct upstream.ca, upstream.certificate or upstream.key");
-        } else if (!chain_blames_us(r)) {
+        } else if (!chain_blames_us(r, &e)) {
             tell_broken(r, o, &e);
         }
         return false;

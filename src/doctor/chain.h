@@ -20,8 +20,9 @@ struct chain_opts {
  * over it. */
 bool chain_secure(struct route *r, const struct chain_opts *o);
 
-/* Was the last failure of the line about our client certificate, or that there is none? Then the
- * report says so. Servers tell only after the handshake (RFC 8446 §4.4.2.4). */
-bool chain_blames_us(struct route *r);
+/* Was the last failure, `e`, about our client certificate, or that there is none? Then the report
+ * says so. Servers tell only after the handshake (RFC 8446 §4.4.2.4), and what they say may get
+ * lost when they close at once. */
+bool chain_blames_us(struct route *r, const struct err *e);
 
 #endif

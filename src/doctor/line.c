@@ -62,8 +62,10 @@ static int settle(struct line *l, SSL *ssl, int rc, struct err *e)
         break;
     }
     l->reason = ERR_GET_REASON(ERR_peek_error());
-    if (l->reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+    if (l->reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        l->reason = 0;
         return err_set(e, ERR_CLOSED, "the connection was closed");
+    }
     if (ERR_peek_error() == 0)
         return errnum ? err_errno(e, ERR_CLOSED, errnum, "the connection was broken off")
                       : err_set(e, ERR_CLOSED, "the connection was closed");
@@ -118,6 +120,20 @@ static ssize_t write_clear(struct line *l, const char *p, size_t n, struct err *
     }
 }
 
+/* Why the far side takes no more it may have said before. */
+static void hear_why(struct line *l, SSL *ssl)
+{
+    char piece[64];
+
+    if (l->reason)
+        return;
+    ERR_clear_error();
+    if (SSL_read(ssl, piece, sizeof(piece)) <= 0)
+        l->reason = ERR_GET_REASON(ERR_peek_error());
+    if (l->reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+        l->reason = 0;
+}
+
 static ssize_t write_tls(struct line *l, SSL *ssl, const char *p, size_t n, struct err *e)
 {
     for (;;) {
@@ -129,10 +145,10 @@ static ssize_t write_tls(struct line *l, SSL *ssl, const char *p, size_t n, stru
         if (rc > 0)
             return rc;
         rc = settle(l, ssl, rc, e);
-        if (rc > 0)
-            return err_set(e, ERR_CLOSED, "the connection was closed");
-        if (rc < 0)
-            return -1;
+        if (rc == 0)
+            continue;
+        hear_why(l, ssl);
+        return rc > 0 ? err_set(e, ERR_CLOSED, "the connection was closed") : -1;
     }
 }
 

@@ -47,6 +47,10 @@ static void run(struct probe *p)
         (void)route_dial(r);
         return;
     }
+    if (p->what & PROBE_RPC) {
+        (void)step_h2(r, s);
+        return;
+    }
     if (!step_connect(r, s->https, CHAIN_ALPN_1))
         return;
     if (p->what & PROBE_ANY_HTTP)

@@ -13,6 +13,7 @@ enum {
     PROBE_LOGS = 16, /* logs.token must be there */
     PROBE_IDLE = 32, /* and nothing else */
     PROBE_DIAL = 64, /* no TLS, no HTTP: TCP and nothing else */
+    PROBE_RPC = 128, /* HTTP/2 and nothing else */
 };
 
 struct probe {

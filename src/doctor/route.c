@@ -151,7 +151,7 @@ static bool sift(struct route *r, const char *host)
                                  "[ADDRESS]");
             return false;
         }
-        if (!r->allow || r->allow(r->allow_ctx, &r->addrs[i], &why))
+        if (!r->allow || host != r->host || r->allow(r->allow_ctx, &r->addrs[i], &why))
             r->addrs[n++] = r->addrs[i];
     }
     r->n_addrs = n;

@@ -39,7 +39,7 @@ struct route {
     bool others;         /* its users check certificates by themselves: that is no fault here */
     enum verdict bad;    /* how bad it is if it cannot be reached: WARN or FAIL */
     bool quiet;          /* what is fine was told before */
-    /* May that address be dialled? NULL: any. Else a text why not goes to `why`. */
+    /* May that address of its name be dialled? NULL: any. Else a text why not goes to `why`. */
     bool (*allow)(void *ctx, const struct net_addr *a, struct str *why);
     void *allow_ctx;
 
@@ -48,6 +48,7 @@ struct route {
     char from[NET_ADDR_TEXT]; /* this host's address towards there; "" before it is known */
     struct line line;
     char alpn[16]; /* what TLS agreed on; "" */
+    bool answered; /* it has answered a request */
     bool asked;    /* the far side asked for a client certificate */
 };
 

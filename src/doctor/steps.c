@@ -27,9 +27,11 @@ bool step_ask(struct route *r, const char *step, const struct str *request, stru
     struct err e = {0};
 
     line_allow(&r->line, r->way->timeout_ms);
-    if (talk(&r->line, request, a, &e) == 0)
+    if (talk(&r->line, request, a, &e) == 0) {
+        r->answered = true;
         return true;
-    if (chain_blames_us(r))
+    }
+    if (chain_blames_us(r, &e))
         return false;
     route_bad(r, CAUSE_HTTP_FAILS, step, "%s:%u: %s", r->host, r->port, e.text);
     report_do(r->report, "look at the service at %s:%u, and at what stands between", r->host,
@@ -167,18 +169,20 @@ bool step_h2(struct route *r, const struct service *s)
 
     if (!step_connect(r, s->https, CHAIN_ALPN_2))
         return false;
-    if (s->https && strcmp(r->alpn, "h2") != 0) {
+    if (s->https && r->harness && strcmp(r->alpn, "h2") != 0) {
         report_ok(r->report, r->flow, "alpn", "HTTP/1.1 only");
         return true;
     }
-    if (speaks_h2(r, &e)) {
+    if ((!s->https || strcmp(r->alpn, "h2") == 0) && speaks_h2(r, &e)) {
         report_ok(r->report, r->flow, "alpn", "HTTP/2 is agreed on and spoken");
         return true;
     }
-    if (chain_blames_us(r))
+    if (chain_blames_us(r, &e))
         return false;
-    route_bad(r, CAUSE_ALPN_H2_BROKEN, "alpn", "%s:%u %s HTTP/2, then: %s", r->host, r->port,
-              s->https ? "agrees on" : "is to speak", e.text);
+    if (s->https && strcmp(r->alpn, "h2") != 0)
+        err_set(&e, ERR_INVALID, "TLS agrees on %s", r->alpn[0] ? r->alpn : "nothing");
+    route_bad(r, CAUSE_ALPN_H2_BROKEN, "alpn", "%s:%u is to speak HTTP/2: %s", r->host, r->port,
+              e.text);
     if (r->harness)
         report_do(r->report, "exempt %s:%u from TLS inspection, or set upstream.http: \"1.1\"",
                   r->host, r->port);
