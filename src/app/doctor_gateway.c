@@ -1,4 +1,6 @@
 #include <jansson.h>
+#include <sys/stat.h>
+#include <time.h>
 #include "app/doctor_priv.h"
 #include "doctor/talk.h"
 #include "net/listen_unix.h"
@@ -71,6 +73,29 @@ static void tell_problems(const json_t *status, struct report *r)
     }
 }
 
+/* Is what it runs with the file that we have read, as it is now? */
+static void tell_config(const struct doctor *d, const json_t *status, struct report *r)
+{
+    const struct finding f = {VERDICT_WARN, CAUSE_CONFIG_NOT_LOADED, "gateway", "config"};
+    const json_t *config = json_object_get(status, "config");
+    const char *file = text_of(config, "file"), *loaded = text_of(config, "loaded");
+    struct stat ours, theirs;
+    struct tm tm = {0};
+
+    if (stat(d->config_path, &ours) < 0)
+        return;
+    if (*file && stat(file, &theirs) == 0 &&
+        (ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino)) {
+        report_add(r, &f, "it runs with %s, this looked at %s", file, d->config_path);
+        report_do(r, "tailrace doctor -c %s", file);
+        return;
+    }
+    if (!strptime(loaded, "%Y-%m-%dT%H:%M:%S", &tm) || ours.st_mtime <= timegm(&tm))
+        return;
+    report_add(r, &f, "%s was changed after it was loaded (%s)", d->config_path, loaded);
+    report_do(r, "tailracectl reload");
+}
+
 /* One that is there, but does not tell: an older version, or one that is starting. */
 static void tell_little(struct doctor *d, struct report *r)
 {
@@ -116,6 +141,7 @@ void doctor_ask_gateway(struct doctor *d, struct report *r)
         if (status) {
             tell_ready(status, out);
             tell_problems(status, out);
+            tell_config(d, status, out);
         } else {
             tell_little(d, out);
         }

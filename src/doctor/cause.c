@@ -126,6 +126,8 @@ static const struct cause_row rows[CAUSES] = {
     [CAUSE_GATEWAY_NOT_READY] = {"gateway_not_ready", ADMIN,
                                  "load balancers and probes take it out of service"},
     [CAUSE_GATEWAY_PROBLEM] = {"gateway_problem", ADMIN, "the running gateway says so"},
+    [CAUSE_CONFIG_NOT_LOADED] = {"config_not_loaded", ADMIN,
+                                 "what was tried here is not what the gateway does"},
 };
 
 const struct cause_row *cause_row(enum cause c)

@@ -215,6 +215,16 @@ static int on_certificate_wanted(SSL *ssl, void *ctx)
     return 1;
 }
 
+/* Nobody is asked for a passphrase: the gateway could not either. */
+static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+{
+    (void)buf;
+    (void)size;
+    (void)rwflag;
+    (void)arg;
+    return -1;
+}
+
 /* A context for one handshake. `any`: whatever version the far side speaks, to find out which. */
 static SSL_CTX *context(struct route *r, const struct chain_opts *o, bool any, struct err *e)
 {
@@ -230,6 +240,7 @@ static SSL_CTX *context(struct route *r, const struct chain_opts *o, bool any, s
     if (any && SSL_CTX_set_cipher_list(ctx, "ALL:@SECLEVEL=0") != 1)
         BUG("OpenSSL knows no ciphers");
     SSL_CTX_set_cert_cb(ctx, on_certificate_wanted, r);
+    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
     ERR_clear_error();
     if (ca ? SSL_CTX_load_verify_file(ctx, ca) != 1 : SSL_CTX_set_default_verify_paths(ctx) != 1)
         ossl_err(e, ERR_INVALID, "cannot use CA bundle %s", ca ? ca : "of the system");

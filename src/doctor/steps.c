@@ -94,6 +94,16 @@ static void tell_status(struct route *r, const struct talk_answer *a, const char
     }
 }
 
+/* Something answers that may well know the rest. */
+static void tell_unknown_path(struct route *r, const struct service *s, const char *path)
+{
+    const struct finding f = {VERDICT_WARN, CAUSE_HTTP_FAILS, r->flow, "http"};
+
+    report_add(r->report, &f, "404 for %s%s", s->base, path);
+    report_do(r->report, "check that %s is the service's address, with the path in front of it",
+              r->setting);
+}
+
 bool step_http(struct route *r, const struct service *s, const char *path)
 {
     struct str request = STR_INIT;
@@ -105,8 +115,10 @@ bool step_http(struct route *r, const struct service *s, const char *path)
     talk_end(&request, VIEW_NONE, false);
     if (step_ask(r, "http", &request, &a)) {
         tell_clock(r, &a);
-        ok = a.status / 100 == 2;
-        if (ok)
+        ok = a.status / 100 == 2 || a.status == 404;
+        if (a.status == 404)
+            tell_unknown_path(r, s, path);
+        else if (ok)
             route_ok(r, "http", "%d for %s%s in %lld ms", a.status, s->base, path,
                      (long long)((clock_mono_ns() - began) / NS_PER_MS));
         else
@@ -205,20 +217,51 @@ static void accept_of(const char *key, struct str *out)
     str_fini(&text);
 }
 
-/* What stands for an upgrade that something took out, and what only for an account or token that
- * are not there. */
-static bool is_stripped(int status)
+static void add_path(struct str *out, const struct service *s)
 {
-    return status < 400 || status == 400 || status == 426 || status >= 500;
+    str_adds(out, "/stream/delegate/");
+    url_encode(view_str(s->account ? s->account : "doctor"), out);
 }
 
-static bool judge_upgrade(struct route *r, const struct talk_answer *a, const char *want)
+/* What the same path answers to who does not ask for an upgrade; 0: nothing. */
+static int status_without(struct route *r, const struct service *s)
+{
+    struct str request = STR_INIT, path = STR_INIT;
+    struct talk_answer a = {.body = STR_INIT};
+    struct err e;
+    int status = 0;
+
+    add_path(&path, s);
+    begin(&request, s, "GET", str_c(&path));
+    talk_end(&request, VIEW_NONE, false);
+    if (step_connect(r, s->https, CHAIN_ALPN_1)) {
+        line_allow(&r->line, r->way->timeout_ms);
+        if (talk(&r->line, &request, &a, &e) == 0)
+            status = a.status;
+    }
+    talk_answer_fini(&a);
+    str_fini(&request);
+    str_fini(&path);
+    return status;
+}
+
+/* Did the service see an upgrade? Some refuse one that has no delegate's token with the status that
+ * others have for requests that are none; so it is asked without one for comparison. */
+static bool was_seen(struct route *r, const struct service *s, int status)
+{
+    if (status == 400 || status == 426)
+        return status_without(r, s) != status;
+    return status > 400 && status < 500;
+}
+
+static bool judge_upgrade(struct route *r, const struct service *s, const struct talk_answer *a,
+                          const char *want)
 {
     if (a->status == 101 && strcmp(a->accept, want) == 0) {
         report_ok(r->report, r->flow, "websocket", "101, the upgrade passes");
         return true;
     }
-    if (a->status != 101 && !is_stripped(a->status)) {
+    if (a->status != 101 && was_seen(r, s, a->status)) {
         report_ok(r->report, r->flow, "websocket",
                   "%d: the delegate service answers, and wants a delegate's token before it tells "
                   "whether upgrades pass",
@@ -249,8 +292,7 @@ bool step_websocket(struct route *r, const struct service *s)
     rng_bytes(nonce, sizeof(nonce));
     base64_encode(nonce, sizeof(nonce), &key);
     accept_of(str_c(&key), &want);
-    str_adds(&path, "/stream/delegate/");
-    url_encode(view_str(s->account ? s->account : "doctor"), &path);
+    add_path(&path, s);
     begin(&request, s, "GET", str_c(&path));
     talk_field(&request, "Connection", "Upgrade");
     talk_field(&request, "Upgrade", "websocket");
@@ -258,7 +300,7 @@ bool step_websocket(struct route *r, const struct service *s)
     talk_field(&request, "Sec-WebSocket-Key", str_c(&key));
     talk_end(&request, VIEW_NONE, false);
     if (step_ask(r, "websocket", &request, &a))
-        ok = judge_upgrade(r, &a, str_c(&want));
+        ok = judge_upgrade(r, s, &a, str_c(&want));
     talk_answer_fini(&a);
     str_fini(&request);
     str_fini(&key);
