@@ -130,11 +130,14 @@ void doctor_ask_gateway(struct doctor *d, struct report *r)
     struct report *out = doctor_wants(d, "gateway") ? r : report_new();
     struct err e;
     json_t *status;
+    uid_t uid;
     int fd = net_connect_unix(d->config->control_socket, &e);
 
     if (fd < 0) {
         tell_unreached(d, &e, out);
     } else {
+        if (net_unix_peer(fd, &uid, &d->pid) < 0)
+            d->pid = 0;
         fd_close(&fd);
         d->running = true;
         status = get(d, "/api/v1/status");

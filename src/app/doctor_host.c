@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -129,25 +130,46 @@ static void check_spool(const struct doctor *d, struct report *r)
 
 /* ---- descriptors -------------------------------------------------------------------------- */
 
+/* What the gateway may have, or, if none runs, what this process may. 0: not known. */
+static uint64_t descriptors(const struct doctor *d)
+{
+    static const char row[] = "Max open files";
+    struct str path = STR_INIT, text = STR_INIT;
+    struct rlimit have;
+    uint64_t n = 0;
+    char *at, *end;
+
+    str_addf(&path, "/proc/%ld/limits", (long)d->pid);
+    if (d->pid && file_read(str_c(&path), 16 << 10, &text, NULL) == 0 &&
+        (at = strstr(str_c(&text), row))) {
+        (void)strtoull(at + sizeof(row) - 1, &end, 10); /* the soft one: raised at the start */
+        n = strtoull(end, NULL, 10);
+    } else if (!d->pid && getrlimit(RLIMIT_NOFILE, &have) == 0) {
+        n = have.rlim_max;
+    }
+    str_fini(&path);
+    str_fini(&text);
+    return n;
+}
+
 static void check_descriptors(const struct doctor *d, struct report *r)
 {
     const struct finding f = {VERDICT_WARN, CAUSE_DESCRIPTORS_FEW, "host", "limits"};
+    const char *who = d->pid ? "the gateway" : "a process of this shell";
     uint64_t want = (uint64_t)d->config->limit_connections * 2 + 256;
-    struct rlimit have;
+    uint64_t have = descriptors(d);
 
-    if (getrlimit(RLIMIT_NOFILE, &have) < 0)
+    if (have == 0)
         return;
-    if (have.rlim_max == RLIM_INFINITY || have.rlim_max >= want) {
-        report_ok(r, "host", "limits", "%llu descriptors may be open",
-                  (unsigned long long)have.rlim_max);
+    if (have >= want) {
+        report_ok(r, "host", "limits", "%s may have %llu descriptors open", who,
+                  (unsigned long long)have);
         return;
     }
-    report_add(r, &f, "%llu descriptors may be open, limits.connections %lld wants %llu",
-               (unsigned long long)have.rlim_max, (long long)d->config->limit_connections,
+    report_add(r, &f, "%s may have %llu descriptors open, limits.connections %lld wants %llu", who,
+               (unsigned long long)have, (long long)d->config->limit_connections,
                (unsigned long long)want);
-    report_do(r,
-              "LimitNOFILE=%llu in the unit (the shell of this command may have less than "
-              "that), or lower limits.connections",
+    report_do(r, "LimitNOFILE=%llu in the unit, or lower limits.connections",
               (unsigned long long)want);
 }
 

@@ -2,6 +2,7 @@
 #ifndef TR_APP_DOCTOR_PRIV_H
 #define TR_APP_DOCTOR_PRIV_H
 
+#include <sys/types.h>
 #include "app/options.h"
 #include "doctor/probe.h"
 #include "doctor/report.h"
@@ -18,6 +19,7 @@ struct doctor {
 
     struct config *config;
     bool running; /* a gateway answers at the control socket */
+    pid_t pid;    /* its process; 0: not known */
 };
 
 /* Is that one asked for? Listeners' flows are "listen.NAME", and "listen" means all. */

@@ -209,8 +209,12 @@ ssize_t line_read(struct line *l, struct err *e)
 {
     char piece[PIECE];
     SSL *ssl = inner(l);
-    ssize_t got = ssl ? read_tls(l, ssl, piece, e) : read_clear(l, piece, e);
+    ssize_t got;
 
+    /* One who never stops talking is not listened to for ever. */
+    if (clock_mono_ns() >= l->deadline_ns)
+        return err_set(e, ERR_TIMEOUT, "no end of it in time");
+    got = ssl ? read_tls(l, ssl, piece, e) : read_clear(l, piece, e);
     if (got > 0)
         str_add(&l->in, piece, (size_t)got);
     return got;

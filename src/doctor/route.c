@@ -383,10 +383,10 @@ static void tell_parent(struct route *r, const struct net_parent *parent,
 
     switch (a->status) {
     case 407:
-        route_bad(r, CAUSE_PARENT_ASKS_CREDENTIALS, "parent",
-                  "%s:%u answers 407 to CONNECT %s:%u (%s)", parent->host, parent->port, r->host,
-                  r->port,
-                  parent->authorization ? "it refuses the credentials" : "none were given");
+        route_bad(
+            r, CAUSE_PARENT_ASKS_CREDENTIALS, "parent", "%s:%u answers 407 to CONNECT %s:%u (%s)",
+            parent->host, parent->port, r->host, r->port,
+            parent->authorization ? "it refuses the credentials" : "no credentials were given");
         report_do(r->report,
                   parent->authorization
                       ? "correct the file of upstream.parent-credentials (one line, "

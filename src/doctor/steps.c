@@ -367,7 +367,8 @@ bool step_idle(struct route *r, const struct service *s, unsigned seconds)
     line_allow(&r->line, r->way->timeout_ms);
     ok = talk(&r->line, &request, &a, &e) == 0;
     if (ok)
-        route_ok(r, "idle", "a connection without traffic still works after %u s", seconds);
+        report_ok(r->report, r->flow, "idle", "a connection without traffic still works after %u s",
+                  seconds);
     else
         tell_cut(r, "the connection stands but nothing passes", seconds);
     talk_answer_fini(&a);
