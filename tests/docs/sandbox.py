@@ -90,8 +90,14 @@ class Sandbox:
                           f'127.0.0.1:{self.gateway.ports[name]}', text)
         return text
 
+    def take_pages(self, pages):
+        for page in pages:
+            section = self.root / f'usr/share/man/man{page.name[-1]}'
+            section.mkdir(parents=True, exist_ok=True)
+            shutil.copy(page, section)
+
     def run(self, text, cwd=None, env=None):
-        env = dict(os.environ, PATH=f'{self.root}/bin:{os.environ["PATH"]}:/usr/sbin:/sbin', LC_ALL='C.UTF-8', TERM='dumb',
+        env = dict(os.environ, MANPATH=f'{self.root}/usr/share/man', PATH=f'{self.root}/bin:{os.environ["PATH"]}:/usr/sbin:/sbin', LC_ALL='C.UTF-8', TERM='dumb',
                    PYTHONDONTWRITEBYTECODE='1', **(env or {}))
         return subprocess.run(['sh', '-c', self.translate(text)], capture_output=True, text=True, errors='replace', timeout=TIMEOUT,
                               stdin=subprocess.DEVNULL, cwd=cwd or self.top, env=env)
