@@ -108,12 +108,14 @@ def fill_in(text, box, tmp_path):
         'HOST:PORT': 'github.com:443', 'ADDRESS': '10.1.2.3', 'FILE': str(box.damaged()), 'DIR': str(tmp_path / 'out'),
         'DIRECTORY': str(box.root / 'var/lib/tailrace'), 'COPY': str(box.damaged()), 'KEY': f"'{BUILD_STREAM}'",
         'STREAM': f"'{BUILD_STREAM}'", 'ACCOUNT': 'acct', 'NAME': 'build', 'PID': str(box.gateway.pid), 'TEXT': 'invalid',
-        'SECONDS': '1', 'SECTION': 'tailrace', 'LEVEL': 'info', 'test_NAME': 'test_docs',
+        'SECONDS': '1', 'COMMAND': 'status', 'LEVEL': 'info', 'test_NAME': 'test_docs',
     }
     if ' dead ' in text:
         values['ID'] = str(box.dead_letter())
     if text.startswith('tailracectl tail '):    # as ^C ends it
         text = f'timeout -s INT 1 {text}; test $? = 124 -o $? = 130 -o $? = 0'
+    if ' check -c FILE' in text or 'serve' in text:
+        values['FILE'] = str(box.gateway.config_path)
     for name, value in sorted(values.items(), key=lambda item: -len(item[0])):
         text = re.sub(rf'(?<![\w/]){name}(?![\w:])', lambda _: value, text)
     return text
