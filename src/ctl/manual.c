@@ -9,6 +9,7 @@
  * page that has one must have all groups, each once, so that no new one is forgotten
  *     @commands         the commands of tailracectl, each with its options (ctl/commands.h)
  *     @options          the options that go with all of them
+ *     @help FILE        the options in the output of a program's --help
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -124,6 +125,78 @@ static void add_commands(struct str *out)
     str_adds(out, ".El\n");
 }
 
+/* --- what a program says to --help ------------------------------------------------------------ */
+
+/* In a line of help, the text beside an option begins behind two spaces. */
+static const char *beside(const char *option)
+{
+    const char *gap = strstr(option, "  ");
+
+    return gap ? gap + strspn(gap, " ") : option + strlen(option);
+}
+
+/* "-c, --config FILE   text": append ".It Fl c , Fl -config Ar FILE". */
+static void add_help_head(struct str *out, const char *p)
+{
+    const char *end = strstr(p, "  ");
+
+    str_adds(out, ".It");
+    while (*p && (!end || p < end)) {
+        bool flag = p[0] == '-';
+        size_t n = strcspn(p, " ,");
+        struct str word = STR_INIT;
+
+        str_add(&word, p + flag, n - flag);
+        str_adds(out, flag ? " Fl " : " Ar ");
+        manual_word(out, str_c(&word));
+        str_fini(&word);
+        p += n;
+        if (*p == ',') {
+            str_adds(out, " ,");
+            p++;
+        }
+        p += strspn(p, " ");
+    }
+    str_addc(out, '\n');
+}
+
+/* Append what was gathered of an option's text, and forget it. */
+static void end_help(struct str *out, struct str *text)
+{
+    if (text->n)
+        add_sentence(out, str_c(text));
+    str_clear(text);
+}
+
+/* The options that begin lines of `in`; a line that is indented further goes on with the text. */
+static void add_help(struct str *out, FILE *in)
+{
+    struct str text = STR_INIT;
+    char line[LINE_MAX_BYTES];
+    bool inside = false;
+
+    str_adds(out, ".Bl -tag -width Ds\n");
+    while (fgets(line, sizeof(line), in)) {
+        size_t indent = strspn(line, " ");
+        const char *p = line + indent;
+
+        line[strcspn(line, "\n")] = '\0';
+        if (indent && p[0] == '-') {
+            end_help(out, &text);
+            add_help_head(out, p);
+            p = beside(p);
+            inside = true;
+        } else if (indent < 10) {
+            inside = false;
+        }
+        if (inside)
+            str_addf(&text, "%s%s", text.n ? " " : "", p);
+    }
+    end_help(out, &text);
+    str_adds(out, ".El\n");
+    str_fini(&text);
+}
+
 /* --- the page --------------------------------------------------------------------------------- */
 
 struct page_made {
@@ -132,10 +205,21 @@ struct page_made {
     struct str groups; /* of settings that it has so far, one on each line */
 };
 
+static int replace_help(struct page_made *page, const char *path)
+{
+    FILE *in = fopen(path, "re");
+
+    if (!in)
+        return fail(page->path, "cannot read ", path);
+    add_help(&page->text, in);
+    fclose(in);
+    return 0;
+}
+
 /* A line that begins with "@", without that. */
 static int replace_line(struct page_made *page, const char *line)
 {
-    static const char settings[] = "settings ";
+    static const char settings[] = "settings ", help[] = "help ";
     const char *group = line + sizeof(settings) - 1;
 
     if (strcmp(line, "commands") == 0) {
@@ -146,6 +230,8 @@ static int replace_line(struct page_made *page, const char *line)
         add_options(&page->text, (1u << OPT_EVERYWHERE) - 1);
         return 0;
     }
+    if (strncmp(line, help, sizeof(help) - 1) == 0)
+        return replace_help(page, line + sizeof(help) - 1);
     if (strncmp(line, settings, sizeof(settings) - 1) != 0)
         return fail(page->path, "unknown line: @", line);
     if (has_line(&page->groups, group))

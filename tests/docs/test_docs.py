@@ -114,6 +114,8 @@ def fill_in(text, box, tmp_path):
         values['ID'] = str(box.dead_letter())
     if text.startswith('tailracectl tail '):    # as ^C ends it
         text = f'timeout -s INT 1 {text}; test $? = 124 -o $? = 130 -o $? = 0'
+    if ' -o FILE' in text:
+        values['FILE'] = str(tmp_path / 'out')
     if ' check -c FILE' in text or 'serve' in text:
         values['FILE'] = str(box.gateway.config_path)
     for name, value in sorted(values.items(), key=lambda item: -len(item[0])):
@@ -295,9 +297,14 @@ def test_every_setting_has_default_unit_and_what_a_change_takes():
         assert not re.search(r'A whole number[.,](?!.*\()', entry), f'{setting} has no unit'
 
 
-@pytest.mark.parametrize('program, pages', [('tailrace', 'tailrace.8'), ('tailracectl', 'tailracectl.8')])
-def test_every_option_is_in_the_manual(program, pages, shared):
+HELPS = [('tailrace', 'tailrace.8'), ('tailrace spool', 'tailrace.8'), ('tailrace doctor', 'tailrace.8'), ('tailracectl', 'tailracectl.8')]
+
+
+@pytest.mark.parametrize('program, name', HELPS)
+def test_every_option_and_command_is_in_the_manual(program, name, shared):
     said = shared.run(f'{program} --help').stdout
-    text = page(pages).read_text().replace('\\-', '-')
+    text = page(name).read_text().replace('\\-', '-')
     for option in set(re.findall(r'--([a-z][a-z-]+)', said)):
         assert re.search(rf'Fl -{option}\b', text), option
+    for command in set(re.findall(r'^(?:usage:|      ) tailrace (\w+)', said, re.M)) - {'help'}:
+        assert re.search(rf'^\.It Cm {command}\b', text, re.M) and re.search(rf'^\.Cm {command}\b', text, re.M), command
