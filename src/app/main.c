@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "app/check.h"
+#include "app/doctor.h"
 #include "app/serve.h"
 #include "app/spool_cmd.h"
 
@@ -25,6 +26,10 @@ static const char usage_text[] =
     "else\n"
     "       tailrace check   [-c FILE] --explain HOST:PORT [--from ADDRESS] [--identity NAME]\n"
     "                                                    say what the policy makes of it\n"
+    "       tailrace doctor  [-c FILE] ...               say which flows of the deployment work "
+    "from\n"
+    "                                                    here, and why others do not; --help says "
+    "more\n"
     "       tailrace spool   verify|stats|export ...    look into a spool; --help says more\n"
     "       tailrace version\n"
     "\n"
@@ -225,6 +230,8 @@ int main(int argc, char **argv)
 
     if (argc > 1 && strcmp(argv[1], "spool") == 0)
         return spool_cmd(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "doctor") == 0)
+        return doctor_cmd(argc - 1, argv + 1);
     if (read_options(argc, argv, &all) < 0)
         return usage(stderr, EXIT_USAGE);
     if (strcmp(all.command, "help") == 0)

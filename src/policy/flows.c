@@ -41,7 +41,7 @@ const struct flow flows[] = {
     FLOW("dbdevops", "browser, step", "%h", "changes of databases are not recorded"),
     /* HP §4.6; the newer <vanity>:8443 is harness.url itself */
     FLOW("delegate-mtls", "delegate", "account.agent.harness.io:443",
-         "delegates with the older mTLS host show as disconnected"),
+         "delegates with the older mTLS host show as disconnected", .example = true),
     /* HP §5 */
     FLOW("ui-static", "browser", "static.harness.io:443", "the UI stays blank"),
     /* HP §1.9, §5 */

@@ -16,6 +16,7 @@ struct flow {
                                 NULL: only the admin knows (git, artifacts) */
     const char *breaks;      /* what its users see if it is denied */
     bool required;           /* for every deployment; else only if that part is used */
+    bool example;            /* the destination is one of many, in their form */
     bool googleapis;         /* needed only while logs may go to the bucket (upload-logs) */
 };
 extern const struct flow flows[];

@@ -19,6 +19,10 @@ struct spool *spool_inspect(const char *file, const struct box *box, struct str 
                             struct err *e) TR_MUST_USE;
 void spool_inspect_end(struct spool **s);
 
+/* May a spool be in that directory? -1: it is on a file system whose locks and syncs do not mean
+ * what a spool needs, or cannot be looked at. */
+int spool_place_check(const char *directory, struct err *e) TR_MUST_USE;
+
 /* Process that has the spool in that directory open; 0: none. */
 long spool_used_by(const char *directory);
 

@@ -2,6 +2,7 @@
 
 #include "base/xmem.h"
 #include "rt/fdx.h"
+#include "spool/inspect.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -54,7 +55,7 @@ static bool mount_type(dev_t dev, char out[64])
     return found;
 }
 
-static int check_file_system(const char *dir, struct err *e)
+int spool_place_check(const char *dir, struct err *e)
 {
     struct statfs fs;
     struct stat st;
@@ -115,7 +116,7 @@ int place_take(struct spool *s, struct err *e)
     s->reserve_path = path_in(s->dir, "spool.reserve");
     if (dir_make(s->dir, 0700, e) < 0)
         return err_prefix(e, "spool");
-    if (check_file_system(s->dir, e) < 0)
+    if (spool_place_check(s->dir, e) < 0)
         return -1;
     return take_lock(s, e);
 }

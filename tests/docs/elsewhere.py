@@ -25,8 +25,6 @@ ELSEWHERE = [
     (r'apt remove( tailrace)?', f'{DEB}::test_07_removed_it_stops_and_keeps_its_spool', 'needs root'),
     (r'apt purge( tailrace)?', f'{DEB}::test_09_purged_nothing_is_left_but_what_the_admin_wrote', 'needs root'),
     (r'cp /usr/share/doc/tailrace/examples/minimal\.yaml .*', f'{DEB}::test_02_the_two_commands_that_it_tells', 'the package'),
-    (r'rpmbuild .*', 'tests/packages/test_container.py::test_rpm_spec_parses', 'builds'),
-    (r'docker build .*', 'tests/packages/test_container.py::test_the_dockerfile_and_the_script_agree', 'needs a base image'),
 
     # The service.
     (r'systemctl start tailrace', f'{DEB}::test_02_the_two_commands_that_it_tells', 'needs systemd'),
@@ -44,9 +42,9 @@ ELSEWHERE = [
     (r'kubectl apply -f contrib/kubernetes.*', f'{CHART}::test_the_program_takes_the_configuration', 'needs a cluster'),
     (r'kubectl exec POD -- (.*)', 'self: {1}', 'needs a cluster: what is run in the pod is run here'),
     (r'kubectl (describe pod POD|logs POD --previous)', f'{CHART}::test_the_pod_may_do_little', 'needs a cluster'),
-    (r'helm (install|upgrade|template) .*', f'{CHART}::test_helm_has_nothing_to_say', 'needs helm'),
 
     # Others' programs that only look on.
     (r'ssh -L 9464:.*', 'self: curl http://127.0.0.1:9464/', 'needs a second machine: what it leads to is asked for here'),
+    (r'curl -v https://GATEWAY/log-service/healthz', 'self: curl -v http://tailrace.corp.example:8443/log-service/healthz', 'the listener has no TLS here'),
     (r'curl -sv https://app\.harness\.io/', 'self: curl -sv http://HARNESS/', 'needs Harness: the stand-in is asked'),
 ]

@@ -20,10 +20,11 @@ CONFIGURED = ('tailrace', 'tailracectl')
 
 class Sandbox:
     def __init__(self, top, far):
-        self.top, self.root, self.far = Path(top), Path(top) / 'root', far
+        self.top, self.root, self.far, self.letters = Path(top), Path(top) / 'root', far, 0
         for name in ('etc/tailrace/private', 'var/lib', 'var/log/tailrace', 'root', 'bin', 'usr/share/doc'):
             (self.root / name).mkdir(parents=True)
-        (self.root / 'root/delegate-token').write_text('token')
+        (self.root / 'root/delegate-token').touch(0o600)
+        (self.root / 'root/delegate-token').write_text('token-1')
         self.gateway = Gateway(
             self.root / 'etc/tailrace', far.url,
             listen={'proxy': {'address': '127.0.0.1:0'}}, spool={'directory': str(self.root / 'var/lib/tailrace')},
@@ -40,7 +41,8 @@ class Sandbox:
         for name in CONFIGURED:
             program = where / name
             assert program.exists(), f'{program} is not built'
-            lines = [f'case " $* " in *" -c "*|*" --config "*|*" --socket "*|*" --directory "*|*" version "*|"  ") '
+            version = '|*" version "*' if name == 'tailrace' else ''
+            lines = [f'case " $* " in *" -c "*|*" --config "*|*" --socket "*|*" --directory "*{version}|"  ") '
                      f'exec {program} "$@" ;; esac']
             if name == 'tailrace':      # `tailrace spool verify FILE`: the file says it all
                 lines.append(f'case "$1 $2 $3" in "spool "*" "[!-]*) exec {program} "$@" ;; esac')
@@ -70,7 +72,8 @@ class Sandbox:
     def dead_letter(self):
         """The id of a letter that is there."""
         before = int(self.gateway.metric('dead_letters'))
-        name = key('refused', before + 1)
+        self.letters += 1
+        name = key('refused', self.letters)
         assert self.api.open(name)[0] == 204
         fault = self.far.fault('status', 'lines', count=None, key=name, code=400, body=POISON)
         assert self.api.put(name, 'bad\n')[0] == 204
@@ -90,8 +93,14 @@ class Sandbox:
                           f'127.0.0.1:{self.gateway.ports[name]}', text)
         return text
 
+    def take_pages(self, pages):
+        for page in pages:
+            section = self.root / f'usr/share/man/man{page.name[-1]}'
+            section.mkdir(parents=True, exist_ok=True)
+            shutil.copy(page, section)
+
     def run(self, text, cwd=None, env=None):
-        env = dict(os.environ, PATH=f'{self.root}/bin:{os.environ["PATH"]}:/usr/sbin:/sbin', LC_ALL='C.UTF-8', TERM='dumb',
+        env = dict(os.environ, MANPATH=f'{self.root}/usr/share/man', PATH=f'{self.root}/bin:{os.environ["PATH"]}:/usr/sbin:/sbin', LC_ALL='C.UTF-8', TERM='dumb',
                    PYTHONDONTWRITEBYTECODE='1', **(env or {}))
         return subprocess.run(['sh', '-c', self.translate(text)], capture_output=True, text=True, errors='replace', timeout=TIMEOUT,
                               stdin=subprocess.DEVNULL, cwd=cwd or self.top, env=env)

@@ -1,10 +1,12 @@
 """Every command in the documentation is run: here, in a sandbox, or by a test elsewhere that elsewhere.py names. A command
 that is neither fails."""
+import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -23,6 +25,7 @@ def manual_directories():
 
 
 def page(name):
+    """The built page of that name."""
     for directory in manual_directories():
         if (directory / name).exists():
             return directory / name
@@ -50,6 +53,7 @@ STATUS = [
     (r'tailrace doctor.*', {0, 1}),         # the stand-in has no WebSocket of a manager, no internet behind it
     (r'tailrace spool (verify|export) FILE.*', {0, 1}),
     (r'dmesg \| tail', {0, 1}),             # for root, on some systems
+    (r'curl .*\| grep .*', {0, 1}),         # nothing to complain of
 ]
 
 # What is to be read in the answer, or the command did not do what it is there for.
@@ -65,6 +69,9 @@ SHOWS = [
     (r'curl http://127.0.0.1:9464/api/v1/status', '"ledger"'),
     (r'sqlite3 .*ledger_view.*', 'accepted'),
     (r'openssl rand -hex 32', r'^[0-9a-f]{64}$'),
+    (r'man tailrace.*', 'NAME'),
+    (r'tailracectl tail .*', 'compiling|begin|^$'),
+    (r'tailracectl denials', 'denied.example'),
     (r'grep deny .*', 'denied.example'),
 ]
 
@@ -101,12 +108,16 @@ def fill_in(text, box, tmp_path):
         'HOST:PORT': 'github.com:443', 'ADDRESS': '10.1.2.3', 'FILE': str(box.damaged()), 'DIR': str(tmp_path / 'out'),
         'DIRECTORY': str(box.root / 'var/lib/tailrace'), 'COPY': str(box.damaged()), 'KEY': f"'{BUILD_STREAM}'",
         'STREAM': f"'{BUILD_STREAM}'", 'ACCOUNT': 'acct', 'NAME': 'build', 'PID': str(box.gateway.pid), 'TEXT': 'invalid',
-        'SECONDS': '1', 'SECTION': 'tailrace', 'LEVEL': 'info', 'test_NAME': 'test_docs',
+        'SECONDS': '1', 'COMMAND': 'status', 'LEVEL': 'info', 'test_NAME': 'test_docs',
     }
-    if re.search(r'\bID\b', text):
+    if ' dead ' in text:
         values['ID'] = str(box.dead_letter())
-    if ' --follow' in text or ' tail ' in text and text.startswith('tailracectl'):
-        text = f'timeout -s INT 2 {text}; test $? = 124 -o $? = 0'
+    if text.startswith('tailracectl tail '):    # as ^C ends it
+        text = f'timeout -s INT 1 {text}; test $? = 124 -o $? = 130 -o $? = 0'
+    if ' -o FILE' in text:
+        values['FILE'] = str(tmp_path / 'out')
+    if ' check -c FILE' in text or 'serve' in text:
+        values['FILE'] = str(box.gateway.config_path)
     for name, value in sorted(values.items(), key=lambda item: -len(item[0])):
         text = re.sub(rf'(?<![\w/]){name}(?![\w:])', lambda _: value, text)
     return text
@@ -119,7 +130,7 @@ def prepared(text, box, tmp_path):
         for name in ('spool.db', 'copy.db', 'spool.db.damaged-2026-01-02T03:04:05Z', 'spool.db.damaged-2026-01-02T03:04:05Z-wal'):
             if name != 'copy.db' or ' copy.db ' in text:
                 shutil.copy(box.damaged() if not name.endswith('wal') else f'{box.damaged()}-wal', tmp_path / name)
-    if 'openssl req' in text or text.startswith('chmod'):
+    if text.startswith('chmod'):
         (box.root / 'etc/tailrace/private/server.key').touch()
     return text, cwd
 
@@ -138,6 +149,8 @@ def run_here(text, box, tmp_path):
     command, cwd = prepared(fill_in(text, box, tmp_path), box, tmp_path)
     if text.startswith('PYTHONPATH=tests python3 -m standin.harness'):
         command += ' & pid=$!; sleep 1; kill $pid; wait $pid; test $? -lt 126 -o $? = 143'
+    if text.startswith('man '):
+        box.take_pages([page(name) for name in PAGES])
     return box.run(command, cwd)
 
 
@@ -211,6 +224,40 @@ def test_examples_of_configurations_load(text, shared, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+# --- the interface for programs -------------------------------------------------------------------
+
+def reads():
+    """What docs/api.md lists as to be read, each spelling of it."""
+    text = (TOP / 'docs/api.md').read_text()
+    table = re.search(r'^## Reading\n(.*?)^#', text, re.M | re.S).group(1)
+    found = []
+    for cell in re.findall(r'^\| (`.*?) \|', table, re.M):
+        found += re.findall(r'`([a-z][^`]*)`', cell)
+    return found
+
+
+@pytest.mark.parametrize('path', reads())
+def test_what_the_interface_lists_is_there(path, shared):
+    path = re.sub(r'(\w+)=(?=&|$)', '', path).rstrip('&?').replace('HOST:PORT', 'github.com:443').replace('ADDRESS', '10.1.2.3')
+    path = path.replace('NAME', 'build').replace('=A&', '=acct&').replace('=N', '=5').replace('=K', f'={quote(BUILD_STREAM, safe="")}')
+    path = re.sub(r'[?&]+(?=&)', lambda m: m.group(0)[0], path)
+    socket = shared.root / 'var/lib/tailrace/control.sock'
+    done = subprocess.run(['curl', '-sS', '-N', '-m', '2' if path.startswith(('events', 'tail')) else '20', '-w', '\n%{http_code}',
+                           '--unix-socket', str(socket), f'http://x/api/v1/{path}'], capture_output=True, text=True, timeout=30)
+    said, _, code = done.stdout.rpartition('\n')
+    assert code == '200', (path, done.stdout, done.stderr)
+    if not path.startswith(('events', 'tail')):
+        json.loads(said)
+
+
+def test_fields_of_status_are_those_documented(shared):
+    text = (TOP / 'docs/api.md').read_text()
+    table = re.search(r'^### status\n(.*?)^### ', text, re.M | re.S).group(1)
+    listed = {name for cell in re.findall(r'^\| (`.*?) \|', table, re.M) for name in re.findall(r'`(\w+)`', cell)}
+    done = shared.run('curl -s http://127.0.0.1:9464/api/v1/status')
+    assert set(json.loads(done.stdout)) == listed
+
+
 # --- the manual pages -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name', PAGES)
@@ -250,9 +297,14 @@ def test_every_setting_has_default_unit_and_what_a_change_takes():
         assert not re.search(r'A whole number[.,](?!.*\()', entry), f'{setting} has no unit'
 
 
-@pytest.mark.parametrize('program, pages', [('tailrace', 'tailrace.8'), ('tailracectl', 'tailracectl.8')])
-def test_every_option_is_in_the_manual(program, pages, shared):
+HELPS = [('tailrace', 'tailrace.8'), ('tailrace spool', 'tailrace.8'), ('tailrace doctor', 'tailrace.8'), ('tailracectl', 'tailracectl.8')]
+
+
+@pytest.mark.parametrize('program, name', HELPS)
+def test_every_option_and_command_is_in_the_manual(program, name, shared):
     said = shared.run(f'{program} --help').stdout
-    text = page(pages).read_text().replace('\\-', '-')
+    text = page(name).read_text().replace('\\-', '-')
     for option in set(re.findall(r'--([a-z][a-z-]+)', said)):
         assert re.search(rf'Fl -{option}\b', text), option
+    for command in set(re.findall(r'^(?:usage:|      ) tailrace (\w+)', said, re.M)) - {'help'}:
+        assert re.search(rf'^\.It Cm {command}\b', text, re.M) and re.search(rf'^\.Cm {command}\b', text, re.M), command

@@ -1,0 +1,172 @@
+#include "doctor/report.h"
+
+#include <stdarg.h>
+#include "base/xmem.h"
+
+struct row {
+    struct finding f;
+    char *flow; /* f.flow */
+    const char *who;
+    struct str seen, action;
+};
+
+struct report {
+    struct row *rows;
+    size_t n;
+};
+
+struct report *report_new(void)
+{
+    return XNEW(struct report);
+}
+
+void report_free(struct report **rp)
+{
+    struct report *r = *rp;
+
+    *rp = NULL;
+    if (!r)
+        return;
+    for (size_t i = 0; i < r->n; i++) {
+        xfree(r->rows[i].flow);
+        str_fini(&r->rows[i].seen);
+        str_fini(&r->rows[i].action);
+    }
+    xfree(r->rows);
+    xfree(r);
+}
+
+static struct row *row_new(struct report *r, const struct finding *f)
+{
+    r->rows = xrealloc(r->rows, (r->n + 1) * sizeof(*r->rows));
+    r->rows[r->n] = (struct row){.f = *f, .seen = STR_INIT, .action = STR_INIT};
+    r->rows[r->n].f.flow = r->rows[r->n].flow = xstrdup(f->flow);
+    return &r->rows[r->n++];
+}
+
+void report_add(struct report *r, const struct finding *f, const char *seen, ...)
+{
+    va_list ap;
+
+    va_start(ap, seen);
+    str_vaddf(&row_new(r, f)->seen, seen, ap);
+    va_end(ap);
+}
+
+void report_ok(struct report *r, const char *flow, const char *step, const char *seen, ...)
+{
+    va_list ap;
+
+    va_start(ap, seen);
+    str_vaddf(&row_new(r, &(struct finding){.flow = flow, .step = step})->seen, seen, ap);
+    va_end(ap);
+}
+
+void report_do(struct report *r, const char *what, ...)
+{
+    va_list ap;
+
+    va_start(ap, what);
+    str_vaddf(&r->rows[r->n - 1].action, what, ap);
+    va_end(ap);
+}
+
+void report_who(struct report *r, const char *who)
+{
+    r->rows[r->n - 1].who = who;
+}
+
+bool report_failed(const struct report *r)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        if (r->rows[i].f.verdict == VERDICT_FAIL)
+            return true;
+    }
+    return false;
+}
+
+bool report_has(const struct report *r, enum cause cause)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        if (r->rows[i].f.cause == cause)
+            return true;
+    }
+    return false;
+}
+
+/* ---- showing it --------------------------------------------------------------------------- */
+
+static const char *const verdict_names[] = {"ok", "warn", "FAIL"};
+
+static const char *who_of(const struct row *row)
+{
+    return row->who ? row->who : cause_row(row->f.cause)->who;
+}
+
+/* Plain ASCII only: a certificate's names, and what proxies answer, are theirs to choose. */
+static void say(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        fputc(*text >= ' ' && *text < 0x7f ? *text : '?', out);
+}
+
+static void print_more(FILE *out, const char *what, const char *text)
+{
+    if (!*text)
+        return;
+    fprintf(out, "        %-5s ", what);
+    say(out, text);
+    fputc('\n', out);
+}
+
+void report_print(const struct report *r, FILE *out, struct report_counts *counts)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        const struct row *row = &r->rows[i];
+
+        counts->n[row->f.verdict]++;
+        fprintf(out, "%-5s %-16s ", verdict_names[row->f.verdict], row->f.flow);
+        say(out, row->f.step);
+        fputs(": ", out);
+        say(out, str_c(&row->seen));
+        fputc('\n', out);
+        if (row->f.verdict == VERDICT_OK)
+            continue;
+        print_more(out, "why:", cause_row(row->f.cause)->why);
+        print_more(out, "who:", who_of(row));
+        print_more(out, "do:", str_c(&row->action));
+    }
+}
+
+static void add_text(struct str *out, const char *name, const char *text)
+{
+    str_addf(out, ", \"%s\": ", name);
+    if (!*text) {
+        str_adds(out, "null");
+        return;
+    }
+    str_addc(out, '"');
+    str_add_json(out, view_str(text));
+    str_addc(out, '"');
+}
+
+void report_json(const struct report *r, struct str *out, struct report_counts *counts)
+{
+    static const char *const names[] = {"ok", "warn", "fail"};
+
+    for (size_t i = 0; i < r->n; i++) {
+        const struct row *row = &r->rows[i];
+        bool first = !counts->n[VERDICT_OK] && !counts->n[VERDICT_WARN] && !counts->n[VERDICT_FAIL];
+
+        counts->n[row->f.verdict]++;
+        str_addf(out, "%s\n  {\"verdict\": \"%s\"", first ? "" : ",", names[row->f.verdict]);
+        add_text(out, "flow", row->f.flow);
+        add_text(out, "step", row->f.step);
+        add_text(out, "seen", str_c(&row->seen));
+        add_text(out, "cause", cause_row(row->f.cause)->name);
+        add_text(out, "why", row->f.cause ? cause_row(row->f.cause)->why : "");
+        add_text(out, "who", row->f.cause ? who_of(row) : "");
+        add_text(out, "do", str_c(&row->action));
+        str_addc(out, '}');
+    }
+}
