@@ -23,7 +23,8 @@ class Sandbox:
         self.top, self.root, self.far = Path(top), Path(top) / 'root', far
         for name in ('etc/tailrace/private', 'var/lib', 'var/log/tailrace', 'root', 'bin', 'usr/share/doc'):
             (self.root / name).mkdir(parents=True)
-        (self.root / 'root/delegate-token').write_text('token')
+        (self.root / 'root/log-token').touch(0o600)
+        (self.root / 'root/log-token').write_text('token')
         self.gateway = Gateway(
             self.root / 'etc/tailrace', far.url,
             listen={'proxy': {'address': '127.0.0.1:0'}}, spool={'directory': str(self.root / 'var/lib/tailrace')},
