@@ -166,21 +166,21 @@ static int read_options(struct doctor *d, int argc, char **argv)
 
 /* ---- looking ------------------------------------------------------------------------------ */
 
-static void add_report(struct doctor_reports *all, struct report *r)
+static void add_report(struct doctor_reports *all, struct findings *r)
 {
-    all->items = xrealloc(all->items, (all->n + 1) * sizeof(struct report *));
+    all->items = xrealloc(all->items, (all->n + 1) * sizeof(struct findings *));
     all->items[all->n++] = r;
 }
 
-static void tell_config(struct report *r, const char *path, const char *text)
+static void tell_config(struct findings *r, const char *path, const char *text)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_CONFIG_BROKEN, "config", "load"};
 
-    report_add(r, &f, "%s", text);
-    report_do(r, "correct %s; `tailrace check -c %s` says when it is good", path, path);
+    findings_add(r, &f, "%s", text);
+    findings_do(r, "correct %s; `tailrace check -c %s` says when it is good", path, path);
 }
 
-static bool load(struct doctor *d, struct report *r)
+static bool load(struct doctor *d, struct findings *r)
 {
     struct conf_errors errors = CONF_ERRORS_INIT;
     bool ok = config_load(d->config_path, &d->config, &errors) == 0;
@@ -193,7 +193,7 @@ static bool load(struct doctor *d, struct report *r)
 
 static void look(struct doctor *d, struct doctor_reports *all)
 {
-    struct report *here = report_new();
+    struct findings *here = findings_new();
     struct policy *policy;
     struct err e = {0};
 
@@ -206,7 +206,7 @@ static void look(struct doctor *d, struct doctor_reports *all)
         return;
     }
     if (!d->flow)
-        report_ok(here, "config", "load", "%s is good", d->config_path);
+        findings_ok(here, "config", "load", "%s is good", d->config_path);
     egress_own_addresses();
     doctor_ask_gateway(d, here);
     doctor_check_host(d, here);
@@ -220,23 +220,23 @@ static void look(struct doctor *d, struct doctor_reports *all)
 
 static void print_text(const struct doctor_reports *all)
 {
-    struct report_counts counts = {{0}};
+    struct findings_counts counts = {{0}};
 
     for (size_t i = 0; i < all->n; i++)
-        report_print(all->items[i], stdout, &counts);
+        findings_print(all->items[i], stdout, &counts);
     printf("\n%u fine, %u to look at, %u broken\n", counts.n[VERDICT_OK], counts.n[VERDICT_WARN],
            counts.n[VERDICT_FAIL]);
 }
 
 static void print_json(const struct doctor_reports *all)
 {
-    struct report_counts counts = {{0}};
+    struct findings_counts counts = {{0}};
     struct str out = STR_INIT;
     char now[25];
 
     clock_format(clock_wall_ns(), now);
     for (size_t i = 0; i < all->n; i++)
-        report_json(all->items[i], &out, &counts);
+        findings_json(all->items[i], &out, &counts);
     printf("{\"version\": \"" PACKAGE_VERSION "\", \"time\": \"%s\", \"findings\": [%s\n],\n "
            "\"ok\": %u, \"warn\": %u, \"fail\": %u}\n",
            now, str_c(&out), counts.n[VERDICT_OK], counts.n[VERDICT_WARN], counts.n[VERDICT_FAIL]);
@@ -252,9 +252,9 @@ static int tell(const struct doctor *d, struct doctor_reports *all)
     else
         print_text(all);
     for (size_t i = 0; i < all->n; i++) {
-        if (report_failed(all->items[i]))
+        if (findings_failed(all->items[i]))
             rc = BAD;
-        report_free(&all->items[i]);
+        findings_free(&all->items[i]);
     }
     xfree(all->items);
     return rc;

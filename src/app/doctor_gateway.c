@@ -35,7 +35,7 @@ static const char *text_of(const json_t *object, const char *name)
     return text ? text : "";
 }
 
-static void tell_ready(const json_t *status, struct report *r)
+static void tell_ready(const json_t *status, struct findings *r)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_GATEWAY_NOT_READY, "gateway", "ready"};
     const json_t *reasons = json_object_get(status, "not_ready");
@@ -44,21 +44,21 @@ static void tell_ready(const json_t *status, struct report *r)
     const json_t *reason;
 
     if (!json_is_false(json_object_get(status, "ready"))) {
-        report_ok(r, "gateway", "ready", "it runs (version %s) and is ready",
-                  text_of(status, "version"));
+        findings_ok(r, "gateway", "ready", "it runs (version %s) and is ready",
+                    text_of(status, "version"));
         return;
     }
     json_array_foreach(reasons, i, reason)
     {
         str_addf(&text, "%s%s", i ? "; " : "", json_string_value(reason));
     }
-    report_add(r, &f, "it runs but is not ready: %s",
-               text.n ? str_c(&text) : "it does not say why");
-    report_do(r, "see docs/operations.md, and what is wrong below");
+    findings_add(r, &f, "it runs but is not ready: %s",
+                 text.n ? str_c(&text) : "it does not say why");
+    findings_do(r, "see docs/operations.md, and what is wrong below");
     str_fini(&text);
 }
 
-static void tell_problems(const json_t *status, struct report *r)
+static void tell_problems(const json_t *status, struct findings *r)
 {
     struct finding f = {VERDICT_FAIL, CAUSE_GATEWAY_PROBLEM, "gateway", "problem"};
     const json_t *problem, *problems = json_object_get(status, "problems");
@@ -68,13 +68,13 @@ static void tell_problems(const json_t *status, struct report *r)
     {
         f.verdict =
             strcmp(text_of(problem, "severity"), "critical") == 0 ? VERDICT_FAIL : VERDICT_WARN;
-        report_add(r, &f, "%s: %s", text_of(problem, "name"), text_of(problem, "text"));
-        report_do(r, "docs/operations.md%s", text_of(problem, "runbook"));
+        findings_add(r, &f, "%s: %s", text_of(problem, "name"), text_of(problem, "text"));
+        findings_do(r, "docs/operations.md%s", text_of(problem, "runbook"));
     }
 }
 
 /* Is what it runs with the file that we have read, as it is now? */
-static void tell_config(const struct doctor *d, const json_t *status, struct report *r)
+static void tell_config(const struct doctor *d, const json_t *status, struct findings *r)
 {
     const struct finding f = {VERDICT_WARN, CAUSE_CONFIG_NOT_LOADED, "gateway", "config"};
     const json_t *config = json_object_get(status, "config");
@@ -86,48 +86,49 @@ static void tell_config(const struct doctor *d, const json_t *status, struct rep
         return;
     if (*file && stat(file, &theirs) == 0 &&
         (ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino)) {
-        report_add(r, &f, "it runs with %s, this looked at %s", file, d->config_path);
-        report_do(r, "tailrace doctor -c %s", file);
+        findings_add(r, &f, "it runs with %s, this looked at %s", file, d->config_path);
+        findings_do(r, "tailrace doctor -c %s", file);
         return;
     }
     if (!strptime(loaded, "%Y-%m-%dT%H:%M:%S", &tm) || ours.st_mtime <= timegm(&tm))
         return;
-    report_add(r, &f, "%s was changed after it was loaded (%s)", d->config_path, loaded);
-    report_do(r, "tailracectl reload");
+    findings_add(r, &f, "%s was changed after it was loaded (%s)", d->config_path, loaded);
+    findings_do(r, "tailracectl reload");
 }
 
 /* One that is there, but does not tell: an older version, or one that is starting. */
-static void tell_little(struct doctor *d, struct report *r)
+static void tell_little(struct doctor *d, struct findings *r)
 {
     const struct finding f = {VERDICT_WARN, CAUSE_GATEWAY_NOT_READY, "gateway", "ready"};
     json_t *version = get(d, "/api/v1/version");
 
     if (version) {
-        report_ok(r, "gateway", "ready", "it runs (version %s)", text_of(version, "version"));
+        findings_ok(r, "gateway", "ready", "it runs (version %s)", text_of(version, "version"));
     } else {
-        report_add(r, &f, "something listens at %s, but does not answer",
-                   d->config->control_socket);
-        report_do(r, "look at the gateway's log");
+        findings_add(r, &f, "something listens at %s, but does not answer",
+                     d->config->control_socket);
+        findings_do(r, "look at the gateway's log");
     }
     json_decref(version);
 }
 
-static void tell_unreached(struct doctor *d, const struct err *e, struct report *r)
+static void tell_unreached(struct doctor *d, const struct err *e, struct findings *r)
 {
     const struct finding f = {VERDICT_WARN, CAUSE_GATEWAY_NOT_RUNNING, "gateway", "control"};
 
     d->running = e->code == ERR_DENIED;
-    report_add(r, &f, "%s", e->text);
+    findings_add(r, &f, "%s", e->text);
     if (d->running)
-        report_do(r, "run this as root or as whom tailrace runs as, to hear from it, too");
+        findings_do(r, "run this as root or as whom tailrace runs as, to hear from it, too");
     else
-        report_do(r, "if it should run: systemctl start tailrace; if it does: is -c the file that "
-                     "it runs with?");
+        findings_do(r,
+                    "if it should run: systemctl start tailrace; if it does: is -c the file that "
+                    "it runs with?");
 }
 
-void doctor_ask_gateway(struct doctor *d, struct report *r)
+void doctor_ask_gateway(struct doctor *d, struct findings *r)
 {
-    struct report *out = doctor_wants(d, "gateway") ? r : report_new();
+    struct findings *out = doctor_wants(d, "gateway") ? r : findings_new();
     struct err e;
     json_t *status;
     uid_t uid;
@@ -151,5 +152,5 @@ void doctor_ask_gateway(struct doctor *d, struct report *r)
         json_decref(status);
     }
     if (out != r)
-        report_free(&out);
+        findings_free(&out);
 }

@@ -48,7 +48,7 @@ static uint64_t spool_used(const char *directory)
     return used;
 }
 
-static void check_room(const struct config *c, struct report *r)
+static void check_room(const struct config *c, struct findings *r)
 {
     const char *dir = c->spool_directory;
     struct finding f = {.cause = CAUSE_SPOOL_FULL, .flow = "spool", .step = "room"};
@@ -61,25 +61,25 @@ static void check_room(const struct config *c, struct report *r)
     left = c->spool_limit > used ? c->spool_limit - used : 0;
     room = TR_MIN(left, free_bytes);
     if (room > (used + room) / TENTHS * (TENTHS - SLOW_AT)) {
-        report_ok(r, "spool", "room", "%llu MiB used of %llu, %llu MiB free on the disk",
-                  (unsigned long long)used >> 20, (unsigned long long)c->spool_limit >> 20,
-                  (unsigned long long)free_bytes >> 20);
+        findings_ok(r, "spool", "room", "%llu MiB used of %llu, %llu MiB free on the disk",
+                    (unsigned long long)used >> 20, (unsigned long long)c->spool_limit >> 20,
+                    (unsigned long long)free_bytes >> 20);
         return;
     }
     f.verdict = room > (used + room) / TENTHS * (TENTHS - REFUSED_AT) ? VERDICT_WARN : VERDICT_FAIL;
-    report_add(r, &f, "%llu KiB used of %llu, %llu KiB free on the disk: %s",
-               (unsigned long long)used >> 10, (unsigned long long)c->spool_limit >> 10,
-               (unsigned long long)free_bytes >> 10,
-               f.verdict == VERDICT_FAIL ? "lines are refused" : "lines are slowed down");
+    findings_add(r, &f, "%llu KiB used of %llu, %llu KiB free on the disk: %s",
+                 (unsigned long long)used >> 10, (unsigned long long)c->spool_limit >> 10,
+                 (unsigned long long)free_bytes >> 10,
+                 f.verdict == VERDICT_FAIL ? "lines are refused" : "lines are slowed down");
     if (left <= free_bytes)
-        report_do(r,
-                  "mend the way upstream, so that what waits is delivered; or raise spool.limit");
+        findings_do(r,
+                    "mend the way upstream, so that what waits is delivered; or raise spool.limit");
     else
-        report_do(r, "free space on the file system of %s, or move spool.directory", dir);
+        findings_do(r, "free space on the file system of %s, or move spool.directory", dir);
 }
 
 /* As far as it can be told from here: what runs as another user may have other rights. */
-static void check_writable(const struct config *c, struct report *r)
+static void check_writable(const struct config *c, struct findings *r)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_SPOOL_NOT_WRITABLE, "spool", "directory"};
     const struct finding odd = {VERDICT_WARN, CAUSE_SPOOL_NOT_WRITABLE, "spool", "directory"};
@@ -88,31 +88,31 @@ static void check_writable(const struct config *c, struct report *r)
     struct stat st;
 
     if (stat(dir, &st) < 0) {
-        report_add(r, errno == ENOENT ? &odd : &f, "%s: %s", dir, strerror(errno));
-        report_do(r,
-                  "it is made at the start if the directory above may be written to; else: "
-                  "install -d -m 0700 -o USER %s",
-                  dir);
+        findings_add(r, errno == ENOENT ? &odd : &f, "%s: %s", dir, strerror(errno));
+        findings_do(r,
+                    "it is made at the start if the directory above may be written to; else: "
+                    "install -d -m 0700 -o USER %s",
+                    dir);
         return;
     }
     if (!S_ISDIR(st.st_mode) || (statvfs(dir, &fs) == 0 && (fs.f_flag & ST_RDONLY))) {
-        report_add(r, &f, "%s is %s", dir,
-                   S_ISDIR(st.st_mode) ? "mounted read-only" : "no directory");
-        report_do(r, "mount it for writing, or choose another spool.directory");
+        findings_add(r, &f, "%s is %s", dir,
+                     S_ISDIR(st.st_mode) ? "mounted read-only" : "no directory");
+        findings_do(r, "mount it for writing, or choose another spool.directory");
         return;
     }
     if (geteuid() != 0 && access(dir, W_OK | X_OK) < 0) {
-        report_add(r, st.st_uid == geteuid() ? &f : &odd,
-                   "%s belongs to user %u, and user %u may not "
-                   "write there",
-                   dir, (unsigned)st.st_uid, (unsigned)geteuid());
-        report_do(r, "run this as root or as whom tailrace runs as, which must own %s", dir);
+        findings_add(r, st.st_uid == geteuid() ? &f : &odd,
+                     "%s belongs to user %u, and user %u may not "
+                     "write there",
+                     dir, (unsigned)st.st_uid, (unsigned)geteuid());
+        findings_do(r, "run this as root or as whom tailrace runs as, which must own %s", dir);
         return;
     }
-    report_ok(r, "spool", "directory", "%s can be written to", dir);
+    findings_ok(r, "spool", "directory", "%s can be written to", dir);
 }
 
-static void check_spool(const struct doctor *d, struct report *r)
+static void check_spool(const struct doctor *d, struct findings *r)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_SPOOL_ON_NETWORK, "spool", "disk"};
     struct err e;
@@ -121,9 +121,10 @@ static void check_spool(const struct doctor *d, struct report *r)
     if (access(d->config->spool_directory, F_OK) < 0)
         return;
     if (spool_place_check(d->config->spool_directory, &e) < 0) {
-        report_add(r, &f, "%s", e.text);
-        report_do(r, "move spool.directory to a local disk (in Kubernetes: a volume that one node "
-                     "has, ReadWriteOnce)");
+        findings_add(r, &f, "%s", e.text);
+        findings_do(r,
+                    "move spool.directory to a local disk (in Kubernetes: a volume that one node "
+                    "has, ReadWriteOnce)");
     }
     check_room(d->config, r);
 }
@@ -152,7 +153,7 @@ static uint64_t descriptors(const struct doctor *d)
     return n;
 }
 
-static void check_descriptors(const struct doctor *d, struct report *r)
+static void check_descriptors(const struct doctor *d, struct findings *r)
 {
     const struct finding f = {VERDICT_WARN, CAUSE_DESCRIPTORS_FEW, "host", "limits"};
     const char *who = d->pid ? "the gateway" : "a process of this shell";
@@ -162,15 +163,15 @@ static void check_descriptors(const struct doctor *d, struct report *r)
     if (have == 0)
         return;
     if (have >= want) {
-        report_ok(r, "host", "limits", "%s may have %llu descriptors open", who,
-                  (unsigned long long)have);
+        findings_ok(r, "host", "limits", "%s may have %llu descriptors open", who,
+                    (unsigned long long)have);
         return;
     }
-    report_add(r, &f, "%s may have %llu descriptors open, limits.connections %lld wants %llu", who,
-               (unsigned long long)have, (long long)d->config->limit_connections,
-               (unsigned long long)want);
-    report_do(r, "LimitNOFILE=%llu in the unit, or lower limits.connections",
-              (unsigned long long)want);
+    findings_add(r, &f, "%s may have %llu descriptors open, limits.connections %lld wants %llu",
+                 who, (unsigned long long)have, (long long)d->config->limit_connections,
+                 (unsigned long long)want);
+    findings_do(r, "LimitNOFILE=%llu in the unit, or lower limits.connections",
+                (unsigned long long)want);
 }
 
 /* ---- listeners ---------------------------------------------------------------------------- */
@@ -184,7 +185,7 @@ static char *host_of(const char *text)
 }
 
 /* What a start would say of the files, as far as this user may read them. */
-static void check_tls(const struct config_listen *l, const char *flow, struct report *r)
+static void check_tls(const struct config_listen *l, const char *flow, struct findings *r)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_CONFIG_BROKEN, flow, "certificate"};
     const struct tls_server_opts o = {
@@ -196,13 +197,14 @@ static void check_tls(const struct config_listen *l, const char *flow, struct re
         return;
     ctx = tls_ctx_server(&o, &e);
     if (!ctx) {
-        report_add(r, &f, "%s", e.text);
-        report_do(r, "correct listen.%s.certificate, .key or .client-ca", l->name);
+        findings_add(r, &f, "%s", e.text);
+        findings_do(r, "correct listen.%s.certificate, .key or .client-ca", l->name);
     }
     tls_ctx_unref(&ctx);
 }
 
-static void check_listener(const struct doctor *d, const struct config_listen *l, struct report *r)
+static void check_listener(const struct doctor *d, const struct config_listen *l,
+                           struct findings *r)
 {
     struct papers p = {.path = l->certificate, .trust = d->trust};
     struct str flow = STR_INIT, setting = STR_INIT;
@@ -224,7 +226,7 @@ static void check_listener(const struct doctor *d, const struct config_listen *l
     str_fini(&setting);
 }
 
-static void check_listeners(const struct doctor *d, struct report *r)
+static void check_listeners(const struct doctor *d, struct findings *r)
 {
     const struct config *c = d->config;
     struct papers ca = {.flow = "intercept",
@@ -243,7 +245,7 @@ static void check_listeners(const struct doctor *d, struct report *r)
         papers_check(r, &own);
 }
 
-void doctor_check_host(const struct doctor *d, struct report *r)
+void doctor_check_host(const struct doctor *d, struct findings *r)
 {
     if (doctor_wants(d, "spool"))
         check_spool(d, r);

@@ -5,7 +5,7 @@
 
 struct denied {
     const struct doctor *d;
-    struct report *report;
+    struct findings *findings;
 };
 
 /* Whether a part of Harness is used that is not for everybody, only the admin knows. */
@@ -22,20 +22,20 @@ static void on_denied(void *ctx, const struct flow *f, const char *destination,
         .step = "policy",
     };
 
-    report_add(x->report, &finding, "%s %s by rule %s (%s): %s", destination,
-               v->would_deny ? "would be denied" : "is denied", v->rule, v->reason, f->breaks);
+    findings_add(x->findings, &finding, "%s %s by rule %s (%s): %s", destination,
+                 v->would_deny ? "would be denied" : "is denied", v->rule, v->reason, f->breaks);
     if (strcmp(v->rule, "default") == 0)
-        report_do(x->report, "egress.allow: [\"%s\"], or egress.profile: harness", destination);
+        findings_do(x->findings, "egress.allow: [\"%s\"], or egress.profile: harness", destination);
     else
-        report_do(x->report, "take it out of rules.%s, or allow %s by a rule before that", v->rule,
-                  destination);
+        findings_do(x->findings, "take it out of rules.%s, or allow %s by a rule before that",
+                    v->rule, destination);
     if (upload)
-        report_do(x->report, "; or upload through Harness alone: harness.upload-logs: harness");
+        findings_do(x->findings, "; or upload through Harness alone: harness.upload-logs: harness");
 }
 
-void doctor_check_policy(const struct doctor *d, const struct policy *p, struct report *r)
+void doctor_check_policy(const struct doctor *d, const struct policy *p, struct findings *r)
 {
-    struct denied x = {.d = d, .report = r};
+    struct denied x = {.d = d, .findings = r};
     struct str host = STR_INIT;
     struct flows_setting setting;
 
@@ -43,6 +43,6 @@ void doctor_check_policy(const struct doctor *d, const struct policy *p, struct 
         return;
     if (egress_flows_setting(d->config, &host, &setting, NULL) == 0 &&
         flows_broken(p, &setting, on_denied, &x) == 0)
-        report_ok(r, "policy", "flows", "every flow of a Harness deployment is allowed");
+        findings_ok(r, "policy", "flows", "every flow of a Harness deployment is allowed");
     str_fini(&host);
 }

@@ -96,7 +96,7 @@ static long find_owner(const struct inodes *inodes, char name[64])
 /* ---- what can be had ---------------------------------------------------------------------- */
 
 static void tell_taken(const struct config_listen *l, const char *flow, unsigned port,
-                       struct report *r)
+                       struct findings *r)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_PORT_TAKEN, flow, "port"};
     struct inodes inodes = {.n = 0};
@@ -107,34 +107,35 @@ static void tell_taken(const struct config_listen *l, const char *flow, unsigned
     find_listeners("/proc/net/tcp6", port, &inodes);
     pid = find_owner(&inodes, name);
     if (pid == 1 || strcmp(name, "tailrace") == 0) {
-        report_ok(r, flow, "port", "%s is held by %s", l->address,
-                  pid == 1 ? "the service manager" : "a tailrace that runs");
+        findings_ok(r, flow, "port", "%s is held by %s", l->address,
+                    pid == 1 ? "the service manager" : "a tailrace that runs");
         return;
     }
     if (pid)
-        report_add(r, &f, "%s is taken by process %ld (%s)", l->address, pid, name);
+        findings_add(r, &f, "%s is taken by process %ld (%s)", l->address, pid, name);
     else
-        report_add(r, &f, "%s is taken by another user's process", l->address);
-    report_do(r,
-              "end that process (ss -ltnp 'sport = :%u' names it), or choose another port: "
-              "listen.%s.address",
-              port, l->name);
+        findings_add(r, &f, "%s is taken by another user's process", l->address);
+    findings_do(r,
+                "end that process (ss -ltnp 'sport = :%u' names it), or choose another port: "
+                "listen.%s.address",
+                port, l->name);
 }
 
 static void tell_forbidden(const struct config_listen *l, const char *flow, int errnum,
-                           struct report *r)
+                           struct findings *r)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_PORT_NOT_ALLOWED, flow, "port"};
 
-    report_add(r, &f, "cannot listen at %s: %s", l->address, strerror(errnum));
+    findings_add(r, &f, "cannot listen at %s: %s", l->address, strerror(errnum));
     if (errnum == EACCES)
-        report_do(r, "run it by its unit, which may (CAP_NET_BIND_SERVICE); as another user: "
-                     "sysctl net.ipv4.ip_unprivileged_port_start, or a port from 1024 on");
+        findings_do(r, "run it by its unit, which may (CAP_NET_BIND_SERVICE); as another user: "
+                       "sysctl net.ipv4.ip_unprivileged_port_start, or a port from 1024 on");
     else
-        report_do(r, "use an address of this host, or [::] or 0.0.0.0: listen.%s.address", l->name);
+        findings_do(r, "use an address of this host, or [::] or 0.0.0.0: listen.%s.address",
+                    l->name);
 }
 
-void doctor_check_port(const struct config_listen *l, const char *flow, struct report *r)
+void doctor_check_port(const struct config_listen *l, const char *flow, struct findings *r)
 {
     const int on = 1;
     struct net_addr at;
@@ -152,7 +153,7 @@ void doctor_check_port(const struct config_listen *l, const char *flow, struct r
     rc = bind(fd, &at.ss.sa, at.len) == 0 ? 0 : errno;
     fd_close(&fd);
     if (rc == 0)
-        report_ok(r, flow, "port", "%s is free", l->address);
+        findings_ok(r, flow, "port", "%s is free", l->address);
     else if (rc == EADDRINUSE)
         tell_taken(l, flow, net_addr_port(&at), r);
     else

@@ -5,7 +5,7 @@
 #include <sys/types.h>
 #include "app/options.h"
 #include "doctor/probe.h"
-#include "doctor/report.h"
+#include "doctor/findings.h"
 
 struct doctor {
     const char *config_path;
@@ -26,22 +26,22 @@ struct doctor {
 bool doctor_wants(const struct doctor *d, const char *flow);
 
 /* doctor_gateway.c: what the running gateway says of itself. Sets d->running. */
-void doctor_ask_gateway(struct doctor *d, struct report *r);
+void doctor_ask_gateway(struct doctor *d, struct findings *r);
 
 /* doctor_host.c: the spool's place, ports, descriptors, certificates. */
-void doctor_check_host(const struct doctor *d, struct report *r);
+void doctor_check_host(const struct doctor *d, struct findings *r);
 
 /* doctor_ports.c: where that address of a listener is taken by another process, or may not be
  * listened at. */
-void doctor_check_port(const struct config_listen *l, const char *flow, struct report *r);
+void doctor_check_port(const struct config_listen *l, const char *flow, struct findings *r);
 
 /* doctor_policy.c: flows that the policy denies. */
-void doctor_check_policy(const struct doctor *d, const struct policy *p, struct report *r);
+void doctor_check_policy(const struct doctor *d, const struct policy *p, struct findings *r);
 
 /* doctor_ways.c: probe all hosts that the configuration means, side by side. Reports are put at the
  * end of `out`, in a fixed order; the caller frees them and the array. */
 struct doctor_reports {
-    struct report **items;
+    struct findings **items;
     size_t n;
 };
 int doctor_probe(const struct doctor *d, const struct policy *p, struct doctor_reports *out,

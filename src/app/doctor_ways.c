@@ -370,9 +370,9 @@ int doctor_probe(const struct doctor *d, const struct policy *p, struct doctor_r
 
     if (rc == 0) {
         probes_run(w.probes, w.n);
-        out->items = xrealloc(out->items, (out->n + w.n) * sizeof(struct report *));
+        out->items = xrealloc(out->items, (out->n + w.n) * sizeof(struct findings *));
         for (size_t i = 0; i < w.n; i++)
-            out->items[out->n++] = w.probes[i].report;
+            out->items[out->n++] = w.probes[i].findings;
     }
     for (size_t i = 0; i < w.n_texts; i++)
         xfree(w.texts[i]);

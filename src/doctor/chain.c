@@ -114,18 +114,18 @@ static void tell_issuer(struct route *r, const struct chain_opts *o)
               str_c(&issuer),
               r->way->ca && (!r->others || o->parent) ? r->way->ca : "the system's CA bundle");
     if (resigned)
-        report_do(r->report,
-                  "exempt %s:%u from TLS inspection; or, if it is to stay, put its CA "
-                  "certificate (%s%s) into a PEM bundle together with the system's, and set "
-                  "upstream.ca: FILE",
-                  o->host, o->port, str_c(&issuer), str_c(&print));
+        findings_do(r->findings,
+                    "exempt %s:%u from TLS inspection; or, if it is to stay, put its CA "
+                    "certificate (%s%s) into a PEM bundle together with the system's, and set "
+                    "upstream.ca: FILE",
+                    o->host, o->port, str_c(&issuer), str_c(&print));
     else if (r->others && !o->parent)
-        report_do(r->report, "see that the clients that go there trust %s%s", str_c(&issuer),
-                  str_c(&print));
+        findings_do(r->findings, "see that the clients that go there trust %s%s", str_c(&issuer),
+                    str_c(&print));
     else
-        report_do(r->report, "%s the certificate of %s%s: upstream.ca: FILE (PEM)",
-                  r->way->ca ? "add to the bundle" : "get and trust", str_c(&issuer),
-                  str_c(&print));
+        findings_do(r->findings, "%s the certificate of %s%s: upstream.ca: FILE (PEM)",
+                    r->way->ca ? "add to the bundle" : "get and trust", str_c(&issuer),
+                    str_c(&print));
     str_fini(&issuer);
     str_fini(&print);
 }
@@ -140,10 +140,10 @@ static void tell_time(struct route *r, const struct chain_opts *o, long verified
     route_bad(r, CAUSE_CERTIFICATE_EXPIRED, o->step,
               "the certificate of %s:%u, good from %s to %s: %s", o->host, o->port, str_c(&from),
               str_c(&to), X509_verify_cert_error_string(verified));
-    report_do(r->report,
-              "renew the certificate of %s:%u; or, if it is this host's clock that is "
-              "wrong, correct that",
-              o->host, o->port);
+    findings_do(r->findings,
+                "renew the certificate of %s:%u; or, if it is this host's clock that is "
+                "wrong, correct that",
+                o->host, o->port);
     str_fini(&from);
     str_fini(&to);
 }
@@ -155,10 +155,10 @@ static void tell_wrong_name(struct route *r, const struct chain_opts *o)
     add_names(&names, sk_X509_value(SSL_get_peer_cert_chain(r->line.ssl), 0));
     route_bad(r, CAUSE_CERTIFICATE_WRONG_NAME, o->step, "the certificate of %s:%u is for %s",
               o->host, o->port, str_c(&names));
-    report_do(r->report,
-              "have a certificate for %s put there, or correct %s, or have DNS lead %s to the "
-              "right server",
-              o->host, r->setting, o->host);
+    findings_do(r->findings,
+                "have a certificate for %s put there, or correct %s, or have DNS lead %s to the "
+                "right server",
+                o->host, r->setting, o->host);
     str_fini(&names);
 }
 
@@ -184,7 +184,7 @@ static void tell_distrust(struct route *r, const struct chain_opts *o, long veri
     default:
         route_bad(r, CAUSE_TLS_FAILS, o->step, "the certificate of %s:%u: %s", o->host, o->port,
                   X509_verify_cert_error_string(verified));
-        report_do(r->report, "have that certificate replaced");
+        findings_do(r->findings, "have that certificate replaced");
     }
 }
 
@@ -314,13 +314,13 @@ static void tell_too_old(struct route *r, const struct chain_opts *o)
     route_bad(r, CAUSE_TLS_TOO_OLD, o->step, "%s:%u does not speak TLS %s%s%s", o->host, o->port,
               least, version.n ? ", but " : "", str_c(&version));
     if (r->way->tls_1_3 && view_is(str_view(&version), "TLSv1.2"))
-        report_do(r->report, "have %s:%u speak TLS 1.3, or set upstream.tls-min: \"1.2\"", o->host,
-                  o->port);
+        findings_do(r->findings, "have %s:%u speak TLS 1.3, or set upstream.tls-min: \"1.2\"",
+                    o->host, o->port);
     else
-        report_do(r->report,
-                  "have %s:%u speak TLS %s; if a middlebox is between, exempt %s from "
-                  "its TLS inspection",
-                  o->host, o->port, least, o->host);
+        findings_do(r->findings,
+                    "have %s:%u speak TLS %s; if a middlebox is between, exempt %s from "
+                    "its TLS inspection",
+                    o->host, o->port, least, o->host);
     str_fini(&version);
 }
 
@@ -334,8 +334,8 @@ static void tell_broken(struct route *r, const struct chain_opts *o, const struc
     case SSL_R_RECORD_LENGTH_MISMATCH:
     case SSL_R_PACKET_LENGTH_TOO_LONG:
         route_bad(r, CAUSE_NOT_TLS, o->step, "%s:%u answers, but not with TLS", o->host, o->port);
-        report_do(r->report, "correct %s (its port, and http or https), or %s", r->setting,
-                  "have the portal let this host through");
+        findings_do(r->findings, "correct %s (its port, and http or https), or %s", r->setting,
+                    "have the portal let this host through");
         return;
     case SSL_R_UNSUPPORTED_PROTOCOL:
     case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
@@ -351,7 +351,7 @@ static void tell_broken(struct route *r, const struct chain_opts *o, const struc
         return;
     }
     route_bad(r, CAUSE_TLS_FAILS, o->step, "%s:%u: %s", o->host, o->port, e->text);
-    report_do(r->report, "look at both sides' settings of TLS");
+    findings_do(r->findings, "look at both sides' settings of TLS");
 }
 
 static bool is_about_certificate(const struct route *r, const struct err *e)
@@ -382,13 +382,15 @@ bool chain_blames_us(struct route *r, const struct err *e)
     if (r->harness && r->way->certificate) {
         route_bad(r, CAUSE_CLIENT_CERTIFICATE_REFUSED, "tls", "%s:%u refuses %s", r->host, r->port,
                   r->way->certificate);
-        report_do(r->report, "register this certificate, or its CA, with the account at Harness; "
-                             "or use one that is: upstream.certificate, upstream.key");
+        findings_do(r->findings,
+                    "register this certificate, or its CA, with the account at Harness; "
+                    "or use one that is: upstream.certificate, upstream.key");
     } else {
         route_bad(r, CAUSE_CLIENT_CERTIFICATE_MISSING, "tls", "%s:%u asks for a certificate",
                   r->host, r->port);
-        report_do(r->report, "set upstream.certificate: FILE and upstream.key: FILE; have its CA "
-                             "registered with the account at Harness");
+        findings_do(r->findings,
+                    "set upstream.certificate: FILE and upstream.key: FILE; have its CA "
+                    "registered with the account at Harness");
     }
     return true;
 }
@@ -403,7 +405,7 @@ bool chain_secure(struct route *r, const struct chain_opts *o)
     if (shake(r, o, false, &e) < 0) {
         if (!r->line.ssl) {
             route_bad(r, CAUSE_CONFIG_BROKEN, o->step, "%s", e.text);
-            report_do(r->report, "correct upstream.ca, upstream.certificate or upstream.key");
+            findings_do(r->findings, "correct upstream.ca, upstream.certificate or upstream.key");
         } else if (!chain_blames_us(r, &e)) {
             tell_broken(r, o, &e);
         }

@@ -48,7 +48,7 @@ static bool says(const struct talk_answer *a, const char *word)
     struct view text = str_view(&a->body);
     size_t n = strlen(word), i;
 
-    for (i = 0; i + n <= text.n; i++) {
+    for (i = 0; text.p && i + n <= text.n; i++) {
         if (view_ieq(view_of(text.p + i, n), view_str(word)))
             return true;
     }
@@ -61,12 +61,12 @@ static void tell_refused(struct writing *w, const char *step, const struct talk_
     if (says(a, "expired")) {
         route_bad(w->r, CAUSE_TOKEN_EXPIRED, step, "%d: the log service says the token is expired",
                   a->status);
-        report_do(w->r->report, "give a token of today: it is LOG_STREAMING_SERVICE_TOKEN or "
-                                "HARNESS_LOG_SERVICE_TOKEN of a build that runs");
+        findings_do(w->r->findings, "give a token of today: it is LOG_STREAMING_SERVICE_TOKEN or "
+                                    "HARNESS_LOG_SERVICE_TOKEN of a build that runs");
     } else {
         route_bad(w->r, CAUSE_TOKEN_REFUSED, step, "%d: the log service refuses the token",
                   a->status);
-        report_do(w->r->report, "check that --account is the account that the token is of");
+        findings_do(w->r->findings, "check that --account is the account that the token is of");
     }
 }
 
@@ -78,7 +78,7 @@ static bool is_refusal(const struct talk_answer *a)
 static void tell_failed(struct writing *w, const char *step, const struct talk_answer *a)
 {
     route_bad(w->r, CAUSE_LOG_STREAM_FAILS, step, "%d from the log service", a->status);
-    report_do(w->r->report, "try again in some minutes, and look at status.harness.io");
+    findings_do(w->r->findings, "try again in some minutes, and look at status.harness.io");
 }
 
 /* ---- the stream --------------------------------------------------------------------------- */
@@ -124,7 +124,8 @@ static bool write_stream(struct writing *w)
     if (ok && a.status == 200) {
         route_bad(w->r, CAUSE_LOG_STREAM_FAILS, "write",
                   "200: the line was dropped, as if the stream had not been opened");
-        report_do(w->r->report, "look at status.harness.io: its store of log streams has trouble");
+        findings_do(w->r->findings,
+                    "look at status.harness.io: its store of log streams has trouble");
         ok = false;
     } else if (ok && a.status != 204) {
         tell_failed(w, "write", &a);
@@ -162,14 +163,14 @@ static void tell_put(struct route *r, const struct talk_answer *a)
                   : says(a, "expired")             ? "it says the link is expired"
                   : a->html                        ? "with a page of a filter"
                                                    : "no reason given");
-        report_do(r->report,
-                  "leave path, query and Host of requests to %s:%u as they are (no TLS "
-                  "inspection, no rewriting), and check this host's clock",
-                  r->host, r->port);
+        findings_do(r->findings,
+                    "leave path, query and Host of requests to %s:%u as they are (no TLS "
+                    "inspection, no rewriting), and check this host's clock",
+                    r->host, r->port);
         return;
     }
     route_bad(r, CAUSE_HTTP_FAILS, "put", "%d from %s", a->status, r->host);
-    report_do(r->report, "let PUT of any size through to %s:%u", r->host, r->port);
+    findings_do(r->findings, "let PUT of any size through to %s:%u", r->host, r->port);
 }
 
 /* As lite-engine does, but for the token, which is none of the bucket's business. */
@@ -178,7 +179,7 @@ static void put_link(struct writing *w, const char *link)
     struct str body = STR_INIT, request = STR_INIT;
     struct talk_answer a = {.body = STR_INIT};
     struct route store = {.way = w->r->way,
-                          .report = w->r->report,
+                          .findings = w->r->findings,
                           .flow = flow_upload,
                           .setting = "what the log service says",
                           .bad = w->r->bad,
@@ -218,12 +219,13 @@ static void upload_by_link(struct writing *w)
         json = json_loadb(str_c(&a.body), a.body.n, 0, NULL);
         link = json_string_value(json_object_get(json, "link"));
         if (a.status / 100 == 2 && link) {
-            report_ok(w->r->report, flow_upload, "link", "the log service gave a signed link");
+            findings_ok(w->r->findings, flow_upload, "link", "the log service gave a signed link");
             put_link(w, link);
         } else {
             route_bad(w->r, CAUSE_LINK_NOT_GIVEN, "link", "%d from the log service", a.status);
-            report_do(w->r->report, "look at status.harness.io; meanwhile upload-logs: harness, "
-                                    "and Upload Logs via Harness in the account's settings");
+            findings_do(w->r->findings,
+                        "look at status.harness.io; meanwhile upload-logs: harness, "
+                        "and Upload Logs via Harness in the account's settings");
         }
     }
     json_decref(json);
@@ -239,7 +241,8 @@ static void upload_through(struct writing *w)
     str_addc(&body, '\n');
     if (call(w, "POST", "/blob", str_view(&body), &a)) {
         if (a.status / 100 == 2)
-            report_ok(w->r->report, flow_upload, "blob", "%d: uploaded through Harness", a.status);
+            findings_ok(w->r->findings, flow_upload, "blob", "%d: uploaded through Harness",
+                        a.status);
         else
             tell_failed(w, "blob", &a);
     }
@@ -292,7 +295,7 @@ bool step_logs(struct route *r, const struct service *s, const struct logs_probe
         ok = close_stream(&w) && ok;
     }
     if (ok)
-        report_ok(r->report, flow_stream, "log", "a stream opened, one line written, closed");
+        findings_ok(r->findings, flow_stream, "log", "a stream opened, one line written, closed");
     line_close(&own.line);
     str_fini(&w.query);
     return ok;

@@ -2,7 +2,7 @@
 #ifndef TR_DOCTOR_PAPERS_H
 #define TR_DOCTOR_PAPERS_H
 
-#include "doctor/report.h"
+#include "doctor/findings.h"
 
 struct papers {
     const char *flow;    /* "listen.proxy" */
@@ -14,6 +14,6 @@ struct papers {
 };
 
 /* Its time, its names, its issuer. Rows go to `r`. */
-void papers_check(struct report *r, const struct papers *p);
+void papers_check(struct findings *r, const struct papers *p);
 
 #endif

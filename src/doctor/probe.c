@@ -77,7 +77,7 @@ void probes_run(struct probe *probes, size_t n)
     for (i = 0; i < n; i++) {
         struct probe *p = &probes[i];
 
-        p->report = p->route.report = report_new();
+        p->findings = p->route.findings = findings_new();
         p->route.line = LINE_INIT;
         threaded[i] = pthread_create(&threads[i], NULL, run_thread, p) == 0;
         if (!threaded[i])

@@ -1,4 +1,4 @@
-/* Probes of several hosts, side by side, each with a report of its own. */
+/* Probes of several hosts, side by side, each with findings of its own. */
 #ifndef TR_DOCTOR_PROBE_H
 #define TR_DOCTOR_PROBE_H
 
@@ -17,12 +17,12 @@ enum {
 };
 
 struct probe {
-    struct route route; /* all but report, addrs, from, line, alpn and asked */
+    struct route route; /* all but findings, addrs, from, line, alpn and asked */
     struct service service;
     unsigned what;
     struct logs_probe logs;
     unsigned idle_s;
-    struct report *report; /* made by probes_run; the caller's afterwards */
+    struct findings *findings; /* made by probes_run; the caller's afterwards */
 };
 
 /* Run them, each in a thread, to their end: each step of each has way.timeout_ms, so all of it is

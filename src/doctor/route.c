@@ -29,7 +29,7 @@ void route_bad(struct route *r, enum cause cause, const char *step, const char *
     va_start(ap, seen);
     str_vaddf(&text, seen, ap);
     va_end(ap);
-    report_add(r->report, &f, "%s", str_c(&text));
+    findings_add(r->findings, &f, "%s", str_c(&text));
     str_fini(&text);
 }
 
@@ -43,7 +43,7 @@ void route_ok(struct route *r, const char *step, const char *seen, ...)
     va_start(ap, seen);
     str_vaddf(&text, seen, ap);
     va_end(ap);
-    report_ok(r->report, r->flow, step, "%s", str_c(&text));
+    findings_ok(r->findings, r->flow, step, "%s", str_c(&text));
     str_fini(&text);
 }
 
@@ -104,22 +104,22 @@ static void tell_unresolved(struct route *r, const char *host, const struct err 
 
     if (e->code != ERR_NOTFOUND && e->code != ERR_INVALID) {
         route_bad(r, CAUSE_NAME_SERVERS_SILENT, "name", "no answer about %s from %s", host, by);
-        report_do(r->report,
-                  "allow UDP and TCP port 53 from this host to %s, or name other servers: "
-                  "upstream.resolvers: [ADDRESS]",
-                  by);
+        findings_do(r->findings,
+                    "allow UDP and TCP port 53 from this host to %s, or name other servers: "
+                    "upstream.resolvers: [ADDRESS]",
+                    by);
     } else {
         route_bad(r, CAUSE_NAME_NOT_RESOLVED, "name", "%s has no address, says %s", host, by);
-        report_do(r->report,
-                  "make %s resolve at %s, or name servers that know it: upstream.resolvers: "
-                  "[ADDRESS], or correct %s",
-                  host, by, r->setting);
+        findings_do(r->findings,
+                    "make %s resolve at %s, or name servers that know it: upstream.resolvers: "
+                    "[ADDRESS], or correct %s",
+                    host, by, r->setting);
     }
     if (r->way->elsewhere)
-        report_do(r->report,
-                  "; this environment names a proxy, which would resolve it: upstream.parent: "
-                  "http://%s",
-                  r->way->elsewhere);
+        findings_do(r->findings,
+                    "; this environment names a proxy, which would resolve it: upstream.parent: "
+                    "http://%s",
+                    r->way->elsewhere);
 }
 
 static bool leads_nowhere(const struct net_addr *a)
@@ -140,15 +140,15 @@ static bool sift(struct route *r, const char *host)
         if (leads_nowhere(&r->addrs[i])) {
             route_bad(r, CAUSE_NAME_SINKHOLED, "name", "%s is %s", host,
                       net_addr_ip(&r->addrs[i], text));
-            report_do(r->report, "take %s out of the filter of names", host);
+            findings_do(r->findings, "take %s out of the filter of names", host);
             return false;
         }
         if (r->way->ours && r->way->ours(r->way->ours_ctx, &r->addrs[i])) {
             route_bad(r, CAUSE_DNS_POINTS_TO_OURSELVES, "name",
                       "%s is %s, where this gateway listens itself", host,
                       net_addr_text(&r->addrs[i], text));
-            report_do(r->report, "name servers that know the real address: upstream.resolvers: "
-                                 "[ADDRESS]");
+            findings_do(r->findings, "name servers that know the real address: upstream.resolvers: "
+                                     "[ADDRESS]");
             return false;
         }
         if (!r->allow || host != r->host || r->allow(r->allow_ctx, &r->addrs[i], &why))
@@ -157,7 +157,7 @@ static bool sift(struct route *r, const char *host)
     r->n_addrs = n;
     if (n == 0) {
         route_bad(r, CAUSE_POLICY_DENIES_ADDRESS, "name", "%s: %s", host, str_c(&why));
-        report_do(r->report, "add the range to `addresses` of the rule that allows %s", host);
+        findings_do(r->findings, "add the range to `addresses` of the rule that allows %s", host);
     }
     str_fini(&why);
     return n > 0;
@@ -285,10 +285,10 @@ static void add_rule(struct route *r, const char *host, uint16_t port, const cha
     struct net_addr literal;
 
     add_addresses(r, &at);
-    report_do(r->report, "allow TCP from %s to %s:%u%s", r->from[0] ? r->from : "this host", host,
-              port, more);
+    findings_do(r->findings, "allow TCP from %s to %s:%u%s", r->from[0] ? r->from : "this host",
+                host, port, more);
     if (net_addr_literal(view_str(host), port, &literal) < 0 && at.n)
-        report_do(r->report, " (by its name; it is %s now)", str_c(&at));
+        findings_do(r->findings, " (by its name; it is %s now)", str_c(&at));
     str_fini(&at);
 }
 
@@ -321,9 +321,9 @@ static void tell_undialled(struct route *r, const struct tries *t, const char *h
                   strerror(errnum));
     add_rule(r, host, port, "");
     if (r->way->elsewhere && !route_by_parent(r))
-        report_do(r->report,
-                  "; or go by the proxy that this environment names: upstream.parent: http://%s",
-                  r->way->elsewhere);
+        findings_do(r->findings,
+                    "; or go by the proxy that this environment names: upstream.parent: http://%s",
+                    r->way->elsewhere);
     str_fini(&at);
 }
 
@@ -339,7 +339,8 @@ static void tell_some(struct route *r, const struct tries *t, const char *host, 
             str_addf(&list, "%s%s", list.n ? ", " : "", net_addr_ip(&r->addrs[i], text));
     }
     if (list.n) {
-        report_add(r->report, &f, "%s port %u answers, but not at %s", host, port, str_c(&list));
+        findings_add(r->findings, &f, "%s port %u answers, but not at %s", host, port,
+                     str_c(&list));
         add_rule(r, host, port, "");
     }
     str_fini(&list);
@@ -387,27 +388,27 @@ static void tell_parent(struct route *r, const struct net_parent *parent,
             r, CAUSE_PARENT_ASKS_CREDENTIALS, "parent", "%s:%u answers 407 to CONNECT %s:%u (%s)",
             parent->host, parent->port, r->host, r->port,
             parent->authorization ? "it refuses the credentials" : "no credentials were given");
-        report_do(r->report,
-                  parent->authorization
-                      ? "correct the file of upstream.parent-credentials (one line, "
-                        "user:password), or have the proxy team let that user go to %s:%u"
-                      : "upstream.parent-credentials: FILE (mode 0600, one line, user:password); "
-                        "or have the proxy team let this host go to %s:%u without",
-                  r->host, r->port);
+        findings_do(r->findings,
+                    parent->authorization
+                        ? "correct the file of upstream.parent-credentials (one line, "
+                          "user:password), or have the proxy team let that user go to %s:%u"
+                        : "upstream.parent-credentials: FILE (mode 0600, one line, user:password); "
+                          "or have the proxy team let this host go to %s:%u without",
+                    r->host, r->port);
         break;
     case 502:
     case 503:
     case 504:
         route_bad(r, CAUSE_PARENT_RESOLVES_NOT, "parent", "%s:%u answers %d to CONNECT %s:%u",
                   parent->host, parent->port, a->status, r->host, r->port);
-        report_do(r->report, "have %s resolve %s and reach its port %u", parent->host, r->host,
-                  r->port);
+        findings_do(r->findings, "have %s resolve %s and reach its port %u", parent->host, r->host,
+                    r->port);
         break;
     default:
         route_bad(r, CAUSE_PARENT_REFUSES_CONNECT, "parent", "%s:%u answers %d to CONNECT %s:%u",
                   parent->host, parent->port, a->status, r->host, r->port);
-        report_do(r->report, "allow CONNECT from %s to %s:%u at %s:%u", from, r->host, r->port,
-                  parent->host, parent->port);
+        findings_do(r->findings, "allow CONNECT from %s to %s:%u at %s:%u", from, r->host, r->port,
+                    parent->host, parent->port);
     }
 }
 
@@ -429,7 +430,7 @@ static bool ask_parent(struct route *r, const struct net_parent *parent)
     if (rc < 0) {
         route_bad(r, CAUSE_PARENT_IS_NO_PROXY, "parent", "%s:%u, asked for %s: %s", parent->host,
                   parent->port, str_c(&authority), e.text);
-        report_do(r->report, "correct upstream.parent (its port, and http or https)");
+        findings_do(r->findings, "correct upstream.parent (its port, and http or https)");
     } else if (a.status / 100 != 2) {
         tell_parent(r, parent, &a);
         rc = -1;

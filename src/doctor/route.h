@@ -1,6 +1,6 @@
 /*
  * Getting to one host and port as the gateway would: by its name servers, directly or through its
- * parent proxy, with its certificates; but step by step, each telling the report what it saw.
+ * parent proxy, with its certificates; but step by step, each noting what it saw.
  */
 #ifndef TR_DOCTOR_ROUTE_H
 #define TR_DOCTOR_ROUTE_H
@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "doctor/line.h"
-#include "doctor/report.h"
+#include "doctor/findings.h"
 #include "net/connect.h"
 
 /* What all probes share, and only read. */
@@ -30,7 +30,7 @@ enum { ROUTE_ADDRESSES = 8 };
 
 struct route {
     const struct way *way;
-    struct report *report;
+    struct findings *findings;
     const char *flow;
     const char *host; /* name or literal, without brackets */
     uint16_t port;
@@ -52,7 +52,7 @@ struct route {
     bool asked;    /* the far side asked for a client certificate */
 };
 
-/* TCP to it, or a tunnel through the parent. False: the report says why. Can be called again. */
+/* TCP to it, or a tunnel through the parent. False: the findings say why. Can be called again. */
 bool route_dial(struct route *r);
 /* Ends the connection and forgets the addresses. */
 void route_fini(struct route *r);

@@ -34,8 +34,8 @@ bool step_ask(struct route *r, const char *step, const struct str *request, stru
     if (chain_blames_us(r, &e))
         return false;
     route_bad(r, CAUSE_HTTP_FAILS, step, "%s:%u: %s", r->host, r->port, e.text);
-    report_do(r->report, "look at the service at %s:%u, and at what stands between", r->host,
-              r->port);
+    findings_do(r->findings, "look at the service at %s:%u, and at what stands between", r->host,
+                r->port);
     return false;
 }
 
@@ -58,13 +58,13 @@ static void tell_clock(struct route *r, const struct talk_answer *a)
     if (a->date < 0 || r->quiet)
         return;
     if (llabs(off) < SKEW_ODD_S) {
-        report_ok(r->report, "clock", "date", "this host's clock agrees with %s", r->host);
+        findings_ok(r->findings, "clock", "date", "this host's clock agrees with %s", r->host);
         return;
     }
     f.verdict = llabs(off) < SKEW_BAD_S ? VERDICT_WARN : VERDICT_FAIL;
-    report_add(r->report, &f, "this host's clock is %lld s %s that of %s", (long long)llabs(off),
-               off > 0 ? "ahead of" : "behind", r->host);
-    report_do(r->report, "set this host's clock (NTP: chronyc tracking, timedatectl)");
+    findings_add(r->findings, &f, "this host's clock is %lld s %s that of %s",
+                 (long long)llabs(off), off > 0 ? "ahead of" : "behind", r->host);
+    findings_do(r->findings, "set this host's clock (NTP: chronyc tracking, timedatectl)");
 }
 
 static bool is_block_page(const struct talk_answer *a)
@@ -82,15 +82,15 @@ static void tell_status(struct route *r, const struct talk_answer *a, const char
         route_bad(r, CAUSE_CLIENT_CERTIFICATE_MISSING, "http",
                   "%s:%u asks for a certificate, and answers 400 to who has none", r->host,
                   r->port);
-        report_do(r->report, "set upstream.certificate: FILE and upstream.key: FILE");
+        findings_do(r->findings, "set upstream.certificate: FILE and upstream.key: FILE");
     } else if (is_block_page(a)) {
         route_bad(r, CAUSE_HTTP_BLOCKED, "http", "%d for %s from %s", a->status, path, by);
-        report_do(r->report, "let this host go to %s:%u without a portal or filter", r->host,
-                  r->port);
+        findings_do(r->findings, "let this host go to %s:%u without a portal or filter", r->host,
+                    r->port);
     } else {
         route_bad(r, CAUSE_HTTP_FAILS, "http", "%d for %s from %s", a->status, path, by);
-        report_do(r->report, "check that %s is the service's address; else its operators",
-                  r->setting);
+        findings_do(r->findings, "check that %s is the service's address; else its operators",
+                    r->setting);
     }
 }
 
@@ -99,9 +99,9 @@ static void tell_unknown_path(struct route *r, const struct service *s, const ch
 {
     const struct finding f = {VERDICT_WARN, CAUSE_HTTP_FAILS, r->flow, "http"};
 
-    report_add(r->report, &f, "404 for %s%s", s->base, path);
-    report_do(r->report, "check that %s is the service's address, with the path in front of it",
-              r->setting);
+    findings_add(r->findings, &f, "404 for %s%s", s->base, path);
+    findings_do(r->findings, "check that %s is the service's address, with the path in front of it",
+                r->setting);
 }
 
 bool step_http(struct route *r, const struct service *s, const char *path)
@@ -182,11 +182,11 @@ bool step_h2(struct route *r, const struct service *s)
     if (!step_connect(r, s->https, CHAIN_ALPN_2))
         return false;
     if (s->https && r->harness && strcmp(r->alpn, "h2") != 0) {
-        report_ok(r->report, r->flow, "alpn", "HTTP/1.1 only");
+        findings_ok(r->findings, r->flow, "alpn", "HTTP/1.1 only");
         return true;
     }
     if ((!s->https || strcmp(r->alpn, "h2") == 0) && speaks_h2(r, &e)) {
-        report_ok(r->report, r->flow, "alpn", "HTTP/2 is agreed on and spoken");
+        findings_ok(r->findings, r->flow, "alpn", "HTTP/2 is agreed on and spoken");
         return true;
     }
     if (chain_blames_us(r, &e))
@@ -196,10 +196,10 @@ bool step_h2(struct route *r, const struct service *s)
     route_bad(r, CAUSE_ALPN_H2_BROKEN, "alpn", "%s:%u is to speak HTTP/2: %s", r->host, r->port,
               e.text);
     if (r->harness)
-        report_do(r->report, "exempt %s:%u from TLS inspection, or set upstream.http: \"1.1\"",
-                  r->host, r->port);
+        findings_do(r->findings, "exempt %s:%u from TLS inspection, or set upstream.http: \"1.1\"",
+                    r->host, r->port);
     else
-        report_do(r->report, "correct %s, or have its server speak HTTP/2", r->setting);
+        findings_do(r->findings, "correct %s, or have its server speak HTTP/2", r->setting);
     return false;
 }
 
@@ -258,14 +258,15 @@ static bool judge_upgrade(struct route *r, const struct service *s, const struct
                           const char *want)
 {
     if (a->status == 101 && strcmp(a->accept, want) == 0) {
-        report_ok(r->report, r->flow, "websocket", "101, the upgrade passes");
+        findings_ok(r->findings, r->flow, "websocket", "101, the upgrade passes");
         return true;
     }
     if (a->status != 101 && was_seen(r, s, a->status)) {
-        report_ok(r->report, r->flow, "websocket",
-                  "%d: the delegate service answers, and wants a delegate's token before it tells "
-                  "whether upgrades pass",
-                  a->status);
+        findings_ok(
+            r->findings, r->flow, "websocket",
+            "%d: the delegate service answers, and wants a delegate's token before it tells "
+            "whether upgrades pass",
+            a->status);
         return true;
     }
     if (a->status == 101)
@@ -273,10 +274,10 @@ static bool judge_upgrade(struct route *r, const struct service *s, const struct
     else
         route_bad(r, CAUSE_WEBSOCKET_STRIPPED, "websocket", "%d in place of 101 for an upgrade%s%s",
                   a->status, a->server[0] ? ", from " : "", a->server);
-    report_do(r->report,
-              "let `Upgrade: websocket` through to %s:%u (path /stream/delegate/), or exempt it "
-              "from inspection",
-              r->host, r->port);
+    findings_do(r->findings,
+                "let `Upgrade: websocket` through to %s:%u (path /stream/delegate/), or exempt it "
+                "from inspection",
+                r->host, r->port);
     return false;
 }
 
@@ -332,13 +333,14 @@ static int64_t wait_idle(struct route *r, unsigned seconds, struct err *e)
 static void tell_cut(struct route *r, const char *what, double seconds)
 {
     route_bad(r, CAUSE_IDLE_TUNNEL_CUT, "idle", "%s after %.1f s without traffic", what, seconds);
-    report_do(r->report,
-              "keep idle connections from %s to %s:%u for 300 s at least (%s; at Harness a "
-              "heartbeat comes every 60 s)",
-              r->from[0] ? r->from : "this host", r->host, r->port,
-              route_by_parent(r) ? "at the parent proxy and at firewalls" : "at firewalls and NAT");
+    findings_do(r->findings,
+                "keep idle connections from %s to %s:%u for 300 s at least (%s; at Harness a "
+                "heartbeat comes every 60 s)",
+                r->from[0] ? r->from : "this host", r->host, r->port,
+                route_by_parent(r) ? "at the parent proxy and at firewalls"
+                                   : "at firewalls and NAT");
     if (route_by_parent(r))
-        report_who(r->report, "proxy team");
+        findings_who(r->findings, "proxy team");
 }
 
 bool step_idle(struct route *r, const struct service *s, unsigned seconds)
@@ -353,9 +355,9 @@ bool step_idle(struct route *r, const struct service *s, unsigned seconds)
         return false;
     cut = wait_idle(r, seconds, &e);
     if (cut >= 0 && r->line.said_goodbye) {
-        report_ok(r->report, r->flow, "idle",
-                  "%s itself ended the connection after %.1f s; until then nothing else did",
-                  r->host, (double)cut / 1000);
+        findings_ok(r->findings, r->flow, "idle",
+                    "%s itself ended the connection after %.1f s; until then nothing else did",
+                    r->host, (double)cut / 1000);
         return true;
     }
     if (cut >= 0) {
@@ -367,8 +369,8 @@ bool step_idle(struct route *r, const struct service *s, unsigned seconds)
     line_allow(&r->line, r->way->timeout_ms);
     ok = talk(&r->line, &request, &a, &e) == 0;
     if (ok)
-        report_ok(r->report, r->flow, "idle", "a connection without traffic still works after %u s",
-                  seconds);
+        findings_ok(r->findings, r->flow, "idle",
+                    "a connection without traffic still works after %u s", seconds);
     else
         tell_cut(r, "the connection stands but nothing passes", seconds);
     talk_answer_fini(&a);

@@ -14,7 +14,7 @@ struct service {
     const char *account;   /* NULL: not known */
 };
 
-/* A new connection, with TLS if it is https. False: the report says why. */
+/* A new connection, with TLS if it is https. False: the findings say why. */
 bool step_connect(struct route *r, bool https, struct view alpn);
 
 /* One request, on a connection that is there. False: no answer, and the report says why. */

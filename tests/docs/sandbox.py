@@ -23,8 +23,8 @@ class Sandbox:
         self.top, self.root, self.far, self.letters = Path(top), Path(top) / 'root', far, 0
         for name in ('etc/tailrace/private', 'var/lib', 'var/log/tailrace', 'root', 'bin', 'usr/share/doc'):
             (self.root / name).mkdir(parents=True)
-        (self.root / 'root/delegate-token').touch(0o600)
-        (self.root / 'root/delegate-token').write_text('token-1')
+        (self.root / 'root/log-token').touch(0o600)
+        (self.root / 'root/log-token').write_text('token')
         self.gateway = Gateway(
             self.root / 'etc/tailrace', far.url,
             listen={'proxy': {'address': '127.0.0.1:0'}}, spool={'directory': str(self.root / 'var/lib/tailrace')},

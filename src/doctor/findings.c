@@ -1,4 +1,4 @@
-#include "doctor/report.h"
+#include "doctor/findings.h"
 
 #include <stdarg.h>
 #include "base/xmem.h"
@@ -10,19 +10,19 @@ struct row {
     struct str seen, action;
 };
 
-struct report {
+struct findings {
     struct row *rows;
     size_t n;
 };
 
-struct report *report_new(void)
+struct findings *findings_new(void)
 {
-    return XNEW(struct report);
+    return XNEW(struct findings);
 }
 
-void report_free(struct report **rp)
+void findings_free(struct findings **rp)
 {
-    struct report *r = *rp;
+    struct findings *r = *rp;
 
     *rp = NULL;
     if (!r)
@@ -36,7 +36,7 @@ void report_free(struct report **rp)
     xfree(r);
 }
 
-static struct row *row_new(struct report *r, const struct finding *f)
+static struct row *row_new(struct findings *r, const struct finding *f)
 {
     r->rows = xrealloc(r->rows, (r->n + 1) * sizeof(*r->rows));
     r->rows[r->n] = (struct row){.f = *f, .seen = STR_INIT, .action = STR_INIT};
@@ -44,7 +44,7 @@ static struct row *row_new(struct report *r, const struct finding *f)
     return &r->rows[r->n++];
 }
 
-void report_add(struct report *r, const struct finding *f, const char *seen, ...)
+void findings_add(struct findings *r, const struct finding *f, const char *seen, ...)
 {
     va_list ap;
 
@@ -53,7 +53,7 @@ void report_add(struct report *r, const struct finding *f, const char *seen, ...
     va_end(ap);
 }
 
-void report_ok(struct report *r, const char *flow, const char *step, const char *seen, ...)
+void findings_ok(struct findings *r, const char *flow, const char *step, const char *seen, ...)
 {
     va_list ap;
 
@@ -62,7 +62,7 @@ void report_ok(struct report *r, const char *flow, const char *step, const char 
     va_end(ap);
 }
 
-void report_do(struct report *r, const char *what, ...)
+void findings_do(struct findings *r, const char *what, ...)
 {
     va_list ap;
 
@@ -71,12 +71,12 @@ void report_do(struct report *r, const char *what, ...)
     va_end(ap);
 }
 
-void report_who(struct report *r, const char *who)
+void findings_who(struct findings *r, const char *who)
 {
     r->rows[r->n - 1].who = who;
 }
 
-bool report_failed(const struct report *r)
+bool findings_failed(const struct findings *r)
 {
     for (size_t i = 0; i < r->n; i++) {
         if (r->rows[i].f.verdict == VERDICT_FAIL)
@@ -85,7 +85,7 @@ bool report_failed(const struct report *r)
     return false;
 }
 
-bool report_has(const struct report *r, enum cause cause)
+bool findings_has(const struct findings *r, enum cause cause)
 {
     for (size_t i = 0; i < r->n; i++) {
         if (r->rows[i].f.cause == cause)
@@ -119,7 +119,7 @@ static void print_more(FILE *out, const char *what, const char *text)
     fputc('\n', out);
 }
 
-void report_print(const struct report *r, FILE *out, struct report_counts *counts)
+void findings_print(const struct findings *r, FILE *out, struct findings_counts *counts)
 {
     for (size_t i = 0; i < r->n; i++) {
         const struct row *row = &r->rows[i];
@@ -150,7 +150,7 @@ static void add_text(struct str *out, const char *name, const char *text)
     str_addc(out, '"');
 }
 
-void report_json(const struct report *r, struct str *out, struct report_counts *counts)
+void findings_json(const struct findings *r, struct str *out, struct findings_counts *counts)
 {
     static const char *const names[] = {"ok", "warn", "fail"};
 

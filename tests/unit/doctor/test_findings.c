@@ -1,4 +1,4 @@
-#include "doctor/report.h"
+#include "doctor/findings.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -6,28 +6,28 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-static struct report *example(void)
+static struct findings *example(void)
 {
     const struct finding f = {VERDICT_FAIL, CAUSE_MIDDLEBOX_RESIGNS, "harness", "tls"};
-    struct report *r = report_new();
+    struct findings *r = findings_new();
 
-    report_ok(r, "harness", "name", "%s is %s", "app.harness.io", "192.0.2.1");
-    report_add(r, &f, "a certificate of \"%s\"", "\x1b[2J\xc3\xa9\xff\n\"evil\"");
-    report_do(r, "exempt %s", "it");
-    report_do(r, ", or not");
+    findings_ok(r, "harness", "name", "%s is %s", "app.harness.io", "192.0.2.1");
+    findings_add(r, &f, "a certificate of \"%s\"", "\x1b[2J\xc3\xa9\xff\n\"evil\"");
+    findings_do(r, "exempt %s", "it");
+    findings_do(r, ", or not");
     return r;
 }
 
 /* What peers call themselves speaks to no terminal. */
 static void test_text_is_plain(void **state)
 {
-    struct report *r = example();
-    struct report_counts counts = {{0}};
+    struct findings *r = example();
+    struct findings_counts counts = {{0}};
     char *text = NULL;
     size_t n = 0;
     FILE *out = open_memstream(&text, &n);
 
-    report_print(r, out, &counts);
+    findings_print(r, out, &counts);
     fclose(out);
     for (size_t i = 0; i < n; i++)
         assert_true(text[i] == '\n' || (text[i] >= ' ' && text[i] < 0x7f));
@@ -37,22 +37,22 @@ static void test_text_is_plain(void **state)
     assert_non_null(strstr(text, "        do:   exempt it, or not\n"));
     assert_int_equal(counts.n[VERDICT_OK], 1);
     assert_int_equal(counts.n[VERDICT_FAIL], 1);
-    assert_true(report_failed(r));
-    assert_true(report_has(r, CAUSE_MIDDLEBOX_RESIGNS));
-    report_free(&r);
+    assert_true(findings_failed(r));
+    assert_true(findings_has(r, CAUSE_MIDDLEBOX_RESIGNS));
+    findings_free(&r);
     free(text); /* of open_memstream */
 }
 
 static void test_json_is_json(void **state)
 {
-    struct report *r = example();
-    struct report_counts counts = {{0}};
+    struct findings *r = example();
+    struct findings_counts counts = {{0}};
     struct str out = STR_INIT;
     json_t *all, *row;
 
     str_addc(&out, '[');
-    report_json(r, &out, &counts);
-    report_json(r, &out, &counts);
+    findings_json(r, &out, &counts);
+    findings_json(r, &out, &counts);
     str_addc(&out, ']');
     all = json_loadb(out.p, out.n, 0, NULL);
     assert_non_null(all);
@@ -63,23 +63,23 @@ static void test_json_is_json(void **state)
     assert_true(json_is_null(json_object_get(json_array_get(all, 0), "cause")));
     json_decref(all);
     str_fini(&out);
-    report_free(&r);
+    findings_free(&r);
 }
 
 static void test_who_may_be_somebody_else(void **state)
 {
     const struct finding f = {VERDICT_WARN, CAUSE_IDLE_TUNNEL_CUT, "idle", "idle"};
-    struct report_counts counts = {{0}};
-    struct report *r = report_new();
+    struct findings_counts counts = {{0}};
+    struct findings *r = findings_new();
     struct str out = STR_INIT;
 
-    report_add(r, &f, "cut");
-    report_who(r, "somebody else");
-    report_json(r, &out, &counts);
+    findings_add(r, &f, "cut");
+    findings_who(r, "somebody else");
+    findings_json(r, &out, &counts);
     assert_non_null(strstr(str_c(&out), "\"who\": \"somebody else\""));
-    assert_false(report_failed(r));
+    assert_false(findings_failed(r));
     str_fini(&out);
-    report_free(&r);
+    findings_free(&r);
 }
 
 static void test_every_cause_has_its_row(void **state)
