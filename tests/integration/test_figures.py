@@ -8,16 +8,17 @@ import time
 
 import pytest
 
-from asked import ask
+from asked import ask, start
 from calls import Api
 from gateway import BINARY, key, wait_for
+from proxies import RULES, place, status_of, tunnel
 
 CTL = os.environ.get('TAILRACECTL') or os.path.join(os.path.dirname(BINARY), 'tailracectl')
 
 LINES = ['accepted', 'delivered', 'spooled', 'superseded', 'settled', 'late', 'refused', 'dead']
 BLOBS = ['accepted', 'delivered', 'spooled', 'repeated', 'broken', 'dead']
 
-# Where a figure stands in the status, and the metric that it is.
+# Where a figure stands in the status, and the metric that it is. Not: memory of connections, which who looks changes.
 FIGURES = {
     **{f'ledger.lines.{s}': f'ledger_lines{{state="{s}"}}' for s in LINES},
     **{f'ledger.blobs.{s}': f'ledger_blobs{{state="{s}"}}' for s in BLOBS},
@@ -28,12 +29,13 @@ FIGURES = {
     'streams.known': 'streams', 'streams.waiting': 'streams_waiting', 'dead_letters': 'dead_letters',
     'credentials_refused': 'credentials_refused', 'config.generation': 'config_generation',
     'config.reload_failures': 'reload_failures_total', 'memory.records_bytes': 'memory_bytes',
-    'memory.connections_bytes': 'connection_memory_bytes', 'connections.open': 'connections',
+    'connections.open': 'connections',
+    'tunnels.open': 'tunnels', 'denied': 'denied_total', 'would_deny': 'would_deny_total',
 }
 
 # These never go down while the process lives.
 RISING = ['ledger.lines.accepted', 'ledger.lines.delivered', 'ledger.lines.superseded', 'ledger.blobs.accepted',
-          'ledger.blobs.delivered', 'ledger.lines_resent', 'spool.commits', 'spool.written_bytes']
+          'ledger.blobs.delivered', 'ledger.lines_resent', 'spool.commits', 'spool.written_bytes', 'denied']
 
 
 def figure(status, path):
@@ -75,7 +77,20 @@ def by_socket(gw):
     return ask(gw, 'status')
 
 
-WAYS = [by_socket]
+def by_event(gw):
+    """What the page is sent each second."""
+    connection, answer = start(gw, 'events')
+    try:
+        assert answer.status == 200 and answer.headers['Content-Type'] == 'text/event-stream'
+        line = b''
+        while line != b'event: status\n':
+            line = answer.readline()
+        return json.loads(answer.readline().removeprefix(b'data: '))
+    finally:
+        connection.close()
+
+
+WAYS = [by_socket, by_command, by_page, by_event]
 
 
 def balances(figures):
@@ -120,14 +135,21 @@ class Load:
         assert not self.errors, self.errors
 
 
-def test_figures_agree_under_load(far, gw):
+def test_figures_agree_under_load(far, gateway_at):
     """Whatever is looked at while clients write balances in itself and lies between the scrapes around it; and once
     nothing changes any more, all are equal."""
+    gw = gateway_at(far.url, listen={'proxy': {'address': '127.0.0.1:0'}}, rules=RULES, egress={'profile': 'none'})
+    with place() as there, tunnel(gw, f'127.0.0.1:{there.port}'):
+        agree_under_load(gw)
+
+
+def agree_under_load(gw):
     with Load(gw):
         wait_for(lambda: gw.ledger()['accepted'] > 200, what='load')
         first = scraped(gw)
         for _ in range(5):
             before = scraped(gw)
+            assert status_of(gw, '10.0.0.1:443') == 403
             looks = [shown(way(gw)) for way in WAYS]
             after = scraped(gw)
             for look in [before, *looks, after]:
@@ -153,7 +175,7 @@ def test_figures_agree_under_load(far, gw):
     before, looks = wait_for(quiet, what='a quiet moment')
     for way, look in looks.items():
         assert look == before, way
-    assert before['ledger.lines.delivered'] > 200
+    assert before['ledger.lines.delivered'] > 200 and before['denied'] == 5 and before['tunnels.open'] == 1
 
 
 def test_figures_agree_in_an_outage(far, gw):
