@@ -182,19 +182,6 @@ static void add_rates(const struct report *r, struct json *j)
     json_close(j, '}');
 }
 
-/* Until there is a section of that name. */
-static void add_no_problems(const struct report *r, struct json *j)
-{
-    size_t i;
-
-    for (i = 0; i < r->n_sections; i++) {
-        if (strcmp(r->sections[i].key, "problems") == 0)
-            return;
-    }
-    json_open(j, "problems", '[');
-    json_close(j, ']');
-}
-
 static void add_streams(const struct report *r, struct json *j)
 {
     json_open(j, "streams", '{');
@@ -256,7 +243,6 @@ void report_status(struct report *r, struct str *out)
         json_name(&j, r->sections[i].key);
         r->sections[i].add(r->sections[i].ctx, out);
     }
-    add_no_problems(r, &j);
     json_close(&j, '}');
 }
 
