@@ -18,7 +18,7 @@ enum {
     RETRY_MS = 1000,
     STALE_MS = 3500,   /* events come each second */
     REFRESH_MS = 1000, /* of the table below */
-    BARS_TITLE = 12,
+    BARS_TITLE = 14,
     POINTS_MAX = 360
 };
 
