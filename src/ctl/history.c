@@ -17,8 +17,8 @@ static const struct {
 } rows[] = {
     {"lines_in", "lines a second in", human_rate_of},
     {"lines_out", "lines a second out", human_rate_of},
-    {"ack_p50_seconds", "half answered after", human_seconds_of},
-    {"ack_p99_seconds", "99% answered after", human_seconds_of},
+    {"ack_p50_seconds", "half answered within", human_seconds_of},
+    {"ack_p99_seconds", "99% answered within", human_seconds_of},
     {"spooled_lines", "lines that wait", human_count_of},
     {"spool_bytes", "spool", human_bytes_of},
     {"oldest_seconds", "oldest waits for", human_seconds_of},

@@ -63,6 +63,13 @@ static void get_free(struct loop_get *g)
     xfree(g);
 }
 
+static void get_drop(struct loop_get *g)
+{
+    if (g->h.drop)
+        g->h.drop(g->h.ctx);
+    get_free(g);
+}
+
 void loop_close(struct loop **lp)
 {
     struct loop *l = *lp;
@@ -70,7 +77,7 @@ void loop_close(struct loop **lp)
     if (!l)
         return;
     while (!list_empty(&l->gets))
-        get_free(container_of(l->gets.next, struct loop_get, link));
+        get_drop(container_of(l->gets.next, struct loop_get, link));
     curl_multi_cleanup(l->multi);
     if (l->signals >= 0)
         fd_close(&l->signals);
@@ -121,8 +128,11 @@ bool loop_get(struct loop *l, const char *path, const struct loop_handler *h)
     CURL *curl = ctl_request(l->c, "GET", path, &dir);
     struct loop_get *g;
 
-    if (!curl)
+    if (!curl) {
+        if (h->drop)
+            h->drop(h->ctx);
         return false;
+    }
     g = XNEW(struct loop_get);
     g->loop = l;
     g->curl = curl;
@@ -134,7 +144,10 @@ bool loop_get(struct loop *l, const char *path, const struct loop_handler *h)
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, g);
     curl_easy_setopt(curl, CURLOPT_PRIVATE, g);
-    return curl_multi_add_handle(l->multi, curl) == CURLM_OK;
+    if (curl_multi_add_handle(l->multi, curl) == CURLM_OK)
+        return true;
+    get_drop(g);
+    return false;
 }
 
 static void get_done(struct loop_get *g, CURLcode rc)

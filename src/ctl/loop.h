@@ -14,7 +14,7 @@ struct loop_get;
 /* After ctl_reach. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP and SIGWINCH come from loop_turn from
  * now on. NULL: said. */
 struct loop *loop_open(struct ctl *c);
-/* Ends what is under way, without a call; signals do again what they did before. */
+/* Drops what is under way; signals do again what they did before. */
 void loop_close(struct loop **l);
 
 struct loop_handler {
@@ -24,10 +24,11 @@ struct loop_handler {
     /* It has ended; `whole`: as it should. `answer`: status, and of a failure its text. It may be
      * started again. */
     void (*end)(void *ctx, const struct ctl_answer *answer, bool whole);
+    void (*drop)(void *ctx); /* the loop is closed before that; NULL: nothing is to be freed */
     void *ctx;
 };
 
-/* GET. `h` is copied. False: it could not be, and is not called. */
+/* GET. `h` is copied. False: there is no memory for it, and it was dropped. */
 bool loop_get(struct loop *l, const char *path, const struct loop_handler *h);
 
 /* Wait for something and see to it, `ms` at most. Returns a signal's number, LOOP_KEY if standard

@@ -72,17 +72,24 @@ int ctl_run_spool_stats(struct ctl *c, int n, char **args)
 
 /* --- verify ----------------------------------------------------------------------------------- */
 
-/* The configuration of the gateway that runs: it names the spool and its key. */
-static char *config_file(struct ctl *c, int *rc)
+struct gateway {
+    char *config;    /* its file: it names the spool and its key */
+    struct str home; /* the directory that its paths begin in; empty: they need none */
+};
+
+static int look_at_gateway(struct ctl *c, struct gateway *g)
 {
     struct ctl_answer a;
-    char *file = NULL;
+    int rc = ctl_call(c, "GET", "status", &a);
 
-    *rc = ctl_call(c, "GET", "status", &a);
-    if (*rc == CTL_OK)
-        file = xstrdup(ctl_text(GET(a.json, "config"), "file"));
+    *g = (struct gateway){.home = STR_INIT};
+    if (rc == CTL_OK) {
+        g->config = xstrdup(ctl_text(GET(a.json, "config"), "file"));
+        if (g->config[0] != '/')
+            str_addf(&g->home, "/proc/%" JSON_INTEGER_FORMAT "/cwd", ctl_int(a.json, "pid"));
+    }
     ctl_answer_fini(&a);
-    return file;
+    return rc;
 }
 
 /* The gateway's program, which is installed beside ours and knows how to read a spool. */
@@ -100,17 +107,18 @@ static char *gateway_program(void)
 }
 
 /* Run `tailrace spool verify -c FILE` with its standard output to `out`; its exit status, or -1. */
-static int run_verify(const char *file, int out)
+static int run_verify(const struct gateway *g, int out)
 {
     char spool[] = "spool", verb[] = "verify", option[] = "-c";
-    char *program = gateway_program(), *config = xstrdup(file);
-    char *argv[] = {program, spool, verb, option, config, NULL};
+    char *program = gateway_program(), *argv[] = {program, spool, verb, option, g->config, NULL};
     posix_spawn_file_actions_t actions;
     int rc, status = 0;
     pid_t pid;
 
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+    if (g->home.n)
+        posix_spawn_file_actions_addchdir_np(&actions, str_c(&g->home));
     rc = posix_spawn(&pid, program, &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (rc == 0 && waitpid(pid, &status, 0) < 0)
@@ -118,7 +126,6 @@ static int run_verify(const char *file, int out)
     if (rc != 0)
         fprintf(stderr, "tailracectl: cannot run %s: %s\n", program, strerror(rc));
     xfree(program);
-    xfree(config);
     return rc == 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
@@ -139,7 +146,7 @@ static json_t *lines_of(FILE *said)
     return lines;
 }
 
-static int verify_as_json(const char *file)
+static int verify_as_json(const struct gateway *g)
 {
     FILE *said = tmpfile();
     json_t *answer;
@@ -149,7 +156,7 @@ static int verify_as_json(const char *file)
         fprintf(stderr, "tailracectl: cannot make a temporary file: %s\n", strerror(errno));
         return -1;
     }
-    rc = run_verify(file, fileno(said));
+    rc = run_verify(g, fileno(said));
     answer = json_pack("{s:b, s:o}", "sound", rc == 0, "said", lines_of(said));
     if (rc >= 0)
         ctl_show_json(answer);
@@ -160,16 +167,17 @@ static int verify_as_json(const char *file)
 
 int ctl_run_spool_verify(struct ctl *c, int n, char **args)
 {
-    char *file;
-    int rc;
+    struct gateway g;
+    int rc = look_at_gateway(c, &g), status;
 
     (void)n;
     (void)args;
-    file = config_file(c, &rc);
     fflush(stdout);
-    if (rc == CTL_OK)
-        rc = (c->json ? verify_as_json(file) : run_verify(file, STDOUT_FILENO)) == 0 ? CTL_OK
-                                                                                     : CTL_FAILED;
-    xfree(file);
+    if (rc == CTL_OK) {
+        status = c->json ? verify_as_json(&g) : run_verify(&g, STDOUT_FILENO);
+        rc = status == 0 ? CTL_OK : CTL_FAILED;
+    }
+    xfree(g.config);
+    str_fini(&g.home);
     return rc;
 }

@@ -226,8 +226,8 @@ static void add_rates(struct page *p, const json_t *status)
     page_addf(p, PLAIN, "%s in, %s out", human_rate(GET(rates, "lines_in")).text,
               human_rate(GET(rates, "lines_out")).text);
     page_end(p);
-    label(p, "answers after");
-    page_addf(p, PLAIN, "%s, 1%% after %s", human_seconds(GET(rates, "ack_p50_seconds")).text,
+    label(p, "answers");
+    page_addf(p, PLAIN, "half in %s, 99%% in %s", human_seconds(GET(rates, "ack_p50_seconds")).text,
               human_seconds(GET(rates, "ack_p99_seconds")).text);
     page_end(p);
 }
@@ -272,33 +272,48 @@ void status_figures(struct page *p, const json_t *status)
     page_free(&right);
 }
 
+/* "lines 12 = delivered 9 + spooled 3": of the other states those that have any. */
+static void short_ledger(struct page *p, const json_t *lines)
+{
+    static const char *const others[] = {"superseded", "settled", "late", "refused", "dead"};
+    size_t i;
+
+    label(p, "lines");
+    page_addf(p, PLAIN, "%s = delivered %s + spooled %s", human_count(GET(lines, "accepted")).text,
+              human_count(GET(lines, "delivered")).text, human_count(GET(lines, "spooled")).text);
+    for (i = 0; i < ARRAY_LEN(others); i++) {
+        const json_t *n = GET(lines, others[i]);
+
+        if (json_number_value(n) > 0)
+            page_addf(p, strcmp(others[i], "dead") == 0 ? RED : PLAIN, " + %s %s", others[i],
+                      human_count(n).text);
+    }
+    page_end(p);
+}
+
 void status_short(struct page *p, const json_t *status)
 {
-    const json_t *lines = ctl_at(status, "ledger.lines"), *spool = GET(status, "spool");
-    const json_t *rates = GET(status, "rates");
+    const json_t *spool = GET(status, "spool"), *rates = GET(status, "rates");
 
-    page_addf(p, PLAIN, "lines %s = delivered %s + spooled %s + ",
-              human_count(GET(lines, "accepted")).text, human_count(GET(lines, "delivered")).text,
-              human_count(GET(lines, "spooled")).text);
-    page_addf(p, PLAIN, "superseded %s + settled %s + late %s + refused %s + dead %s",
-              human_count(GET(lines, "superseded")).text, human_count(GET(lines, "settled")).text,
-              human_count(GET(lines, "late")).text, human_count(GET(lines, "refused")).text,
-              human_count(GET(lines, "dead")).text);
-    page_end(p);
-    page_addf(p, PLAIN, "spool %s of %s, oldest %s, full in %s",
-              human_bytes(GET(spool, "bytes")).text, human_bytes(GET(spool, "limit_bytes")).text,
+    short_ledger(p, ctl_at(status, "ledger.lines"));
+    label(p, "spool");
+    page_addf(p, PLAIN, "%s of %s, oldest %s, full in %s", human_bytes(GET(spool, "bytes")).text,
+              human_bytes(GET(spool, "limit_bytes")).text,
               human_seconds(GET(spool, "oldest_seconds")).text,
               human_seconds(GET(spool, "full_in_seconds")).text);
-    page_addf(p, PLAIN, "; streams %s, %s wait; tunnels %s; denied %s",
+    page_end(p);
+    label(p, "lines a sec.");
+    page_addf(p, PLAIN, "%s in, %s out; answers: half within %s, 99%% within %s",
+              human_rate(GET(rates, "lines_in")).text, human_rate(GET(rates, "lines_out")).text,
+              human_seconds(GET(rates, "ack_p50_seconds")).text,
+              human_seconds(GET(rates, "ack_p99_seconds")).text);
+    page_end(p);
+    label(p, "streams");
+    page_addf(p, PLAIN, "%s, %s wait; tunnels %s; denied %s",
               human_count(ctl_at(status, "streams.known")).text,
               human_count(ctl_at(status, "streams.waiting")).text,
               human_count(ctl_at(status, "tunnels.open")).text,
               human_count(GET(status, "denied")).text);
-    page_end(p);
-    page_addf(p, PLAIN, "lines a second %s in, %s out; answers after %s, 1%% after %s",
-              human_rate(GET(rates, "lines_in")).text, human_rate(GET(rates, "lines_out")).text,
-              human_seconds(GET(rates, "ack_p50_seconds")).text,
-              human_seconds(GET(rates, "ack_p99_seconds")).text);
     page_end(p);
 }
 

@@ -11,7 +11,7 @@ void status_verdict(struct page *p, const json_t *status);
 void status_problems(struct page *p, const json_t *status, size_t most, bool full);
 /* Where accepted lines and logs are, beside what waits and how fast it goes. */
 void status_figures(struct page *p, const json_t *status);
-/* The same in three lines. */
+/* The same in four lines. */
 void status_short(struct page *p, const json_t *status);
 void status_upstreams(struct page *p, const json_t *status, size_t rows);
 void status_listeners(struct page *p, const json_t *status);

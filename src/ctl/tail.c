@@ -85,7 +85,7 @@ static void take_end(void *ctx, const struct ctl_answer *answer, bool whole)
 static int follow(struct ctl *c, const char *path)
 {
     struct tail t = {.c = c, .rc = -1};
-    struct loop_handler h = {take_line, take_end, &t};
+    struct loop_handler h = {take_line, take_end, NULL, &t};
     struct loop *l = loop_open(c);
     int signo = 0;
 

@@ -18,7 +18,7 @@ enum {
     RETRY_MS = 1000,
     STALE_MS = 3500,   /* events come each second */
     REFRESH_MS = 1000, /* of the table below */
-    BARS_TITLE = 12,
+    BARS_TITLE = 14,
     POINTS_MAX = 360
 };
 
@@ -144,6 +144,14 @@ static void add_line(void *ctx, const char *text)
     str_addc(&x->text, '\n');
 }
 
+static void text_free(void *ctx)
+{
+    struct text_of *x = ctx;
+
+    str_fini(&x->text);
+    xfree(x);
+}
+
 static void text_end(void *ctx, const struct ctl_answer *answer, bool whole)
 {
     struct text_of *x = ctx;
@@ -154,14 +162,13 @@ static void text_end(void *ctx, const struct ctl_answer *answer, bool whole)
         json = json_loadb(str_c(&x->text), x->text.n, 0, NULL);
     x->take(t, json);
     t->changed = true;
-    str_fini(&x->text);
-    xfree(x);
+    text_free(x);
 }
 
 static bool ask(struct top *t, const char *path, void (*take)(struct top *t, json_t *json))
 {
     struct text_of *x = XNEW(struct text_of);
-    struct loop_handler h = {add_line, text_end, x};
+    struct loop_handler h = {add_line, text_end, text_free, x};
 
     x->top = t;
     x->text = STR_INIT;
@@ -298,7 +305,7 @@ static void draw(struct top *t)
 
 static void connect_again(struct top *t)
 {
-    struct loop_handler h = {event_line, events_end, t};
+    struct loop_handler h = {event_line, events_end, NULL, t};
 
     if (t->connected || now_ms() < t->connect_ms)
         return;

@@ -161,7 +161,7 @@ def test_history_and_top(gw):  # noqa: F811
         t.wait(lambda t: t.shown() != first)
         assert len(t.screen) == 24 and not t.too_wide
         t.press('q')
-        assert t.end() == 0 and not t.alternate and t.has_echo()
+        assert t.end() == 0 and not t.alternate and t.has_echo(), t.raw[-3000:]
 
 
 def test_upgrade_and_drain(far, gateway_at):  # noqa: F811

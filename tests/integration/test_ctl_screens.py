@@ -47,7 +47,7 @@ def test_a_status_that_is_well_fits_a_screen(far):
     assert 'serving, ready; policy in force; configuration 4: /etc/tailrace/tailrace.yaml' in out
     assert re.search(r'accepted +12,345,678 +123', out) and re.search(r'spooled +45,678 +3', out)
     assert '12 MiB of 10 GiB' in out and '3h20m' in out and '1m22s' in out and '120 GiB' in out
-    assert '1234 in' in out and '2.0ms, 1% after 9.4ms' in out
+    assert '1234 in' in out and 'half in 2.0ms, 99% in 9.4ms' in out
     assert re.search(r'app\.harness\.io:443.* healthy', out) and re.search(r'storage.* down +0 +1 +4\.5s', out)
     assert 'upstream 0.0.0.0:8443 (TLS)' in out and 'the first to expire is listen.upstream, in 31d00h' in out
 
