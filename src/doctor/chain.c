@@ -313,7 +313,7 @@ static void tell_too_old(struct route *r, const struct chain_opts *o)
     find_version(r, o, &version);
     route_bad(r, CAUSE_TLS_TOO_OLD, o->step, "%s:%u does not speak TLS %s%s%s", o->host, o->port,
               least, version.n ? ", but " : "", str_c(&version));
-    if (r->way->tls_1_3 && view_is(str_view(&version), "TLSv1.2"))
+    if (r->way->tls_1_3 && strcmp(str_c(&version), "TLSv1.2") == 0)
         findings_do(r->findings, "have %s:%u speak TLS 1.3, or set upstream.tls-min: \"1.2\"",
                     o->host, o->port);
     else

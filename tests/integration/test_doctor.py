@@ -12,7 +12,8 @@ import pytest
 
 from gateway import SLOW, free_port
 from names import Names
-from parents import OddParent
+from parents import OddParent, pipe
+from proxies import Place
 from sick import TOKEN, Blackhole, Web, answer, context, doctor, reset
 from standin.certs import CA
 from standin.harness import Harness
@@ -202,6 +203,30 @@ def test_doctor_parent_resolves_not(tmp_path, open_):
 def test_doctor_parent_is_no_proxy(tmp_path, open_):
     server = open_(OddParent(lambda self, connection, head: connection.sendall(b'220 mail.example ESMTP\r\n')))
     assert doctor(tmp_path, f'https://{HOST}', upstream={'parent': server.url}).one('parent_is_no_proxy')
+
+
+def test_doctor_by_a_parent_over_tls(tmp_path, open_, ca, well, token):
+    """TLS within TLS, with credentials, which are not shown."""
+    heads = []
+
+    def proxy(s):
+        outer = context(ca.issue('127.0.0.1')).wrap_socket(s, server_side=True)
+        head = b''
+        while b'\r\n\r\n' not in head:
+            head += outer.recv(4096)
+        heads.append(head.decode())
+        outer.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
+        pipe(outer, socket.create_connection(('127.0.0.1', well.port)))
+
+    server = open_(Place(proxy))
+    secret = tmp_path / 'credentials'
+    secret.touch(0o600)
+    secret.write_text('user:planted-password')
+    report = doctor(tmp_path, f'https://{HOST}:{well.port}', *token, upstream=trusted(
+        ca, parent=f'https://127.0.0.1:{server.port}', **{'parent-credentials': str(secret)}))
+    assert report.status == 0 and report.fine('log-stream') and report.fine('harness', 'alpn'), report.text
+    assert all(head.startswith(f'CONNECT {HOST}:{well.port} ') and 'Proxy-Authorization: Basic ' in head for head in heads)
+    assert 'planted' not in report.text and 'dXNlcj' not in report.text
 
 
 # ---- TLS ------------------------------------------------------------------------------------------
