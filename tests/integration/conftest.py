@@ -12,6 +12,9 @@ from calls import Api                      # noqa: E402
 from gateway import Gateway                # noqa: E402
 from standin.certs import CA               # noqa: E402
 from standin.harness import Harness        # noqa: E402
+from standin.nursery import Nursery        # noqa: E402
+
+Harness.nursery = Nursery()
 
 
 @pytest.fixture(scope='session')

@@ -101,6 +101,8 @@ class Harness:
     Keyword arguments: tls=(cert, key), store_tls, client_ca, require_client_cert, alpn, and
     everything in app.Options. Usable as a context manager. Calls raise on control errors."""
 
+    nursery = None          # a nursery.Nursery: processes are forked by it instead of loaded anew
+
     def __init__(self, inprocess=False, tls=None, store_tls=False, client_ca=None,
                  require_client_cert=False, alpn='h2,http/1.1', port=0, store_port=0,
                  host='127.0.0.1', **options):
@@ -125,12 +127,15 @@ class Harness:
                                          self.store_port)
 
     def _start_process(self, argv):
-        env = dict(os.environ)
-        tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        env['PYTHONPATH'] = tests + os.pathsep + env.get('PYTHONPATH', '')
-        self.process = subprocess.Popen([sys.executable, '-m', 'standin.harness', '--watch-stdin']
-                                        + argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env=env)
+        argv = ['--watch-stdin'] + argv
+        if Harness.nursery:
+            self.process = Harness.nursery.start(argv)
+        else:
+            env = dict(os.environ)
+            tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+            env['PYTHONPATH'] = tests + os.pathsep + env.get('PYTHONPATH', '')
+            self.process = subprocess.Popen([sys.executable, '-m', 'standin.harness'] + argv,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError('the stand-in did not start')
