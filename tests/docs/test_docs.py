@@ -280,10 +280,21 @@ def test_the_page_is_sound(name, tmp_path):
 
 
 def settings():
-    """Paths of all settings there are, as the program itself dumps and completes them, from the rows."""
-    rows = re.findall(r'(?:ROW|LISTEN|RULE)\(\s*\w+, \w+, "([\w.-]+)"', (TOP / 'src/app/options.c').read_text())
-    assert len(rows) > 60
-    return rows
+    """{path: default or None} of all settings, as the rows have them."""
+    source = (TOP / 'src/app/options.c').read_text()
+    found = {}
+    for path, rest in re.findall(r'(?:ROW|LISTEN|RULE)\(\s*\w+, \w+, "([\w.-]+)"(.*?)\),\n', source, re.S):
+        default = re.search(r'\.deflt = "([^"]*)"', rest)
+        found[path] = default and default.group(1)
+    assert len(found) > 60
+    return found
+
+
+def test_the_annotated_configuration_has_every_setting_and_its_default():
+    text = (TOP / 'conf/tailrace.yaml').read_text()
+    for path, default in settings().items():
+        values = re.findall(rf'\b{re.escape(path.split(".")[-1])}:\s*"?([^\s,"}}]*)', text)
+        assert values and (default is None or default in values), (path, default, values)
 
 
 def test_every_setting_has_default_unit_and_what_a_change_takes():
