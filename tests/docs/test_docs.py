@@ -239,7 +239,9 @@ def reads():
 @pytest.mark.parametrize('path', reads())
 def test_what_the_interface_lists_is_there(path, shared):
     path = re.sub(r'(\w+)=(?=&|$)', '', path).rstrip('&?').replace('HOST:PORT', 'github.com:443').replace('ADDRESS', '10.1.2.3')
-    path = path.replace('NAME', 'build').replace('=A&', '=acct&').replace('=N', '=5').replace('=K', f'={quote(BUILD_STREAM, safe="")}')
+    if 'ID' in path:
+        path = path.replace('ID', str(shared.dead_letter()))
+    path = path.replace('TEXT', 'invalid').replace('NAME', 'build').replace('=A&', '=acct&').replace('=N', '=5').replace('=K', f'={quote(BUILD_STREAM, safe="")}')
     path = re.sub(r'[?&]+(?=&)', lambda m: m.group(0)[0], path)
     socket = shared.root / 'var/lib/tailrace/control.sock'
     done = subprocess.run(['curl', '-sS', '-N', '-m', '2' if path.startswith(('events', 'tail')) else '20', '-w', '\n%{http_code}',
@@ -248,6 +250,17 @@ def test_what_the_interface_lists_is_there(path, shared):
     assert code == '200', (path, done.stdout, done.stderr)
     if not path.startswith(('events', 'tail')):
         json.loads(said)
+
+
+def test_what_is_there_is_listed(shared):
+    """Each command of the index, by the control socket and by the listener, stands in docs/api.md."""
+    text = (TOP / 'docs/api.md').read_text()
+    commands = set()
+    for place in ('--unix-socket /var/lib/tailrace/control.sock http://x', 'http://127.0.0.1:9464'):
+        index = json.loads(shared.run(f'curl -s {place}/api/v1/').stdout)
+        commands |= {re.sub(r'/\*', '/ID', c['path']) for c in index}
+    missing = [c for c in commands if not re.search(rf'`{re.escape(c)}[`?,]', text)]
+    assert len(commands) > 20 and not missing
 
 
 def test_fields_of_status_are_those_documented(shared):
