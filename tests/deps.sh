@@ -5,27 +5,30 @@
 #   tests/deps.sh missing SET     prints those that are not installed
 #   tests/deps.sh install SET     installs those; without root it prints the command and exits 1
 #
-# SET is build, demo (build included), test (both included) or bench (all, and more peers to compare with). Nothing is started: a service that comes with
-# a package (nginx, haproxy) is only there to be run by a test, on a port of its own, as a plain process.
+# SET is build, package or demo (build included), test (all of these included) or bench (more peers to compare with).
+# Nothing is started: a service that comes with a package (nginx, haproxy) is only there to be run by a test, on a port of
+# its own, as a plain process.
 set -u
 
 build="autoconf automake make gcc libc6-dev pkg-config xz-utils python3
     libevent-dev libssl-dev libnghttp2-dev libcurl4-openssl-dev libzstd-dev zlib1g-dev
     libjansson-dev libsqlite3-dev libc-ares-dev libyaml-dev libxxhash-dev libidn2-dev libcrypt-dev libcmocka-dev ca-certificates"
+package="debhelper fakeroot"
 demo="python3-h2 python3-wsproto python3-websockets python3-cryptography python3-zstandard"
 test="clang clang-tidy clang-tools cppcheck libclang-rt-14-dev llvm curl nghttp2-client nginx haproxy sqlite3 zstd procps git patch
     python3-pytest python3-pytest-xdist python3-h11 python3-yaml python3-crcmod python3-grpcio
     iproute2 postgresql-15 postgresql-client-15 squid-openssl systemd libseccomp2
-    debhelper fakeroot lintian rpm prometheus python3-jsonschema systemd-container logrotate mandoc man-db zsh fish"
+    lintian rpm prometheus python3-jsonschema systemd-container logrotate mandoc man-db zsh fish"
 bench="nghttp2-proxy syslog-ng-core"
 
 packages_of() {
     case $1 in
     build) echo $build ;;
+    package) echo $build $package ;;
     demo) echo $build $demo ;;
-    test) echo $build $demo $test ;;
-    bench) echo $build $demo $test $bench ;;
-    *) echo "$0: no set named '$1': use build, demo, test or bench" >&2; exit 2 ;;
+    test) echo $build $package $demo $test ;;
+    bench) echo $build $package $demo $test $bench ;;
+    *) echo "$0: no set named '$1': use build, package, demo, test or bench" >&2; exit 2 ;;
     esac
 }
 
@@ -69,5 +72,5 @@ case ${1:-} in
 list) packages_of "${2:-build}" | tr ' ' '\n' ;;
 missing) missing_of "${2:-build}" ;;
 install) install_of "${2:-build}" ;;
-*) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

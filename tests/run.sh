@@ -195,6 +195,7 @@ build plain --prefix=/usr --sysconfdir=/etc --enable-werror --enable-fault-point
 rm -rf "$BUILD/root"
 must install 120 make -C "$BUILD/plain" install DESTDIR="$BUILD/root" || finish
 INSTALLED=$BUILD/root/usr/sbin/tailrace
+export TAILRACE_BUILD=$BUILD/plain     # what tests of the documentation ask for the targets of make
 
 if [ -n "$QUICK" ]; then
     make_check check "$BUILD/plain" 900
@@ -202,6 +203,7 @@ if [ -n "$QUICK" ]; then
     run_pytest integration 1500 "$INSTALLED" tests/integration
     JOBS=1 run_pytest network 400 "$INSTALLED" -rs tests/network
     JOBS=1 run_pytest systemd 200 "$INSTALLED" -rs tests/systemd
+    run_pytest docs 300 "$INSTALLED" tests/docs
     finish
 fi
 
@@ -217,6 +219,7 @@ build tsan --prefix=/usr --enable-werror --enable-fault-points --with-sanitizer=
 A_PART='short step*'
 waiting_tests() {
     run_pytest standin 600 "$INSTALLED" tests/standin
+    run_pytest docs 300 "$INSTALLED" tests/docs
     run_pytest integration 1500 "$INSTALLED" tests/integration
     SLOW=2 run_pytest integration-asan 2400 "$BUILD/asan/tailrace" tests/integration
     # Not with the thread sanitizer: what starts the program inside a sandbox, which it cannot, and takeovers and

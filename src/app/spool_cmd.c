@@ -27,6 +27,8 @@ static const char usage_text[] =
     "\n"
     "  -c, --config FILE   whose spool.directory is meant (default " DEFAULT_CONFIG ")\n"
     "      --directory DIR a spool's directory\n"
+    "      --to DIR        export: where to; with -: on standard output\n"
+    "      --json          stats: as JSON\n"
     "      DATABASE        a file, such as one that was set aside: spool.db.damaged-TIME\n"
     "      --key FILE      opens what is sealed (default: spool.key and spool.old-keys of -c)\n"
     "\n"

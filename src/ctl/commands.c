@@ -77,7 +77,7 @@ const struct ctl_command ctl_commands[] = {
      BIT(OPT_ACCOUNT), LIVE_STREAMS, ctl_run_stream},
     {"tail", "KEY", "its lines as they pass",
      "Ends with the stream, or by ^C. KEY is a stream's whole key, or a part of it that only one "
-     "stream has. control.tail: no in the configuration forbids it.",
+     "stream has. control.tail: false in the configuration forbids it.",
      1, 1, BIT(OPT_ACCOUNT) | BIT(OPT_LAST), LIVE_STREAMS, ctl_run_tail},
     {"upstreams", "", "where logs go, and how that takes them", NULL, 0, 0, 0, LIVE_NONE,
      ctl_run_upstreams},

@@ -20,6 +20,9 @@
 
 enum { LINE_MAX_BYTES = 1024 };
 
+/* Lines of help that are indented so far go on with the text of an option. */
+enum { HELP_TEXT_INDENT = 10 };
+
 /* Status 1, with the reason on standard error. */
 static int fail(const char *path, const char *what, const char *more)
 {
@@ -61,14 +64,18 @@ static const char *missing_group(const struct str *seen, struct str *name)
 
 /* --- commands --------------------------------------------------------------------------------- */
 
-/* A help text, which begins small and has no full stop, as a sentence. */
+/* A help text, which begins small and has no full stop, as a sentence. What begins with a value and
+ * a colon stays as it is. */
 static void add_sentence(struct str *out, const char *help)
 {
     struct str text = STR_INIT;
-    size_t n = strlen(help);
+    size_t n = strlen(help), word = strcspn(help, " ");
 
-    str_addf(&text, "%c%s%s", toupper((unsigned char)help[0]), help + 1,
-             n > 0 && help[n - 1] == '.' ? "" : ".");
+    str_adds(&text, help);
+    if (word == 0 || help[word - 1] != ':')
+        text.p[0] = (char)toupper((unsigned char)help[0]);
+    if (n > 0 && !strchr(".?", help[n - 1]))
+        str_addc(&text, '.');
     manual_text(out, str_c(&text));
     str_fini(&text);
 }
@@ -127,23 +134,14 @@ static void add_commands(struct str *out)
 
 /* --- what a program says to --help ------------------------------------------------------------ */
 
-/* In a line of help, the text beside an option begins behind two spaces. */
-static const char *beside(const char *option)
+/* "-c, --config FILE   text": append ".It Fl c , Fl -config Ar FILE". Values are in capitals, texts
+ * are not. Returns where the text begins. */
+static const char *add_help_head(struct str *out, const char *p)
 {
-    const char *gap = strstr(option, "  ");
-
-    return gap ? gap + strspn(gap, " ") : option + strlen(option);
-}
-
-/* "-c, --config FILE   text": append ".It Fl c , Fl -config Ar FILE". */
-static void add_help_head(struct str *out, const char *p)
-{
-    const char *end = strstr(p, "  ");
-
     str_adds(out, ".It");
-    while (*p && (!end || p < end)) {
+    while (p[0] == '-' || isupper((unsigned char)p[0])) {
         bool flag = p[0] == '-';
-        size_t n = strcspn(p, " ,");
+        size_t n = strcspn(p, flag ? " ," : " ");
         struct str word = STR_INIT;
 
         str_add(&word, p + flag, n - flag);
@@ -156,8 +154,11 @@ static void add_help_head(struct str *out, const char *p)
             p++;
         }
         p += strspn(p, " ");
+        if (!flag)
+            break;
     }
     str_addc(out, '\n');
+    return p;
 }
 
 /* Append what was gathered of an option's text, and forget it. */
@@ -183,10 +184,9 @@ static void add_help(struct str *out, FILE *in)
         line[strcspn(line, "\n")] = '\0';
         if (indent && p[0] == '-') {
             end_help(out, &text);
-            add_help_head(out, p);
-            p = beside(p);
+            p = add_help_head(out, p);
             inside = true;
-        } else if (indent < 10) {
+        } else if (indent < HELP_TEXT_INDENT) {
             inside = false;
         }
         if (inside)

@@ -239,7 +239,9 @@ def reads():
 @pytest.mark.parametrize('path', reads())
 def test_what_the_interface_lists_is_there(path, shared):
     path = re.sub(r'(\w+)=(?=&|$)', '', path).rstrip('&?').replace('HOST:PORT', 'github.com:443').replace('ADDRESS', '10.1.2.3')
-    path = path.replace('NAME', 'build').replace('=A&', '=acct&').replace('=N', '=5').replace('=K', f'={quote(BUILD_STREAM, safe="")}')
+    if 'ID' in path:
+        path = path.replace('ID', str(shared.dead_letter()))
+    path = path.replace('TEXT', 'invalid').replace('NAME', 'build').replace('=A&', '=acct&').replace('=N', '=5').replace('=K', f'={quote(BUILD_STREAM, safe="")}')
     path = re.sub(r'[?&]+(?=&)', lambda m: m.group(0)[0], path)
     socket = shared.root / 'var/lib/tailrace/control.sock'
     done = subprocess.run(['curl', '-sS', '-N', '-m', '2' if path.startswith(('events', 'tail')) else '20', '-w', '\n%{http_code}',
@@ -248,6 +250,17 @@ def test_what_the_interface_lists_is_there(path, shared):
     assert code == '200', (path, done.stdout, done.stderr)
     if not path.startswith(('events', 'tail')):
         json.loads(said)
+
+
+def test_what_is_there_is_listed(shared):
+    """Each command of the index, by the control socket and by the listener, stands in docs/api.md."""
+    text = (TOP / 'docs/api.md').read_text()
+    commands = set()
+    for place in ('--unix-socket /var/lib/tailrace/control.sock http://x', 'http://127.0.0.1:9464'):
+        index = json.loads(shared.run(f'curl -s {place}/api/v1/').stdout)
+        commands |= {re.sub(r'/\*', '/ID', c['path']) for c in index}
+    missing = [c for c in commands if not re.search(rf'`{re.escape(c)}[`?,]', text)]
+    assert len(commands) > 20 and not missing
 
 
 def test_fields_of_status_are_those_documented(shared):
@@ -280,10 +293,21 @@ def test_the_page_is_sound(name, tmp_path):
 
 
 def settings():
-    """Paths of all settings there are, as the program itself dumps and completes them, from the rows."""
-    rows = re.findall(r'(?:ROW|LISTEN|RULE)\(\s*\w+, \w+, "([\w.-]+)"', (TOP / 'src/app/options.c').read_text())
-    assert len(rows) > 60
-    return rows
+    """{path: default or None} of all settings, as the rows have them."""
+    source = (TOP / 'src/app/options.c').read_text()
+    found = {}
+    for path, rest in re.findall(r'(?:ROW|LISTEN|RULE)\(\s*\w+, \w+, "([\w.-]+)"(.*?)\),\n', source, re.S):
+        default = re.search(r'\.deflt = "([^"]*)"', rest)
+        found[path] = default and default.group(1)
+    assert len(found) > 60
+    return found
+
+
+def test_the_annotated_configuration_has_every_setting_and_its_default():
+    text = (TOP / 'conf/tailrace.yaml').read_text()
+    for path, default in settings().items():
+        values = re.findall(rf'\b{re.escape(path.split(".")[-1])}:\s*"?([^\s,"}}]*)', text)
+        assert values and (default is None or default in values), (path, default, values)
 
 
 def test_every_setting_has_default_unit_and_what_a_change_takes():

@@ -30,7 +30,8 @@ def test_what_is_in_it(unpacked):
     for name in ('usr/sbin/tailrace', 'usr/sbin/tailracectl', 'usr/libexec/tailrace/take-over',
                  'lib/systemd/system/tailrace.service', 'lib/systemd/system/tailrace.socket', 'etc/logrotate.d/tailrace',
                  'usr/lib/sysusers.d/tailrace.conf', 'usr/lib/tmpfiles.d/tailrace.conf',
-                 'usr/share/doc/tailrace/examples/minimal.yaml', 'usr/share/doc/tailrace/docs/operations.md',
+                 'usr/share/doc/tailrace/examples/minimal.yaml', 'usr/share/man/man8/tailrace.8.gz',
+                 'usr/share/man/man8/tailracectl.8.gz', 'usr/share/man/man5/tailrace.yaml.5.gz', 'usr/share/doc/tailrace/docs/operations.md',
                  'usr/share/doc/tailrace/prometheus/rules.yml', 'usr/share/doc/tailrace/grafana/tailrace-dashboard.json'):
         assert (unpacked / name).is_file(), name
     assert list((unpacked / 'etc' / 'tailrace').iterdir()) == []    # the configuration is the admin's own
