@@ -12,7 +12,8 @@ TOP = Path(__file__).resolve().parents[2]
 PROGRAMS = ('tailrace', 'tailracectl', 'make', 'systemctl', 'journalctl', 'kubectl', 'helm', 'curl', 'kill', 'openssl',
             'dpkg-buildpackage', 'apt', 'dpkg', 'sqlite3', 'promtool', 'rpmbuild', 'docker', 'df', 'dmesg', 'iostat', 'smartctl',
             'grep', 'cat', 'ss', 'htpasswd', 'mkpasswd', 'contrib/demo.sh', 'tests/run.sh', 'tests/deps.sh', 'git', 'cp', 'man',
-            'pytest', 'python3', 'ssh', 'nsenter', 'ip', 'nft', 'openssl')
+            'pytest', 'python3', 'ssh', 'nsenter', 'ip', 'nft', 'chmod', 'chown', 'systemd-analyze', 'useradd', 'setpriv', 'sed',
+            'tests/bench/instructions.py', 'contrib/container/make-root.sh')
 COMMAND_LANGUAGES = ('sh', 'console', '')
 OTHER_LANGUAGES = ('yaml', 'json', 'python', 'text', 'ini', 'promql', 'sql')
 

@@ -69,6 +69,7 @@ SHOWS = [
     (r'curl http://127.0.0.1:9464/api/v1/status', '"ledger"'),
     (r'sqlite3 .*ledger_view.*', 'accepted'),
     (r'openssl rand -hex 32', r'^[0-9a-f]{64}$'),
+    (r'systemd-analyze .*', r'exposure level for tailrace.service: 1\.6'),
     (r'man tailrace.*', 'NAME'),
     (r'tailracectl tail .*', 'compiling|begin|^$'),
     (r'tailracectl denials', 'denied.example'),
@@ -125,7 +126,7 @@ def fill_in(text, box, tmp_path):
 
 def prepared(text, box, tmp_path):
     """(command, directory): what it needs besides."""
-    cwd = TOP if text.startswith(('grep -rn', 'PYTHONPATH=tests', 'git ', 'contrib/', 'promtool')) else tmp_path
+    cwd = TOP if text.startswith(('grep -rn', 'PYTHONPATH=tests', 'git ', 'contrib/', 'promtool', 'systemd-analyze')) else tmp_path
     if 'spool.db' in text and '/spool.db' not in text or 'copy.db' in text:
         for name in ('spool.db', 'copy.db', 'spool.db.damaged-2026-01-02T03:04:05Z', 'spool.db.damaged-2026-01-02T03:04:05Z-wal'):
             if name != 'copy.db' or ' copy.db ' in text:
