@@ -61,7 +61,7 @@ CALL = re.compile(r"(?<![\w.>])(%s)\s*\(" % "|".join([*BANNED, *ALLOCATION]))
 
 SYSTEM = """
     arpa/* assert.h ctype.h dirent.h dlfcn.h endian.h errno.h fcntl.h fenv.h float.h fnmatch.h
-    getopt.h glob.h grp.h ifaddrs.h inttypes.h libgen.h limits.h linux/* locale.h malloc.h math.h
+    getopt.h glob.h grp.h ifaddrs.h inttypes.h langinfo.h libgen.h limits.h linux/* locale.h malloc.h math.h
     net/if.h netdb.h netinet/* poll.h pthread.h pwd.h sched.h semaphore.h setjmp.h signal.h
     *mmintrin.h immintrin.h spawn.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h stdio.h stdlib.h
     string.h strings.h sys/* syslog.h termios.h time.h ucontext.h unistd.h wchar.h execinfo.h

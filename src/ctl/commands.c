@@ -34,7 +34,7 @@ const struct ctl_option ctl_options[OPTIONS] = {
                       offsetof(struct ctl, identity)},
     [OPT_LAST] = {"last", 0, "N", NULL, true, "begin with the last N lines that are still here",
                   offsetof(struct ctl, last)},
-    [OPT_LIMIT] = {"limit", 'n', "N", NULL, true, "so many at most (1000 or less; default 100)",
+    [OPT_LIMIT] = {"limit", 'n', "N", NULL, true, "so many at most (1000 or less)",
                    offsetof(struct ctl, limit)},
     [OPT_MINUTES] = {"minutes", 0, "N", NULL, true, "the last N minutes (default and most: 60)",
                      offsetof(struct ctl, minutes)},

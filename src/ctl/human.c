@@ -1,6 +1,7 @@
 #include "ctl/human.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -144,40 +145,71 @@ struct human human_exact(const json_t *v)
     return h;
 }
 
+/* The whole number in the `n` digits at `p`; -1: they are none. */
+static int digits(const char *p, size_t n)
+{
+    int value = 0;
+
+    for (; n > 0; n--, p++) {
+        if (*p < '0' || *p > '9')
+            return -1;
+        value = 10 * value + (*p - '0');
+    }
+    return value;
+}
+
+struct when {
+    int year, month, day, hour, minute, second, ms;
+};
+
+/* Take "2026-01-02T03:04:05.678Z" apart. False: it is no such time. */
+static bool take_apart(const char *text, struct when *w)
+{
+    if (strlen(text) != 24)
+        return false;
+    *w = (struct when){digits(text, 4),      digits(text + 5, 2),  digits(text + 8, 2),
+                       digits(text + 11, 2), digits(text + 14, 2), digits(text + 17, 2),
+                       digits(text + 20, 3)};
+    return w->year >= 0 && w->month >= 1 && w->month <= 12 && w->day >= 0 && w->hour >= 0 &&
+           w->minute >= 0 && w->second >= 0 && w->ms >= 0;
+}
+
 struct human human_time(const json_t *v, const char *now)
 {
     static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                          "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
     const char *t = json_string_value(v);
-    unsigned year, month, day;
     struct human h;
+    struct when w;
 
     if (!t)
         return unknown;
-    if (strlen(t) < 20 || sscanf(t, "%4u-%2u-%2uT", &year, &month, &day) != 3 || month < 1 ||
-        month > 12 || day > 31)
+    if (!take_apart(t, &w))
         snprintf(h.text, sizeof(h.text), "%.31s", t);
     else if (now && strncmp(t, now, 11) == 0)
         snprintf(h.text, sizeof(h.text), "%.8s", t + 11);
     else if (now && strncmp(t, now, 5) == 0)
-        snprintf(h.text, sizeof(h.text), "%s %u %.5s", months[month - 1], day, t + 11);
+        snprintf(h.text, sizeof(h.text), "%s %d %.5s", months[w.month - 1], w.day, t + 11);
     else
         snprintf(h.text, sizeof(h.text), "%.10s", t);
     return h;
 }
 
-/* Of an RFC 3339 time in UTC; NAN: it is none. */
+/* Since 1970; NAN: it is no time. */
 static double seconds_of(const char *text)
 {
+    struct when w;
     struct tm tm = {0};
-    double seconds;
 
-    if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%lf", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
-               &tm.tm_min, &seconds) != 6)
+    if (!take_apart(text, &w))
         return NAN;
-    tm.tm_year -= 1900;
-    tm.tm_mon--;
-    return (double)timegm(&tm) + seconds;
+    tm.tm_year = w.year - 1900;
+    tm.tm_mon = w.month - 1;
+    tm.tm_mday = w.day;
+    tm.tm_hour = w.hour;
+    tm.tm_min = w.minute;
+    tm.tm_sec = w.second;
+    return (double)timegm(&tm) + w.ms / 1000.0;
 }
 
 struct human human_age(const json_t *v, const char *now)

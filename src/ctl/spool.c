@@ -24,12 +24,15 @@ static void row(struct page *p, const char *name, struct human value)
 
 static void row_yes(struct page *p, const char *name, bool yes)
 {
-    row(p, name, yes ? (struct human){"yes"} : (struct human){"no"});
+    static const struct human words[] = {{"no"}, {"yes"}};
+
+    row(p, name, words[yes]);
 }
 
 static void show_stats(struct page *p, const json_t *status)
 {
-    const json_t *spool = GET(status, "spool");
+    static const struct human not_filling = {"not filling"};
+    const json_t *spool = GET(status, "spool"), *full = GET(spool, "full_in_seconds");
 
     row(p, "lines", human_exact(ctl_at(status, "ledger.lines.spooled")));
     row(p, "logs", human_exact(ctl_at(status, "ledger.blobs.spooled")));
@@ -38,9 +41,7 @@ static void show_stats(struct page *p, const json_t *status)
     row(p, "limit", human_bytes(GET(spool, "limit_bytes")));
     row(p, "room", human_bytes(GET(spool, "room_bytes")));
     row(p, "disk free", human_bytes(GET(spool, "disk_free_bytes")));
-    row(p, "full in",
-        json_is_number(GET(spool, "full_in_seconds")) ? human_seconds(GET(spool, "full_in_seconds"))
-                                                      : (struct human){"not filling"});
+    row(p, "full in", json_is_number(full) ? human_seconds(full) : not_filling);
     row(p, "oldest", human_seconds(GET(spool, "oldest_seconds")));
     row(p, "set aside", human_exact(GET(spool, "set_aside")));
     row(p, "set aside, size", human_bytes(GET(spool, "set_aside_bytes")));

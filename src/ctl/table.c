@@ -181,6 +181,7 @@ void table_show(struct table **tp, struct page *p, size_t rows)
     struct table *t = *tp;
     size_t i, at = 0;
 
+    ASSERT(t->n > 0);
     for (i = 0; i < t->n; i++)
         measure(t, i);
     if (p && page_width(p))
