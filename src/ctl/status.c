@@ -223,6 +223,10 @@ static void add_rates(struct page *p, const json_t *status)
     const json_t *rates = GET(status, "rates");
 
     label(p, "LINES A SEC.");
+    if (!json_is_number(GET(rates, "lines_in"))) {
+        page_line(p, PLAIN, "known 10 s after the start");
+        return;
+    }
     page_addf(p, PLAIN, "%s in, %s out", human_rate(GET(rates, "lines_in")).text,
               human_rate(GET(rates, "lines_out")).text);
     page_end(p);
@@ -362,6 +366,7 @@ void status_upstreams(struct page *p, const json_t *status, size_t rows)
 
 void status_listeners(struct page *p, const json_t *status)
 {
+    struct str text = STR_INIT;
     json_t *l;
     size_t i;
 
@@ -369,13 +374,10 @@ void status_listeners(struct page *p, const json_t *status)
         return;
     page_add(p, DIM, "LISTENING ");
     json_array_foreach(GET(status, "listeners"), i, l)
-    {
-        page_add(p, PLAIN, i ? ", " : "");
-        page_addf(p, PLAIN, "%s %s", ctl_text(l, "name"), ctl_text(l, "address"));
-        if (json_is_true(GET(l, "tls")))
-            page_add(p, PLAIN, " (TLS)");
-    }
-    page_end(p);
+        str_addf(&text, "%s%s %s%s", i ? ", " : "", ctl_text(l, "name"), ctl_text(l, "address"),
+                 json_is_true(GET(l, "tls")) ? " (TLS)" : "");
+    page_words(p, PLAIN, str_c(&text));
+    str_fini(&text);
 }
 
 static void add_certificate(struct page *p, const json_t *status)

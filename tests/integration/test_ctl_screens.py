@@ -82,7 +82,9 @@ def test_check_is_for_scripts(far, severities, code):
     ({'spool': {**status()['spool'], 'failing': True, 'sealed': True, 'full_in_seconds': None, 'set_aside': 1,
                 'set_aside_bytes': 4096}}, ['CANNOT BE WRITTEN', 'sealed', 'not filling', '1 damaged, 4.0 KiB']),
     ({'spool': {**status()['spool'], 'oldest_seconds': None}}, ['nothing waits']),
-    ({'rates': {'lines_in': None, 'lines_out': None, 'ack_p50_seconds': None, 'ack_p99_seconds': None}}, ['- in, - out']),
+    ({'rates': {'lines_in': None, 'lines_out': None, 'ack_p50_seconds': None, 'ack_p99_seconds': None}}, ['known 10 s after']),
+    ({'listeners': [{'name': f'name{i}', 'mode': 'proxy', 'address': f'10.0.0.{i}:8080', 'tls': False} for i in range(9)]},
+     ['name0 10.0.0.0:8080,', 'name8', '10.0.0.8:8080']),
     ({'certificates': [{'name': 'listen.a', 'subject': '', 'not_after': '', 'expires_in_seconds': -5}]},
      ['listen.a has expired']),
 ])
