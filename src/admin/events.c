@@ -18,6 +18,7 @@ struct events {
     struct list clients; /* struct client */
     size_t n_clients;
     struct list asks; /* struct ask */
+    struct str text;  /* what is sent when all of them are answered */
     unsigned ticks;
 };
 
@@ -105,17 +106,19 @@ static void add_event(struct str *out, const char *event, struct view json)
 static void ask_due(struct ev_task *task)
 {
     struct ask *a = container_of(task, struct ask, task);
-    struct str text = STR_INIT;
+    struct events *e = a->e;
 
-    if (a->e) {
+    if (e) {
         list_remove(&a->link);
         if (a->status == 200)
-            add_event(&text, a->event, str_view(&a->answer));
+            add_event(&e->text, a->event, str_view(&a->answer));
         else
-            str_adds(&text, ": nothing to say\n\n");
-        send_to_all(a->e, str_view(&text));
+            str_adds(&e->text, ": nothing to say\n\n");
+        if (list_empty(&e->asks)) {
+            send_to_all(e, str_view(&e->text));
+            str_clear(&e->text);
+        }
     }
-    str_fini(&text);
     str_fini(&a->answer);
     command_call_fini(&a->call);
     xfree(a);
@@ -181,7 +184,7 @@ static void on_tick(void *ctx)
     if (!list_empty(&e->asks))
         return; /* not answered yet: what would be asked for again */
     ask(e, "status", NULL);
-    if (++e->ticks % HISTORY_TICKS == 0)
+    if (e->ticks++ % HISTORY_TICKS == 0)
         ask(e, "history", "1");
 }
 
@@ -250,5 +253,6 @@ void events_free(struct events **ep)
         a->e = NULL;
     }
     ev_timer_free(&e->timer);
+    str_fini(&e->text);
     xfree(e);
 }

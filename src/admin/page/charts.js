@@ -3,6 +3,7 @@
 import { clock, el, put, svg } from './text.js';
 
 const HOUR = 3600e3;
+const LEAST = 300e3; // shown even if the gateway has just begun
 const HEIGHT = 200;
 const TOP = 10;
 const BOTTOM = 22;
@@ -43,7 +44,8 @@ export class Chart {
 
   span() {
     const to = this.points.length ? this.points[this.points.length - 1].t : Date.now();
-    return [to - HOUR, to];
+    const began = this.points.length ? this.points[0].t : to;
+    return [to - Math.min(HOUR, Math.max(LEAST, to - began)), to];
   }
 
   x(t) {
@@ -72,7 +74,8 @@ export class Chart {
       g.append(svg('line', { x1: SIDE, x2: this.width - 8, y1: y(v), y2: y(v), class: v ? 'grid' : 'base' }));
       g.append(svg('text', { x: SIDE - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.format(v)));
     }
-    const every = this.width < 480 ? 20 : 10;
+    const most = this.width < 480 ? 4 : 7;
+    const every = [1, 2, 5, 10, 20].find((m) => (to - from) / (m * 60e3) <= most) || 20;
     const first = new Date(from);
     first.setMinutes(Math.ceil((first.getMinutes() + 1) / every) * every, 0, 0);
     for (let t = first.getTime(); t <= to; t += every * 60e3) {

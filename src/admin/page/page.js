@@ -76,7 +76,7 @@ function showProblems(list) {
     }
     item.className = p.severity;
     put(item.children[0], p.severity);
-    put(item.children[1], p.text);
+    put(item.children[1], p.text, p.since ? `since ${when(p.since)}` : null);
     put(item.children[2], p.runbook ? `docs/operations.md${p.runbook}` : p.name, 'the section of the runbook that says what to do');
   });
   while (root.children.length > sorted.length) root.lastChild.remove();
@@ -225,10 +225,9 @@ let points = [];
 function take(h) {
   const from = new Date(h.from).getTime();
   const step = h.step_seconds * 1000;
-  const fresh = h.points.map((p, i) => ({ ...p, t: from + i * step }));
-  const last = fresh.length ? fresh[0].t : 0;
-
-  points = [...points.filter((p) => p.t < last - step / 2), ...fresh].slice(-POINTS);
+  const fresh = h.points.map((p, i) => ({ ...p, t: p.time ? new Date(p.time).getTime() : from + i * step }));
+  if (!fresh.length) return;
+  points = [...points.filter((p) => p.t < fresh[0].t - step / 2), ...fresh].slice(-POINTS);
   for (const c of charts) c.show(points);
 }
 

@@ -47,7 +47,17 @@ static void run_act(void *ctx, struct command_call *call)
     command_reply(call, 200, VIEW_LIT("{}\n"));
 }
 
+static void run_history(void *ctx, struct command_call *call)
+{
+    const char *last = command_arg(call, "last");
+
+    (void)ctx;
+    assert_string_equal(last, "1");
+    command_reply(call, 200, VIEW_LIT("[2]"));
+}
+
 static struct command commands[] = {
+    {.path = "history", .text = "history", .run = run_history},
     {.path = "status", .text = "status", .run = run_status},
     {.path = "act", .kind = COMMAND_ACTION, .text = "act", .run = run_act},
     {.path = "text", .private = true, .text = "text of logs", .run = run_status},
@@ -328,6 +338,7 @@ static void test_events(void **state)
     for (i = 0; i < ARRAY_LEN(fds); i++) {
         fds[i] = client(LISTEN);
         run_until(fds[i], "event: status\ndata: {\"a\": 1} \n\n");
+        assert_int_equal(strstr(str_c(&in), "event: history\ndata: [2]\n\n") != NULL, i == 0);
         assert_non_null(strstr(str_c(&in), "content-type: text/event-stream\r\n"));
     }
     /* Several who listen cost one look. */
