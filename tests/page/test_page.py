@@ -1,10 +1,14 @@
 """The status page in headless Chromium: what it shows is what the gateway says, and nothing else happens."""
 import json
+import os
 import subprocess
+import threading
 
 import pytest
 from calls import Api
-from gateway import key, wait_for
+from gateway import BINARY, key, wait_for
+
+CTL = os.environ.get('TAILRACECTL') or os.path.join(os.path.dirname(BINARY), 'tailracectl')
 
 HASH = subprocess.run(['openssl', 'passwd', '-6', '-salt', 'saltsalt', 'correct horse'], capture_output=True, text=True,
                       check=True).stdout.strip()
@@ -78,6 +82,57 @@ def test_it_updates_by_itself(far, gw, api, open_page):
     page.wait(f'{FIGURE.format(json.dumps("#ledger-lines .total strong"))} === 2')
     see(page, 'streams')
     page.wait(f'({ROWS}).length === 1')
+
+
+STATES = ('delivered', 'spooled', 'superseded', 'settled', 'late', 'refused', 'dead')
+
+
+def looked(page):
+    """All the page says of lines, at one moment."""
+    return page.ask(f'''(f => ({{accepted: f("#ledger-lines .total strong"), glance: f("#glance div:nth-child(3) dd"),
+        ...Object.fromEntries({json.dumps(STATES)}.map(s => [s, f(`[data-figure="lines-${{s}}"]`)]))}}))
+        (s => {{ const e = document.querySelector(s); return Number((e.title || e.textContent).replaceAll(",", "")); }})''')
+
+
+def test_figures_agree_under_load(far, gw, open_page):
+    """While lines stream in, what the page shows is one moment's: it balances, and lies between what the metrics said a while
+    before and say now. When they end, page, tailracectl and metrics say the same of everything."""
+    page = open_page(gw)
+    stop = threading.Event()
+
+    def write(i):
+        api, n = Api(gw.log_url), 0
+        api.open(key(f'load{i}'))
+        while not stop.is_set():
+            api.put(key(f'load{i}'), *[f'{n} {k}\n' for k in range(5)], start=5 * n)
+            n += 1
+        api.close()
+    writers = [threading.Thread(target=write, args=(i,)) for i in range(2)]
+    for w in writers:
+        w.start()
+    try:
+        least = 0
+        for _ in range(4):
+            before = gw.ledger()['accepted']
+            page.wait(f'{FIGURE.format(json.dumps("#ledger-lines .total strong"))} > {before}', what='a later event')
+            seen = looked(page)
+            assert seen['accepted'] == sum(seen[s] for s in STATES) and seen['glance'] == seen['spooled'], seen
+            assert least < seen['accepted'] <= gw.ledger()['accepted']
+            least = seen['accepted']
+    finally:
+        stop.set()
+        for w in writers:
+            w.join()
+    gw.wait_delivered()
+    ledger = gw.ledger()
+    told = json.loads(subprocess.run([CTL, '-c', str(gw.config_path), '--json', 'status'], capture_output=True, text=True,
+                                     timeout=20, check=True).stdout)
+    page.wait(f'{FIGURE.format(json.dumps("[data-figure=lines-delivered]"))} === {ledger["delivered"]}')
+    seen = looked(page)
+    assert {k: seen[k] for k in ledger} == ledger == told['ledger']['lines']
+    assert figure(page, '#glance div:nth-child(6) dd') == told['dead_letters'] == gw.metric('dead_letters')
+    assert fact(page, 'gateway-facts', 'streams known') == str(told['streams']['known']) == str(int(gw.metric('streams')))
+    assert fact(page, 'gateway-facts', 'generation') == str(told['config']['generation'])
 
 
 def test_an_outage_is_told(far, gw, api, open_page):
@@ -174,6 +229,14 @@ def test_it_comes_back_after_a_restart(far, gw, open_page):
     page.wait('document.getElementById("lost").hidden', 20, what='the end of the banner')
     assert fact(page, 'gateway-facts', 'process') == str(gw.pid)
     page.errors[:] = [e for e in page.errors if 'Failed to fetch' not in e and 'ERR_' not in e]
+
+
+def test_it_follows_to_the_process_that_takes_over(far, gw, open_page):
+    page = open_page(gw)
+    gw.take_over()
+    page.wait(f'[...document.querySelectorAll("#gateway-facts dd")].some(d => d.textContent === "{gw.pid}")', 20, what='the new process')
+    page.wait('document.getElementById("lost").hidden')
+    page.errors[:] = [e for e in page.errors if 'ERR_' not in e]
 
 
 def test_without_users_it_only_reads(shared, open_page):
