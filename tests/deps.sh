@@ -17,7 +17,7 @@ package="debhelper fakeroot"
 demo="python3-h2 python3-wsproto python3-websockets python3-cryptography python3-zstandard"
 test="clang clang-tidy clang-tools cppcheck libclang-rt-14-dev llvm curl nghttp2-client nginx haproxy sqlite3 zstd procps git patch
     python3-pytest python3-pytest-xdist python3-h11 python3-yaml python3-crcmod python3-grpcio
-    iproute2 postgresql-15 postgresql-client-15 squid-openssl systemd libseccomp2
+    iproute2 postgresql-15 postgresql-client-15 squid-openssl systemd libseccomp2 chromium
     lintian rpm prometheus python3-jsonschema systemd-container logrotate mandoc man-db zsh fish"
 bench="nghttp2-proxy syslog-ng-core"
 

@@ -204,6 +204,7 @@ if [ -n "$QUICK" ]; then
     JOBS=1 run_pytest network 400 "$INSTALLED" -rs tests/network
     JOBS=1 run_pytest systemd 200 "$INSTALLED" -rs tests/systemd
     run_pytest docs 300 "$INSTALLED" tests/docs
+    JOBS=1 run_pytest page 200 "$INSTALLED" tests/page
     finish
 fi
 
@@ -247,6 +248,7 @@ wait
 quiet_tests() {
     JOBS=1 run_pytest network 400 "$INSTALLED" -rs tests/network   # needs root; says what it skips otherwise
     JOBS=1 run_pytest systemd 200 "$INSTALLED" -rs tests/systemd   # so does this
+    JOBS=1 run_pytest page 200 "$INSTALLED" tests/page
     named_check check-power 300 IMAGES="$IMAGES"
     if must demo 600 contrib/demo.sh --seconds 15 --outage 4; then
         say "$(tail -n 1 "$LOG/demo.log")"

@@ -305,6 +305,23 @@ void call_show_index(struct http_exchange *ex, bool open)
     str_fini(&out);
 }
 
+void call_show_access(struct http_exchange *ex, const char *listener, bool actions)
+{
+    struct str out = STR_INIT;
+
+    str_adds(&out, "{\"listener\":");
+    if (listener) {
+        str_addc(&out, '"');
+        str_add_json(&out, view_str(listener));
+        str_addc(&out, '"');
+    } else {
+        str_adds(&out, "null");
+    }
+    str_addf(&out, ",\"actions\":%s}\n", actions ? "true" : "false");
+    call_reply(ex, 200, NULL, str_view(&out));
+    str_fini(&out);
+}
+
 void call_reply(struct http_exchange *ex, int status, const struct h1_field *extra,
                 struct view json)
 {

@@ -10,6 +10,7 @@
 #include "http/server.h"
 
 #define CALL_PREFIX "/api/v1/"
+#define CALL_ACCESS "access" /* below it: call_show_access */
 
 struct call_opts {
     const char *by; /* for the log: "uid=0 pid=4711"; copied */
@@ -24,6 +25,10 @@ void call_serve(struct http_exchange *ex, const struct call_opts *o, struct view
 
 /* Answer with the list of commands, without private ones if `open`. */
 void call_show_index(struct http_exchange *ex, bool open);
+
+/* Answer with what may be done here: the listener's name (NULL: the control socket), and whether
+ * actions may be called for. */
+void call_show_access(struct http_exchange *ex, const char *listener, bool actions);
 
 /* Answer with JSON, in the way that all of /api/v1/ is answered; `extra`: one more field, or NULL.
  */

@@ -52,6 +52,8 @@ static void take(void *ctx, struct http_exchange *ex, const struct http_request 
         http_reply(ex, 501, NULL, 0, VIEW_NONE);
     else if (view_is(path, CALL_PREFIX))
         call_show_index(ex, false);
+    else if (view_is(path, CALL_PREFIX CALL_ACCESS) && view_is(req->method, "GET"))
+        call_show_access(ex, NULL, true);
     else if (view_starts(path, VIEW_LIT(CALL_PREFIX)))
         take_call(conn, ex, view_from(path, strlen(CALL_PREFIX)), query);
     else

@@ -172,17 +172,6 @@ static void take_action(struct admin_listener *l, struct http_exchange *ex,
 
 /* --- the service --------------------------------------------------------------------------- */
 
-static void show_access(const struct admin_listener *l, struct http_exchange *ex)
-{
-    struct str out = STR_INIT;
-
-    str_adds(&out, "{\"listener\":\"");
-    str_add_json(&out, view_str(l->o.name));
-    str_addf(&out, "\",\"actions\":%s}\n", l->basic ? "true" : "false");
-    call_reply(ex, 200, NULL, str_view(&out));
-    str_fini(&out);
-}
-
 static void take_call(struct admin_listener *l, struct http_exchange *ex,
                       const struct http_request *req, struct view path, struct view query)
 {
@@ -198,8 +187,8 @@ static void take_call(struct admin_listener *l, struct http_exchange *ex,
         call_refuse(ex, 405, NULL, "use GET or POST");
     else if (path.n == 0)
         call_show_index(ex, true);
-    else if (view_is(path, "access"))
-        show_access(l, ex);
+    else if (view_is(path, CALL_ACCESS))
+        call_show_access(ex, l->o.name, l->basic != NULL);
     else
         call_serve(ex, &o, path, query);
 }

@@ -10,9 +10,9 @@ for place in (HERE, HERE.parent, HERE.parent / 'integration'):
     sys.path.insert(0, str(place))
 
 from browser import CHROMIUM, Browser                      # noqa: E402
-from proxies import place                                  # noqa: E402,F401  (its fixtures' helpers)
+from gateway import Gateway                                # noqa: E402
+from standin.harness import Harness                        # noqa: E402
 
-pytest_plugins = []
 os.environ.setdefault('TZ', 'UTC')
 
 
@@ -27,6 +27,13 @@ def _fixtures():
 
 _others = _fixtures()
 ca, far, gateway_at, gw, api = (getattr(_others, name) for name in ('ca', 'far', 'gateway_at', 'gw', 'api'))
+
+
+@pytest.fixture(scope='module')
+def shared(tmp_path_factory):
+    """A gateway for tests that only look, each at streams of its own."""
+    with Harness() as harness, Gateway(tmp_path_factory.mktemp('shared'), harness.url) as gateway:
+        yield gateway
 
 
 @pytest.fixture(scope='session')

@@ -78,10 +78,11 @@ def pictures(browser, gw, directory, name, said):
             page = browser.page(width=width, height=height, scheme=scheme)
             page.go(f'http://127.0.0.1:{gw.ports["admin"]}/')
             page.wait(f'document.getElementById("headline").textContent !== "One moment" && {said}', 30, what=name)
-            page.size(width, 7000)  # all of it is in view, so all of it is asked for
+            page.size(width, page.ask('document.documentElement.scrollHeight'))  # what is in view is asked for
             page.wait('document.querySelectorAll("caption").length > 0 && ![...document.querySelectorAll("td.empty")]'
                       '.some(t => t.textContent === "One moment")', 10, what='all parts')
-            page.picture(directory / f'{name}-{size}-{scheme}.png')
+            page.size(width, page.ask('document.querySelector("footer").offsetTop + 120'))
+            page.picture(directory / f'{name}-{size}-{scheme}.png', whole=False)
             page.size(width, height)
             page.picture(directory / f'{name}-{size}-{scheme}-top.png', whole=False)
             page.close()
@@ -98,7 +99,7 @@ def situations(browser, gw, far, directory, args, scratch):
         pictures(browser, gw, directory, 'load', 'document.getElementById("summary").textContent.includes("each second")')
         far.stop()
         time.sleep(args.seconds)
-        pictures(browser, gw, directory, 'outage', 'document.querySelector("td[data-mark=down]")')
+        pictures(browser, gw, directory, 'outage', 'document.querySelector("td[data-mark=down]") !== null')
         far.start()
         far.fault('delay', 'lines', count=None, seconds=args.slow)
         wait_for(lambda: 'healthy' in gw.get('/api/v1/upstreams')[1], 60, what='the end of the outage')

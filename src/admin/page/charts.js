@@ -72,7 +72,7 @@ export class Chart {
     const [from, to] = this.span();
     for (let v = 0; v <= top * 1.001; v += step) {
       g.append(svg('line', { x1: SIDE, x2: this.width - 8, y1: y(v), y2: y(v), class: v ? 'grid' : 'base' }));
-      g.append(svg('text', { x: SIDE - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.format(v)));
+      g.append(svg('text', { x: SIDE - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.format(v).replace(/\.0(?=\u00a0)/, '')));
     }
     const most = this.width < 480 ? 4 : 7;
     const every = [1, 2, 5, 10, 20].find((m) => (to - from) / (m * 60e3) <= most) || 20;

@@ -54,7 +54,8 @@ function summary(s) {
 
   if (waits && down) {
     const room = s.spool.full_in_seconds === null ? '' : `; at this pace there is room for ${span(s.spool.full_in_seconds)}`;
-    return `${plural(waits, 'line waits', 'lines wait')} on the disk until upstream is back${room}. Builds notice nothing.`;
+    const well = s.spool.failing || s.spool.bytes > 0.9 * s.spool.limit_bytes ? '' : ' Builds notice nothing.';
+    return `${plural(waits, 'line waits', 'lines wait')} on the disk until upstream is back${room}.${well}`;
   }
   if (waits && out > into && waits / (out - into) >= 5) {
     return `Catching up: ${plural(waits, 'line waits', 'lines wait')}, done in about ${span(waits / (out - into))}.`;

@@ -258,6 +258,7 @@ static void test_calls(void **state)
     expect("DELETE /api/v1/act", 405, "use GET or POST");
     expect("GET /api/v1/", 200, "\"show/*\",\"kind\":\"read\",\"text\":\"say \\\"it\\\"\"}");
     expect("GET /api/v1/late", 200, "\"late\"");
+    expect("GET /api/v1/access", 200, "{\"listener\":null,\"actions\":true}");
     expect("GET /healthz", 200, "ok\n");
     str_fini(&client.in);
 }
