@@ -112,14 +112,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('directory', type=Path)
     parser.add_argument('--seconds', type=int, default=90, help='of load, and of the outage')
-    parser.add_argument('--slow', type=float, default=0.3, help='seconds that upstream takes for a delivery when it is back')
+    parser.add_argument('--slow', type=float, default=2, help='seconds that upstream takes for a delivery when it is back')
     args = parser.parse_args()
     args.directory.mkdir(parents=True, exist_ok=True)
     os.environ['TZ'] = 'UTC'
     with tempfile.TemporaryDirectory() as scratch, Harness() as far, place() as echo, contextlib.ExitStack() as stack:
         scratch = Path(scratch)
         options = {'listen': {'proxy': {'address': '127.0.0.1:0', 'users': users_file(scratch)}}, 'egress': {'profile': 'none'},
-                   'rules': {'registry': {'hosts': ['127.0.0.1'], 'ports': ['1-65535']}}, 'log': {'level': 'notice'}}
+                   'rules': {'registry': {'hosts': ['127.0.0.1'], 'ports': ['1-65535']}}, 'log': {'level': 'notice'},
+                   'batch': {'lines': 100}}  # so that catching up takes its time
         gw = stack.enter_context(Gateway(scratch / 'gw', far.url, **options))
         browser = Browser(scratch / 'chromium')
         stack.callback(browser.close)

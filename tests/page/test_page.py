@@ -183,6 +183,12 @@ def test_search_and_order(shared, open_page):
     page.click('#stream-table th:first-child button')
     page.wait('document.querySelector("#stream-table th:first-child").ariaSort === "ascending"')
     page.wait(f'(r => r.length === 4 && r.every((x, i) => !i || r[i - 1] < x))({ROWS})')
+    # A narrow page has no heads to sort by.
+    assert page.ask('getComputedStyle(document.querySelector(".narrow")).display') == 'none'
+    page.size(390, 844)
+    page.wait('getComputedStyle(document.querySelector(".narrow")).display !== "none"')
+    page.ask('(s => { s.value = "age"; s.dispatchEvent(new Event("change")); })(document.getElementById("stream-sort"))')
+    page.wait('document.querySelector("#stream-table th:first-child").ariaSort === "none"')
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])

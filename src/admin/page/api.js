@@ -14,8 +14,8 @@ async function answer(response) {
 }
 
 function address(path, args) {
-  const query = new URLSearchParams(Object.entries(args).filter(([, v]) => v !== '' && v !== null && v !== undefined));
-  return `api/v1/${path}${query.size ? `?${query}` : ''}`;
+  const given = Object.entries(args).filter(([, v]) => v !== '' && v !== null && v !== undefined);
+  return `api/v1/${path}${given.length ? `?${new URLSearchParams(given)}` : ''}`;
 }
 
 export async function get(path, args = {}) {

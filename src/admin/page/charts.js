@@ -18,7 +18,7 @@ function niceStep(most) {
 export class Chart {
   // series: [{ name, field, tone, area }]; format: of a value; least: the axis goes so far at least
   constructor(root, { title, series, format, least }) {
-    Object.assign(this, { series, format, least, points: [], at: null });
+    Object.assign(this, { title, series, format, least, points: [], at: null });
     this.time = el('span', { class: 'time' });
     this.figures = series.map((s) => el('span', { class: 'figure' }));
     this.picture = svg('svg', { class: 'chart', height: HEIGHT, role: 'img', tabindex: 0, 'aria-label': title });
@@ -135,6 +135,8 @@ export class Chart {
     this.at = this.points[Math.min(Math.max(now + step, 0), last)].t;
     e.preventDefault();
     this.read();
+    const figures = this.series.map((s, i) => `${s.name} ${this.figures[i].textContent}`);
+    this.picture.setAttribute('aria-label', `${this.title}, ${this.time.textContent}: ${figures.join(', ')}`);
   }
 
   read() {

@@ -122,12 +122,14 @@ export function startStreams() {
     empty: 'No stream fits.',
     key: (s) => JSON.stringify([s.account, s.key]),
     detail: streamDetail,
-    onsort: (name) => {
-      streamView.sort = name;
-      table.sorted(name);
-      change();
-    },
+    onsort: order,
   });
+  function order(name) {
+    streamView.sort = name;
+    table.sorted(name);
+    byId('stream-sort').value = name;
+    change();
+  }
   async function ask() {
     const mine = ++asked;
     const { search, state, sort, limit } = streamView;
@@ -160,6 +162,7 @@ export function startStreams() {
     streamView.state = e.target.value;
     change();
   });
+  byId('stream-sort').addEventListener('change', (e) => order(e.target.value));
   more.addEventListener('click', () => {
     streamView.limit = Math.min(streamView.limit + MORE, MOST);
     change();

@@ -37,7 +37,7 @@ export function put(node, text, title) {
 
 // The same, with places after slashes where a line may break.
 export function putPath(node, text, title) {
-  if (node.textContent !== text) node.replaceChildren(...text.split(/(?<=\/)/).flatMap((part) => [part, el('wbr')]));
+  if (node.textContent !== text) node.replaceChildren(...(text.match(/[^/]*\/|[^/]+/g) || []).flatMap((part) => [part, el('wbr')]));
   put(node, text, title);
 }
 
