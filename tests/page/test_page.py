@@ -272,6 +272,28 @@ def test_actions_need_credentials(far, gateway_at, tmp_path, open_page):
     assert gw.get('/readyz')[0] == 200
 
 
+def test_a_dead_letter_is_dropped_from_the_page(far, gateway_at, tmp_path, open_page):
+    users = tmp_path / 'users'
+    users.write_text(f'anna:{HASH}\n')
+    users.chmod(0o640)
+    gw = gateway_at(far.url, listen={'admin': {'users': str(users)}})
+    far.fault('status', 'blob', code=400, count=None)
+    api = Api(gw.log_url)
+    assert api.open(key())[0] == 204 and api.blob(key(), b'{"out":"x"}\n')[0] == 204
+    api.close()
+    wait_for(lambda: gw.metric('dead_letters') == 1, what='the letter')
+    page = open_page(gw, credentials=[('anna', 'correct horse')])
+    see(page, 'dead')
+    page.wait('document.querySelectorAll("#dead-table td button:not(.more)").length === 2')
+    page.click('#dead-table .more')
+    page.wait('document.querySelector("#dead-table .detail")?.textContent.includes("Upstream answered 400")')
+    page.click('#dead-table td:last-child button:last-child')
+    page.wait('document.getElementById("sure").open && document.getElementById("sure-text").textContent.startsWith("Give up")')
+    page.click('#sure-yes')
+    page.wait('document.querySelector("#dead-table .empty")?.textContent === "There are none."')
+    assert gw.metric('dead_letters') == 0 and 'user=anna' in gw.log()
+
+
 def test_charts(shared, open_page):
     page = open_page(shared)
     wait_for(lambda: len(api_of(shared, 'history')['points']) > 0, 20, what='the first point')
