@@ -198,7 +198,7 @@ static void add_connections(const struct report *r, struct json *j)
 {
     json_open(j, "connections", '{');
     json_num(j, "open", metric_total("connections"));
-    json_int(j, "limit", r->g->config->limit_connections);
+    json_int(j, "limit", gateway_first_config(r->g)->limit_connections);
     json_close(j, '}');
 }
 
