@@ -315,12 +315,19 @@ void call_serve(struct http_exchange *ex, const struct call_opts *o, struct view
     }
 }
 
+/* Access is answered here, by who knows the place; the list has it all the same. */
 void call_show_index(struct http_exchange *ex, bool open)
 {
-    struct str out = STR_INIT;
+    struct str out = STR_INIT, list = STR_INIT;
 
-    command_index(&out, open);
+    command_index(&list, open);
+    str_adds(&out, "[{\"path\":\"" CALL_ACCESS "\",\"kind\":\"read\",\"text\":\"where this is, and "
+                   "whether actions may be called for\"}");
+    if (list.p[1] != ']')
+        str_adds(&out, ",\n ");
+    str_addv(&out, view_from(str_view(&list), 1));
     call_reply(ex, 200, NULL, str_view(&out));
+    str_fini(&list);
     str_fini(&out);
 }
 
