@@ -86,7 +86,10 @@ static void sink_write(struct command_call *call, struct view piece)
     ASSERT(cc->begun && !cc->ended);
     str_addv(&cc->queue, piece);
     cc->written = true;
-    post(cc);
+    if (call->room)
+        post(cc);
+    else /* a whole answer goes with its end, and with its length */
+        pthread_mutex_unlock(&cc->lock);
 }
 
 static void sink_end(struct command_call *call, bool whole)

@@ -143,6 +143,15 @@ def test_reads(busy):
     check('dead/ID', ask(gw, f'dead/{letter}'))
 
 
+def test_a_whole_answer_has_its_length(busy):
+    """Also if it is made by another thread, piece by piece."""
+    for _ in range(100):
+        for what in ('dead', 'streams', 'tunnels'):
+            connection, answer = start(busy.gw, what)
+            assert answer.headers['Content-Length'] and len(answer.read()) == int(answer.headers['Content-Length'])
+            connection.close()
+
+
 def test_tail(busy):
     busy.api.open(key('followed'))
     connection, answer = start(busy.gw, 'tail', account='acct', key=key('followed'))
@@ -179,7 +188,7 @@ def test_errors_of_admin_listeners(busy):
             ('POST', 'version', 405, dict(action, user=user))):
         got, head, body = of_admin(gw, method, path, **fields)
         assert (got, set(body), type(body['error'])) == (status, {'error'}, str), (method, path, body)
-        assert ('www-authenticate' in head) == (status == 401)
+        assert head['Content-Length'] and ('www-authenticate' in head) == (status == 401)
         if status == 405:
             assert head['Allow'] == {'GET': 'POST', 'DELETE': 'GET, POST', 'POST': 'GET'}[method]
     assert of_admin(gw, 'POST', 'log-level?level=debug', user=user, **action)[2] == {'level': 'debug'}
