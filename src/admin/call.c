@@ -1,6 +1,7 @@
 #include "admin/call.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include "base/bug.h"
 #include "base/xmem.h"
@@ -11,7 +12,12 @@
 enum {
     PARTS_MAX = 8, /* of a path; and arguments: more than any command has, and no work for us */
     ARGS_MAX = 16,
+    /* Of callers who may be anybody, not answered yet: some are work for all workers, or for the
+     * spool's reader, and who asks and leaves need not wait for an answer. */
+    OPEN_CALLS_MAX = 32,
 };
+
+static atomic_uint n_open_calls;
 
 /*
  * A call and its answer. The exchange is the loop's; what is to be sent comes from any thread and
@@ -22,8 +28,9 @@ struct call {
     struct http_exchange *ex; /* loop's thread only; NULL: gone */
     struct ev_loop *loop;
     struct ev_task task;
-    bool streaming;  /* its head is sent; loop's thread only */
-    bool wants_room; /* the writer is to be told once there is; loop's thread only */
+    const char *allow; /* what 405 tells */
+    bool streaming;    /* its head is sent; loop's thread only */
+    bool wants_room;   /* the writer is to be told once there is; loop's thread only */
     pthread_mutex_t lock;
     bool posted, begun, written, ended, whole;
     int status;
@@ -64,6 +71,8 @@ static void sink_begin(struct command_call *call, int status, const char *type)
     pthread_mutex_lock(&cc->lock);
     ASSERT(!cc->begun);
     cc->begun = true;
+    if (call->open)
+        atomic_fetch_sub(&n_open_calls, 1);
     cc->status = status;
     cc->type = type;
     pthread_mutex_unlock(&cc->lock); /* sent with what follows */
@@ -77,7 +86,10 @@ static void sink_write(struct command_call *call, struct view piece)
     ASSERT(cc->begun && !cc->ended);
     str_addv(&cc->queue, piece);
     cc->written = true;
-    post(cc);
+    if (call->room)
+        post(cc);
+    else /* a whole answer goes with its end, and with its length */
+        pthread_mutex_unlock(&cc->lock);
 }
 
 static void sink_end(struct command_call *call, bool whole)
@@ -95,16 +107,22 @@ static const struct command_sink sink = {sink_begin, sink_write, sink_end};
 
 /* --- sending, in the loop's thread ------------------------------------------------------------ */
 
-enum { FIELDS = 4 };
+enum { FIELDS = 5 };
 
 /* A browser takes an answer for nothing else than it is, and shows it to no page but ours. */
-static size_t api_fields(const char *type, struct h1_field f[FIELDS])
+static size_t api_fields(const char *type, const char *allow, struct h1_field f[FIELDS])
 {
     f[0] = (struct h1_field){VIEW_LIT("cache-control"), VIEW_LIT("no-store")};
     f[1] = (struct h1_field){VIEW_LIT("x-content-type-options"), VIEW_LIT("nosniff")};
     f[2] = (struct h1_field){VIEW_LIT("cross-origin-resource-policy"), VIEW_LIT("same-origin")};
     f[3] = (struct h1_field){VIEW_LIT("content-type"), view_str(type)};
-    return FIELDS;
+    f[4] = (struct h1_field){VIEW_LIT("allow"), view_str(allow)};
+    return allow ? 5 : 4;
+}
+
+static size_t call_fields(const struct call *cc, struct h1_field f[FIELDS])
+{
+    return api_fields(cc->type, cc->status == 405 ? cc->allow : NULL, f);
 }
 
 static void tell_room(struct call *cc)
@@ -120,7 +138,7 @@ static void send_piece(struct call *cc, struct view piece)
     size_t queued;
 
     if (!cc->streaming) {
-        http_reply_start(cc->ex, cc->status, f, api_fields(cc->type, f), -1);
+        http_reply_start(cc->ex, cc->status, f, call_fields(cc, f), -1);
         cc->streaming = true;
     }
     queued = http_write(cc->ex, piece);
@@ -133,7 +151,7 @@ static void send_on(struct call *cc, struct view piece, bool ended, bool whole)
     struct h1_field f[FIELDS];
 
     if (ended && whole && !cc->streaming) {
-        http_reply(cc->ex, cc->status, f, api_fields(cc->type, f), piece);
+        http_reply(cc->ex, cc->status, f, call_fields(cc, f), piece);
         return;
     }
     send_piece(cc, piece);
@@ -269,6 +287,7 @@ static struct call *call_new(struct http_exchange *ex, const struct call_opts *o
     pthread_mutex_init(&cc->lock, NULL);
     cc->call.sink = &sink;
     cc->call.kind = post ? COMMAND_ACTION : COMMAND_READ;
+    cc->allow = post ? "GET" : "POST";
     cc->call.by = xstrdup(o->by);
     cc->call.open = o->open;
     return cc;
@@ -285,7 +304,10 @@ void call_serve(struct http_exchange *ex, const struct call_opts *o, struct view
         http_rebind(ex, &handler, cc);
     else
         http_bind(ex, &handler, cc);
-    if (!post && !view_is(method, "GET")) {
+    if (o->open && atomic_fetch_add(&n_open_calls, 1) >= OPEN_CALLS_MAX) {
+        command_fail(&cc->call, 503, "too many calls are under way: try again in a moment");
+    } else if (!post && !view_is(method, "GET")) {
+        cc->allow = "GET, POST";
         command_fail(&cc->call, 405, "use GET or POST");
     } else if (take_path(&cc->call, path) < 0 || take_query(&cc->call, query) < 0) {
         command_fail(&cc->call, 400, "the request cannot be understood");
@@ -296,12 +318,19 @@ void call_serve(struct http_exchange *ex, const struct call_opts *o, struct view
     }
 }
 
+/* Access is answered here, by who knows the place; the list has it all the same. */
 void call_show_index(struct http_exchange *ex, bool open)
 {
-    struct str out = STR_INIT;
+    struct str out = STR_INIT, list = STR_INIT;
 
-    command_index(&out, open);
+    command_index(&list, open);
+    str_adds(&out, "[{\"path\":\"" CALL_ACCESS "\",\"kind\":\"read\",\"text\":\"where this is, and "
+                   "whether actions may be called for\"}");
+    if (list.p[1] != ']')
+        str_adds(&out, ",\n ");
+    str_addv(&out, view_from(str_view(&list), 1));
     call_reply(ex, 200, NULL, str_view(&out));
+    str_fini(&list);
     str_fini(&out);
 }
 
@@ -326,7 +355,7 @@ void call_reply(struct http_exchange *ex, int status, const struct h1_field *ext
                 struct view json)
 {
     struct h1_field f[FIELDS + 1];
-    size_t n = api_fields("application/json", f);
+    size_t n = api_fields("application/json", NULL, f);
 
     if (extra)
         f[n++] = *extra;

@@ -175,6 +175,7 @@ static void take_action(struct admin_listener *l, struct http_exchange *ex,
 static void take_call(struct admin_listener *l, struct http_exchange *ex,
                       const struct http_request *req, struct view path, struct view query)
 {
+    static const struct h1_field allow = {VIEW_LIT("allow"), VIEW_LIT("GET, POST")};
     const struct call_opts o = {.by = "an admin listener", .open = true};
 
     if (!l->o.tls && !admin_listener_knows_host(req->authority, l->o.public_url))
@@ -184,7 +185,7 @@ static void take_call(struct admin_listener *l, struct http_exchange *ex,
     else if (view_is(req->method, "POST"))
         take_action(l, ex, req);
     else if (!view_is(req->method, "GET"))
-        call_refuse(ex, 405, NULL, "use GET or POST");
+        call_refuse(ex, 405, &allow, "use GET or POST");
     else if (path.n == 0)
         call_show_index(ex, true);
     else if (view_is(path, CALL_ACCESS))

@@ -89,7 +89,7 @@ static int have_resolver(struct commands *c, struct err *e)
 
     if (c->resolver)
         return 0;
-    config_resolvers(c->g->config, &servers);
+    config_resolvers(gateway_first_config(c->g), &servers);
     c->resolver = net_resolver_new(c->g->loop, servers.p, e);
     str_fini(&servers);
     return c->resolver ? 0 : -1;

@@ -63,6 +63,9 @@ void gateway_watch(struct gateway *g, bool on);
 
 void gateway_close_control(struct gateway *g);
 
+/* The configuration that it started with: what a reload does not change is as that one has it. */
+const struct config *gateway_first_config(const struct gateway *g);
+
 /* Client connections open now, by the workers' last count. */
 size_t gateway_connections(const struct gateway *g);
 

@@ -1,7 +1,5 @@
 #include "app/passages.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include "app/gateway.h"
 #include "base/xmem.h"
 #include "egress/denials.h"
@@ -15,23 +13,6 @@ enum {
 };
 
 static unsigned asks; /* under way; the main thread's */
-
-/* The argument `limit`. 0: it is no number from 1 to `max`, and the call is answered. */
-static size_t limit_of(struct command_call *call, size_t usual, size_t max)
-{
-    const char *text = command_arg(call, "limit");
-    unsigned long n;
-    char *end;
-
-    if (!text)
-        return usual;
-    errno = 0;
-    n = strtoul(text, &end, 10);
-    if (*text >= '1' && *text <= '9' && !*end && errno == 0 && n <= max)
-        return n;
-    command_fail(call, 400, "limit: use a number from 1 to %zu", max);
-    return 0;
-}
 
 /* One question to all workers. */
 struct asked {
@@ -93,7 +74,7 @@ void passages_run_tunnels(void *gateway, struct command_call *call)
         command_fail(call, 400, "by: use destination, identity, client or rule");
         return;
     }
-    ask.limit = limit_of(call, LIMIT_USUAL, TUNNEL_REPORT_MAX);
+    ask.limit = (size_t)command_number(call, "limit", LIMIT_USUAL, TUNNEL_REPORT_MAX);
     if (!ask.limit)
         return;
     if (asks == ASKS_MAX) {
@@ -116,7 +97,7 @@ void passages_run_tunnels(void *gateway, struct command_call *call)
 
 void passages_run_denials(void *gateway, struct command_call *call)
 {
-    size_t limit = limit_of(call, DENIALS_KEPT, DENIALS_KEPT);
+    size_t limit = (size_t)command_number(call, "limit", DENIALS_KEPT, DENIALS_KEPT);
     struct str out = STR_INIT;
 
     (void)gateway;

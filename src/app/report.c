@@ -198,7 +198,7 @@ static void add_connections(const struct report *r, struct json *j)
 {
     json_open(j, "connections", '{');
     json_num(j, "open", metric_total("connections"));
-    json_int(j, "limit", r->g->config->limit_connections);
+    json_int(j, "limit", gateway_first_config(r->g)->limit_connections);
     json_close(j, '}');
 }
 
@@ -283,14 +283,11 @@ static void run_status(void *ctx, struct command_call *call)
 
 static void run_history(void *ctx, struct command_call *call)
 {
-    const char *last = command_arg(call, "last");
-    long n = last ? strtol(last, NULL, 10) : HISTORY_POINTS;
+    int64_t n = command_number(call, "last", HISTORY_POINTS, HISTORY_POINTS);
     struct str out = STR_INIT;
 
-    if (n < 1) {
-        command_fail(call, 400, "last is a number of points, from 1 on");
+    if (!n)
         return;
-    }
     report_history(ctx, (size_t)n, &out);
     str_addc(&out, '\n');
     command_reply(call, 200, str_view(&out));

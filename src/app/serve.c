@@ -309,6 +309,11 @@ static void remember_old(struct gateway *g)
     g->old_plans[g->n_old++] = g->plan;
 }
 
+const struct config *gateway_first_config(const struct gateway *g)
+{
+    return g->n_old ? g->old_configs[0] : g->config;
+}
+
 static bool same_listeners(const struct config *a, const struct config *b)
 {
     size_t i;

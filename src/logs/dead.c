@@ -1,7 +1,6 @@
 #include "logs/dead.h"
 
 #include <stdlib.h>
-#include <time.h>
 #include "base/bug.h"
 #include "base/wire.h"
 #include "base/xmem.h"
@@ -11,6 +10,7 @@
 #include "logs/readback.h"
 #include "logs/replay.h"
 #include "rt/clock.h"
+#include "rt/json.h"
 #include "rt/log.h"
 
 enum {
@@ -142,31 +142,6 @@ int64_t dead_id(struct command_call *call)
 
 /* --- one letter as JSON ----------------------------------------------------------------------- */
 
-static void add_time(struct str *out, int64_t ns)
-{
-    time_t seconds = (time_t)(ns / NS_PER_SEC);
-    char text[32];
-    struct tm t;
-
-    gmtime_r(&seconds, &t);
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &t);
-    str_adds(out, text);
-}
-
-static void add_text(struct str *out, const char *name, struct view value)
-{
-    str_addf(out, ",\"%s\":\"", name);
-    str_add_json(out, value);
-    str_addc(out, '"');
-}
-
-static void add_when(struct str *out, const char *name, int64_t ns)
-{
-    str_addf(out, ",\"%s\":\"", name);
-    add_time(out, ns);
-    str_addc(out, '"');
-}
-
 static const char *kind_name(int kind)
 {
     return kind == RECORD_LINES ? "lines" : kind == RECORD_BLOB ? "blob" : "close";
@@ -186,28 +161,36 @@ static uint64_t text_bytes(const struct spool_record_row *row)
     return bytes;
 }
 
+static void add_status(struct json *j, const char *name, int status)
+{
+    if (status)
+        json_int(j, name, status);
+    else
+        json_nothing(j, name);
+}
+
 static void add_letter(struct str *out, const struct spool_dead_row *row, const struct dead_note *n)
 {
     const struct spool_record_row *r = &row->record;
+    struct json j = json_to(out);
 
-    str_addf(out, "{\"id\":%lld", (long long)r->id);
-    add_text(out, "account", row->account);
-    add_text(out, "key", row->key);
-    add_text(out, "kind", view_str(kind_name(r->kind)));
-    str_addf(out, ",\"lines\":%llu,\"bytes\":%llu", (unsigned long long)r->lines,
-             (unsigned long long)text_bytes(r));
-    add_text(out, "reason", row->reason);
-    str_addf(out, ",\"status\":%d", n->status);
-    add_text(out, "said", n->said);
-    add_when(out, "accepted", r->at_ns);
-    add_when(out, "buried", row->buried_ns);
-    str_addf(out, ",\"replays\":%u", n->replays);
-    if (n->replays) {
-        add_when(out, "replayed", n->replayed_ns);
-        str_addf(out, ",\"replay_status\":%d", n->replay_status);
-        add_text(out, "replay_said", n->replay_said);
-    }
-    str_addc(out, '}');
+    json_open(&j, NULL, '{');
+    json_int(&j, "id", r->id);
+    json_text(&j, "account", row->account);
+    json_text(&j, "key", row->key);
+    json_text(&j, "kind", view_str(kind_name(r->kind)));
+    json_uint(&j, "lines", r->lines);
+    json_uint(&j, "bytes", text_bytes(r));
+    json_text(&j, "reason", row->reason);
+    add_status(&j, "status", n->status);
+    json_text(&j, "said", n->said.n ? n->said : VIEW_LIT(""));
+    json_time(&j, "accepted", r->at_ns);
+    json_time(&j, "buried", row->buried_ns);
+    json_uint(&j, "replays", n->replays);
+    json_time(&j, "replayed", n->replays ? n->replayed_ns : 0);
+    add_status(&j, "replay_status", n->replays ? n->replay_status : 0);
+    json_text(&j, "replay_said", n->replays && n->replay_said.n ? n->replay_said : VIEW_NONE);
+    json_close(&j, '}');
 }
 
 /* --- dead: the list --------------------------------------------------------------------------- */
@@ -285,21 +268,18 @@ static void list_done(struct spool_read *read)
     dead_read_free(d);
 }
 
-static int64_t number_arg(struct command_call *call, const char *name, int64_t deflt, int64_t max)
-{
-    const char *text = command_arg(call, name);
-    long long v = text ? strtoll(text, NULL, 10) : deflt;
-
-    return v < 1 ? deflt : TR_MIN(v, max);
-}
-
 static void run_list(void *ctx, struct command_call *call)
 {
     struct logs *l = ctx;
-    struct dead_read *d = dead_read_new(l, call);
+    int64_t from = command_number(call, "from", 1, INT64_MAX);
+    int64_t max = from ? command_number(call, "limit", LIST_USUAL, LIST_MAX) : 0;
+    struct dead_read *d;
 
-    d->read.dead_from = number_arg(call, "from", 1, INT64_MAX);
-    d->read.dead_max = (size_t)number_arg(call, "limit", LIST_USUAL, LIST_MAX);
+    if (!max)
+        return;
+    d = dead_read_new(l, call);
+    d->read.dead_from = from;
+    d->read.dead_max = (size_t)max;
     d->read.dead = list_row;
     d->read.done = list_done;
     spool_read(l->spool, &d->read);
@@ -314,6 +294,14 @@ static void sentence(struct str *out, const struct str *text, bool first)
     str_addc(out, '"');
 }
 
+static void add_time(struct str *out, int64_t ns)
+{
+    char text[25];
+
+    clock_format(ns, text);
+    str_adds(out, text);
+}
+
 static void say_what(const struct spool_dead_row *row, struct str *s)
 {
     const struct spool_record_row *r = &row->record;
@@ -321,8 +309,8 @@ static void say_what(const struct spool_dead_row *row, struct str *s)
     if (r->kind == RECORD_BLOB)
         str_addf(s, "A finished log of %llu bytes", (unsigned long long)text_bytes(r));
     else
-        str_addf(s, "%llu lines (%llu bytes)", (unsigned long long)r->lines,
-                 (unsigned long long)text_bytes(r));
+        str_addf(s, "%llu line%s (%llu bytes)", (unsigned long long)r->lines,
+                 r->lines == 1 ? "" : "s", (unsigned long long)text_bytes(r));
     str_adds(s, " of the stream ");
     str_addv(s, row->key);
     str_adds(s, " of account ");

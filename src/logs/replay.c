@@ -9,6 +9,7 @@
 #include "logs/readback.h"
 #include "rt/clock.h"
 #include "rt/fault.h"
+#include "rt/json.h"
 #include "rt/log.h"
 
 /* Where the log service is for clients that were never told otherwise: for letters without a note.
@@ -76,10 +77,17 @@ static void refuse(struct replay *rp, int status, const char *why)
 static void answer(struct replay *rp)
 {
     struct str out = STR_INIT;
+    struct json j = json_to(&out);
 
-    str_addf(&out, "{\"result\":\"%s\",\"status\":%d,\"said\":\"", rp->outcome, rp->result.status);
-    str_add_json(&out, view_str(rp->result.said ? rp->result.said : ""));
-    str_adds(&out, "\"}\n");
+    json_open(&j, NULL, '{');
+    json_text(&j, "result", view_str(rp->outcome));
+    if (rp->result.status)
+        json_int(&j, "status", rp->result.status);
+    else
+        json_nothing(&j, "status");
+    json_text(&j, "said", view_str(rp->result.said ? rp->result.said : ""));
+    json_close(&j, '}');
+    str_addc(&out, '\n');
     command_reply(rp->call, 200, str_view(&out));
     str_fini(&out);
 }

@@ -15,6 +15,9 @@ enum {
     LIMIT_USUAL = 100,
     LIMIT_MAX = 1000,
     SEARCH_MAX = 256,
+    /* What one worker keeps for one listing: keys may be long, and each may take six times as much
+     * when it is escaped. Pages are shorter then. */
+    PART_BYTES = 4 * 1024 * 1024,
     LISTINGS_MAX = 8, /* under way: each walks over all streams, and anybody may ask */
 };
 
@@ -161,8 +164,7 @@ static const char *read_query(struct command_call *call, struct query *q)
     static const char *const states[] = {"all", "waiting", "open", "closed", "held", "dead"};
     static const char *const sorts[] = {"age", "backlog", "name", "idle", "recent"};
     const char *search = command_arg(call, "search"), *state = command_arg(call, "state");
-    const char *sort = command_arg(call, "sort"), *limit = command_arg(call, "limit");
-    const char *from = command_arg(call, "from");
+    const char *sort = command_arg(call, "sort"), *from = command_arg(call, "from");
     int word;
 
     for (; search && *search; search++)
@@ -177,9 +179,6 @@ static const char *read_query(struct command_call *call, struct query *q)
     if (word < 0)
         return "sort is one of age, backlog, name, idle, recent";
     q->sort = (enum report_sort)word;
-    q->limit = limit ? strtoul(limit, NULL, 10) : LIMIT_USUAL;
-    if (q->limit < 1 || q->limit > LIMIT_MAX)
-        return "limit is a number from 1 to 1000";
     q->goes_on = from && *from;
     if (q->goes_on && !read_cursor(from, &q->from))
         return "from is what an earlier answer gave as next";
@@ -191,6 +190,7 @@ static const char *read_query(struct command_call *call, struct query *q)
 struct found {
     struct place at;
     struct str json;
+    bool last; /* of its worker's, which had no room for those that come next */
 };
 
 struct listing;
@@ -202,6 +202,7 @@ struct part {
     size_t slot, n_slots; /* where it goes on, in a table of that size */
     bool begun;
     size_t matched, known;
+    size_t limit, bytes; /* how many are kept, and what they take */
     bool more;           /* than are kept */
     struct found *found; /* in order after a cut: room for twice the limit */
     size_t n;
@@ -229,21 +230,39 @@ static int compare_found(const void *a, const void *b)
     return compare_places(f->at.rank, str_view(&f->at.account), str_view(&f->at.key), &g->at);
 }
 
+static size_t found_bytes(const struct found *f)
+{
+    return f->json.n + f->at.account.n + f->at.key.n;
+}
+
+static void drop_last(struct part *p)
+{
+    p->bytes -= found_bytes(&p->found[--p->n]);
+    found_fini(&p->found[p->n]);
+    p->more = true;
+}
+
 /* Keep the first ones only. */
 static void cut(struct part *p, size_t limit)
 {
     qsort(p->found, p->n, sizeof(*p->found), compare_found);
-    p->more |= p->n > limit;
     while (p->n > limit)
-        found_fini(&p->found[--p->n]);
+        drop_last(p);
+}
+
+/* Half of the room is free afterwards, or only one is left. */
+static void cut_bytes(struct part *p)
+{
+    cut(p, p->limit);
+    while (p->bytes > PART_BYTES / 2 && p->n > 1)
+        drop_last(p);
+    p->limit = p->n;
 }
 
 /* Once it has been cut what comes after its last one need not be kept. */
 static bool is_behind(const struct part *p, const struct stream *s, uint64_t rank)
 {
-    size_t limit = p->listing->query.limit;
-
-    return p->more && compare_places(rank, s->account_v, s->key_v, &p->found[limit - 1].at) > 0;
+    return p->more && compare_places(rank, s->account_v, s->key_v, &p->found[p->limit - 1].at) > 0;
 }
 
 static void keep(struct part *p, const struct stream *s, uint64_t rank, struct stream_now now)
@@ -254,8 +273,11 @@ static void keep(struct part *p, const struct stream *s, uint64_t rank, struct s
     str_addv(&f->at.account, s->account_v);
     str_addv(&f->at.key, s->key_v);
     report_stream_json(s, now, false, &f->json);
-    if (p->n == 2 * p->listing->query.limit)
-        cut(p, p->listing->query.limit);
+    p->bytes += found_bytes(f);
+    if (p->bytes > PART_BYTES)
+        cut_bytes(p);
+    else if (p->n == 2 * p->limit)
+        cut(p, p->limit);
 }
 
 static void look_at(struct part *p, const struct stream *s, struct stream_now now)
@@ -291,7 +313,8 @@ static void part_clear(struct part *p)
 {
     while (p->n)
         found_fini(&p->found[--p->n]);
-    p->matched = p->known = p->slot = 0;
+    p->matched = p->known = p->slot = p->bytes = 0;
+    p->limit = p->listing->query.limit;
     p->more = false;
 }
 
@@ -343,11 +366,35 @@ static void add_head(const struct listing *l, struct json *j)
     json_uint(j, "known", known);
 }
 
+/* Those of a part that had no room end there. */
+static void mark_last(struct part *p, size_t limit)
+{
+    if (p->limit == limit)
+        return;
+    cut(p, p->limit);
+    p->found[p->n - 1].last = true;
+}
+
+/* What comes behind the last one of a part may be behind others that it had no room for. */
+static size_t sure_ones(const struct part *all)
+{
+    size_t i;
+
+    for (i = 0; i < all->n; i++) {
+        if (all->found[i].last)
+            return i + 1;
+    }
+    return all->n;
+}
+
 /* Into the first part's array, which has room for all. */
 static struct part *together(struct listing *l)
 {
     struct part *all = &l->parts[0];
     unsigned i;
+
+    for (i = 0; i < l->n_parts; i++)
+        mark_last(&l->parts[i], l->query.limit);
 
     for (i = 1; i < l->n_parts; i++) {
         struct part *p = &l->parts[i];
@@ -356,10 +403,12 @@ static struct part *together(struct listing *l)
         if (p->n)
             memcpy(all->found + all->n, p->found, p->n * sizeof(*p->found));
         all->n += p->n;
+        all->bytes += p->bytes;
         all->more |= p->more;
         p->n = 0;
     }
     cut(all, l->query.limit);
+    cut(all, sure_ones(all));
     return all;
 }
 
@@ -432,6 +481,7 @@ static void listing_start(struct listing *l)
 
         p->listing = l;
         p->sh = l->logs->shards[i];
+        p->limit = l->query.limit;
         p->found = xcalloc(2 * l->query.limit, sizeof(*p->found));
     }
     for (i = 0; i < n; i++) { /* the last one may free it all */
@@ -446,17 +496,19 @@ static void run_streams(void *ctx, struct command_call *call)
     struct listing *list = xcalloc(1, sizeof(*list) + l->n_shards * sizeof(list->parts[0]));
     bool many = atomic_fetch_add(&l->n_listings, 1) >= LISTINGS_MAX;
     const char *wrong = many ? NULL : read_query(call, &list->query);
+    int64_t limit = many || wrong ? 0 : command_number(call, "limit", LIMIT_USUAL, LIMIT_MAX);
 
     list->logs = l;
     list->call = call;
-    if (many || wrong) {
+    if (!limit) {
         listing_free(list);
         if (many)
             command_fail(call, 503, "streams are being listed for others: try again in a moment");
-        else
+        else if (wrong)
             command_fail(call, 400, "%s", wrong);
         return;
     }
+    list->query.limit = (size_t)limit;
     list->n_parts = l->n_shards;
     listing_start(list);
 }

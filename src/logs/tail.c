@@ -1,6 +1,5 @@
 #include "logs/tail.h"
 
-#include <stdlib.h>
 #include "base/utf8.h"
 #include "base/xmem.h"
 #include "codec/zcodec.h"
@@ -269,16 +268,15 @@ static void join(struct ev_task *task)
     add_last(t);
 }
 
-static void begin(struct logs *l, struct command_call *call)
+static void begin(struct logs *l, struct command_call *call, int64_t last)
 {
     const char *account = command_arg(call, "account"), *key = command_arg(call, "key");
-    const char *last = command_arg(call, "last");
     struct tail *t = XNEW(struct tail);
 
     log_event(LOG_NOTICE, "stream", "somebody follows a stream", LF_STR("account", account),
               LF_STR("key", key), LF_STR("by", command_by(call)));
     t->call = call;
-    t->last = last ? TR_MIN(strtoul(last, NULL, 10), (unsigned long)TAIL_LAST_MAX) : 0;
+    t->last = (uint64_t)last;
     t->sh = shard_owner(l, view_str(account), view_str(key));
     list_init(&t->link);
     pthread_mutex_init(&t->lock, NULL);
@@ -289,7 +287,13 @@ static void begin(struct logs *l, struct command_call *call)
 void tail_run(void *ctx, struct command_call *call)
 {
     struct logs *l = ctx;
+    int64_t last = 0;
 
+    if (command_arg(call, "last")) {
+        last = command_number(call, "last", 0, TAIL_LAST_MAX);
+        if (!last)
+            return;
+    }
     if (!l->settings->tail) {
         command_fail(call, 403, "control.tail is off: streams cannot be followed here");
     } else if (!command_arg(call, "account") || !command_arg(call, "key")) {
@@ -298,6 +302,6 @@ void tail_run(void *ctx, struct command_call *call)
         atomic_fetch_sub(&l->n_tails, 1);
         command_fail(call, 503, "%d streams are followed already", TAILS_MAX);
     } else {
-        begin(l, call);
+        begin(l, call, last);
     }
 }

@@ -1,6 +1,8 @@
 #include "rt/command.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/xmem.h"
 
@@ -40,6 +42,25 @@ const char *command_arg(const struct command_call *call, const char *name)
             return call->args[i].value;
     }
     return NULL;
+}
+
+int64_t command_number(struct command_call *call, const char *name, int64_t usual, int64_t max)
+{
+    const char *text = command_arg(call, name);
+    long long n;
+    char *end;
+
+    if (!text)
+        return usual;
+    errno = 0;
+    n = strtoll(text, &end, 10);
+    if (*text >= '1' && *text <= '9' && !*end && errno == 0 && n <= max)
+        return n;
+    if (max == INT64_MAX)
+        command_fail(call, 400, "%s: use a number from 1 on", name);
+    else
+        command_fail(call, 400, "%s: use a number from 1 to %lld", name, (long long)max);
+    return 0;
 }
 
 const char *command_by(const struct command_call *call)

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include "base/attrs.h"
 #include "base/list.h"
 #include "base/str.h"
@@ -49,6 +50,9 @@ void command_remove(struct command *c);
 const char *command_part(const struct command_call *call, size_t i);
 /* The value of that argument, decoded; NULL: it was not given. */
 const char *command_arg(const struct command_call *call, const char *name);
+/* That argument, a number from 1 to `max`; `usual` if it was not given. 0: it is something else,
+ * and the call is answered by 400. */
+int64_t command_number(struct command_call *call, const char *name, int64_t usual, int64_t max);
 /* Who called, for the log: "uid=0 pid=4711". */
 const char *command_by(const struct command_call *call);
 

@@ -176,6 +176,14 @@ def test_explain_asks_the_running_policy(gateway_at, names):
     assert (allowed['verdict'], allowed['rule']) == ('deny', 'address') and allowed['addresses'][0]['class'] == 'reserved'
 
 
+def test_what_a_reload_does_not_change_is_told_as_it_is(gateway_at, names):
+    gw = proxy_at(gateway_at, names)
+    gw.write_config(upstream={'resolvers': ['127.0.0.1:9']}, limits={'connections': 77})
+    assert set(call(gw, 'reload', 'POST')['needs_restart']) == {'upstream.resolvers', 'limits.connections'}
+    assert call(gw, 'policy/explain?to=one.example:443')['addresses'], 'tunnels ask these name servers still'
+    assert call(gw, 'status')['connections']['limit'] == 16000
+
+
 def test_explain_by_identity_and_parent(gateway_at, names):
     gw = proxy_at(gateway_at, names, upstream={'parent': 'http://127.0.0.1:9', 'parent-bypass': ['one.example']},
                   rules={'names': dict(RULES['names'], identity=['*.corp'])})

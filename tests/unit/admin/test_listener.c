@@ -56,7 +56,20 @@ static void run_history(void *ctx, struct command_call *call)
     command_reply(call, 200, VIEW_LIT("[2]"));
 }
 
+enum { WAITING = 32 };
+
+static struct command_call *waiting[WAITING];
+static size_t n_waiting;
+
+static void run_wait(void *ctx, struct command_call *call)
+{
+    (void)ctx;
+    assert_true(n_waiting < WAITING);
+    waiting[n_waiting++] = call;
+}
+
 static struct command commands[] = {
+    {.path = "wait", .text = "answered some time", .run = run_wait},
     {.path = "history", .text = "history", .run = run_history},
     {.path = "status", .text = "status", .run = run_status},
     {.path = "act", .kind = COMMAND_ACTION, .text = "act", .run = run_act},
@@ -195,6 +208,8 @@ static void test_reads(void **state)
     expect("GET /api/v1/act", HERE, 405, "use POST");
     expect("PUT /api/v1/status", HERE, 405, "use GET or POST");
     expect("OPTIONS /api/v1/act", HERE, 405, "use GET or POST");
+    expect("GET /api/v1/act", HERE, 405, "\r\nallow: POST\r\n");
+    expect("PUT /api/v1/status", HERE, 405, "\r\nallow: GET, POST\r\n");
     expect("GET /api/v1/access", HERE, 200, "{\"listener\":\"admin\",\"actions\":true}");
     expect("GET /healthz", "Host: tailrace.attacker.example\r\n", 200, "ok\n");
     expect("GET /api/v1/", HERE, 200, "\"act\"");
@@ -226,6 +241,26 @@ static void test_hosts(void **state)
     assert_false(admin_listener_knows_host(VIEW_LIT("evil.example"), NULL));
     assert_int_equal(gethostname(own, sizeof(own) - 1), 0);
     assert_true(admin_listener_knows_host(view_str(own), NULL));
+}
+
+/* Who asks and goes again leaves the work here: there is an end to that. */
+static void test_so_many_calls(void **state)
+{
+    size_t i;
+    int fd;
+
+    (void)state;
+    for (i = 0; i < WAITING; i++) {
+        fd = client("GET /api/v1/wait HTTP/1.1\r\n" HERE "\r\n");
+        expect("GET /healthz", HERE, 200, "ok\n"); /* so it was read */
+        close(fd);
+    }
+    assert_int_equal(n_waiting, WAITING);
+    expect("GET /api/v1/wait", HERE, 503, "too many calls");
+    expect("GET /api/v1/status", HERE, 503, "too many calls");
+    while (n_waiting)
+        command_reply(waiting[--n_waiting], 200, VIEW_LIT("{}\n"));
+    expect("GET /api/v1/status", HERE, 200, "{\"a\":");
 }
 
 /* --- actions ---------------------------------------------------------------------------------- */
@@ -384,6 +419,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_reads, setup, teardown),
         cmocka_unit_test(test_hosts),
+        cmocka_unit_test_setup_teardown(test_so_many_calls, setup, teardown),
         cmocka_unit_test_setup_teardown(test_actions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_users, setup, teardown),
         cmocka_unit_test_setup_teardown(test_users_leave, setup, teardown),

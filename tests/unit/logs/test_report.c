@@ -11,6 +11,7 @@
 #include "logs/logs_priv.h"
 #include "logs/report.h"
 #include "logs/report_stream.h"
+#include "logs/target.h"
 
 /* A log path of two workers in one loop, with nothing but streams. */
 static struct logs logs;
@@ -180,23 +181,24 @@ static void test_order_and_filters(void **state)
     json_decref(page);
 }
 
-static void test_pages(void **state)
+enum { KEY_MAX = TARGET_MAX_KEY + 1 };
+
+/* Page by page, by name, all of them once; returns how many pages, none of them larger than
+ * `size`. */
+static int turn_pages(const char *from_the_first, int streams, size_t size)
 {
     struct str args = STR_INIT;
-    char key[32], last[32] = "";
-    int i, seen = 0, pages = 0;
+    char last[KEY_MAX] = "";
+    int seen = 0, pages = 0;
 
-    (void)state;
-    for (i = 0; i < 2500; i++) {
-        snprintf(key, sizeof(key), "key-%d", i);
-        add_stream((unsigned)i % 2, key, 1, 0);
-    }
-    str_adds(&args, "sort=name&limit=100");
+    str_adds(&args, from_the_first);
     for (;;) {
         json_t *page = ask(str_c(&args), 200), *next = json_object_get(page, "next"), *s;
         size_t k;
 
         pages++;
+        assert_true(answer.n <= size);
+        assert_int_equal(number(page, "matched"), streams);
         json_array_foreach(json_object_get(page, "streams"), k, s)
         {
             const char *name = json_string_value(json_object_get(s, "key"));
@@ -207,14 +209,47 @@ static void test_pages(void **state)
         }
         str_clear(&args);
         if (json_is_string(next))
-            str_addf(&args, "sort=name&limit=100&from=%s", json_string_value(next));
+            str_addf(&args, "%s&from=%s", from_the_first, json_string_value(next));
         json_decref(page);
         if (!args.n)
             break;
     }
-    assert_int_equal(seen, 2500);
-    assert_int_equal(pages, 25);
+    assert_int_equal(seen, streams);
     str_fini(&args);
+    return pages;
+}
+
+static void test_pages(void **state)
+{
+    char key[32];
+    int i;
+
+    (void)state;
+    for (i = 0; i < 2500; i++) {
+        snprintf(key, sizeof(key), "key-%d", i);
+        add_stream((unsigned)i % 2, key, 1, 0);
+    }
+    assert_int_equal(turn_pages("sort=name&limit=100", 2500, SIZE_MAX), 25);
+}
+
+/* The longest keys, of bytes that take six times as much in JSON: answers stay small all the same,
+ * though one worker has many more of them than the other. */
+static void test_pages_of_long_keys(void **state)
+{
+    char key[KEY_MAX];
+    int i;
+
+    (void)state;
+    for (i = 0; i < 500; i++) {
+        memset(key, 1, sizeof(key) - 1);
+        key[sizeof(key) - 1] = '\0';
+        key[0] = (char)('0' + i * 7 % 10);
+        key[1] = (char)('0' + i / 10 % 10);
+        key[2] = (char)('0' + i / 100);
+        add_stream(i % 5 == 0, key, 1, 0);
+    }
+    i = turn_pages("sort=name&limit=1000", 500, 2 * 4 * 1024 * 1024);
+    assert_in_range(i, 3, 20);
 }
 
 /* Turns the loop takes meanwhile; in one of them, streams come. */
@@ -299,6 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_order_and_filters, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pages, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pages_of_long_keys, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_many_in_turns, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
         cmocka_unit_test(test_holds),
