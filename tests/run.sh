@@ -239,7 +239,7 @@ waiting_tests() {
     SLOW=4 run_pytest integration-tsan 2400 "$BUILD/tsan/tailrace" tests/integration -m "not once" \
         --ignore tests/integration/test_sandbox.py --ignore tests/integration/test_takeover.py \
         --ignore tests/integration/test_overload.py
-    JOBS=1 run_pytest docs 300 "$INSTALLED" tests/docs
+    run_pytest docs 300 "$INSTALLED" tests/docs
     JOBS=1 run_pytest page 300 "$INSTALLED" tests/page
     JOBS=1 run_pytest packages 600 "$INSTALLED" -rs tests/packages
     # What the compiler makes of the sources is seen above; here it is to be quick.
