@@ -58,8 +58,9 @@ class Tree:
 
         def ignore(directory, names):
             skip = set(plain(directory, names))
-            # builds below the sources
-            skip.update(n for n in names if (Path(directory) / n / 'config.status').exists())
+            # builds below the sources, and where several stand together
+            skip.update(n for n in names if (Path(directory) / n / 'config.status').exists()
+                        or next((Path(directory) / n).glob('*/config.status'), None))
             return skip
         return ignore
 

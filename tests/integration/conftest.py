@@ -17,6 +17,11 @@ from standin.nursery import Nursery        # noqa: E402
 Harness.nursery = Nursery()
 
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'once: not with the sanitizers too: it starts no gateway, but looks at texts and answers '
+                            'of programs without threads, or at nothing but time that passes')
+
+
 @pytest.fixture(scope='session')
 def ca(tmp_path_factory):
     return CA(tmp_path_factory.mktemp('ca'))

@@ -193,8 +193,8 @@ class Gateway:
             self.process.kill()
             self.process.wait(STOP_TIMEOUT)
 
-    def stop(self, timeout=STOP_TIMEOUT):
-        """Drain and end; returns the exit status."""
+    def stop(self, timeout=STOP_TIMEOUT, patience=None):
+        """Drain and end; returns the exit status. After `patience` it is told a second time, and ends at once."""
         for old in self.before:
             if old.poll() is None:
                 old.send_signal(signal.SIGTERM)
@@ -206,6 +206,11 @@ class Gateway:
             return 0
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+            if patience is not None:
+                try:
+                    self.process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -215,8 +220,9 @@ class Gateway:
         return self.process.returncode
 
     def close(self):
-        """Stop, and fail if it ended badly or logged a bug or a sanitizer's report."""
-        code = self.stop()
+        """Stop, and fail if it ended badly or logged a bug or a sanitizer's report. What upstream has not taken by the end
+        of a test is not waited for."""
+        code = self.stop(patience=1.5 * SLOW)
         alarm = ALARMS.search(self.log())
         assert not alarm, self.log()[max(0, alarm.start() - 500):alarm.start() + 4000]
         assert code in (0, -signal.SIGKILL), f'exit status {code}:\n{self.log()[-3000:]}'

@@ -10,6 +10,7 @@ import yaml
 from gateway import BINARY
 from standin.certs import CA
 
+pytestmark = pytest.mark.once
 TOP = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(p.name for p in (TOP / 'conf').glob('*.yaml'))
 WAYS = {'minimal': ['upstream'], 'upstream': ['upstream'], 'proxy': ['proxy'], 'dns-override': ['sni'], 'forward': ['database', 'lite-engine'],

@@ -346,6 +346,7 @@ def test_item_40_nothing_of_ours_holds_a_poison_string(far, gw):
 
 # --- 41: managers' calls ---------------------------------------------------------------------------
 
+@pytest.mark.once
 def test_item_41_an_answer_may_take_its_time(far, gw):
     """Longer than any timeout of the log path; the limit, 330 s, is tested by tests/unit/http/test_client.c."""
     began = time.monotonic()

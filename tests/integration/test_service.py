@@ -32,6 +32,7 @@ def analyze(*args):
     return subprocess.run(['systemd-analyze', *args], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize('drop_in, most', [(None, 1.6), ('high-ports.conf', 1.2)])
 def test_exposure_is_low(tmp_path, drop_in, most):
     (tmp_path / UNIT.name).write_text(UNIT.read_text() + ((UNIT.parent / drop_in).read_text() if drop_in else ''))
@@ -41,6 +42,7 @@ def test_exposure_is_low(tmp_path, drop_in, most):
     assert float(found.group(1)) <= most, done.stdout
 
 
+@pytest.mark.once
 def test_the_unit_has_no_mistakes(tmp_path):
     """With the program and its page where the unit says they are."""
     text = UNIT.read_text().replace('/usr/sbin/tailrace', '/bin/true')

@@ -5,6 +5,7 @@ loading the modules costs more than most of those tests do.
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -59,7 +60,8 @@ class Nursery:
             if self.process is None:
                 self._open()
             stdin, stdout = os.pipe(), os.pipe()
-            socket.send_fds(self.ours, [json.dumps(argv).encode()], [stdin[0], stdout[1], 2])
+            files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            socket.send_fds(self.ours, [json.dumps([argv, files]).encode()], [stdin[0], stdout[1], 2])
             os.close(stdin[0])
             os.close(stdout[1])
             fds = socket.recv_fds(self.ours, 1, 1)[1]
@@ -74,8 +76,9 @@ class Nursery:
             self.process = None
 
 
-def grow_up(asked, fds, argv):
-    """The new process: a stand-in with the descriptors that came with the request."""
+def grow_up(asked, fds, argv, files):
+    """The new process: a stand-in with the descriptors that came with the request, and room for as many as who asked."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     asked.close()
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
@@ -96,7 +99,7 @@ def serve(asked):
         if pid == 0:
             code = 1
             try:
-                grow_up(asked, fds, json.loads(text))
+                grow_up(asked, fds, *json.loads(text))
                 code = 0
             except BaseException:
                 sys.excepthook(*sys.exc_info())

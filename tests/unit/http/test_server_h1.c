@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "base/xmem.h"
+#include "rt/clock.h"
 
 static struct rig r;
 static struct raw a, b;
@@ -561,23 +562,33 @@ static void slow_reader_is_cut_off(void **state)
     rig_close(&r);
 }
 
-/* Awake for one turn in 30: what it takes then opens the way for more, before each timeout. */
+struct naps {
+    int64_t each_ns, until_ns;
+};
+
+/* Awake for a moment between naps: what it takes then opens the way for more, long before each
+ * timeout. */
 static bool reads_now_and_then(void *ctx)
 {
-    a.deaf = ++*(int *)ctx % 30 != 0;
+    struct naps *n = ctx;
+    int64_t now = clock_mono_ns();
+
+    a.deaf = now < n->until_ns;
+    if (!a.deaf)
+        n->until_ns = now + n->each_ns;
     return r.seen[0].gones || a.got.n > 3000000;
 }
 
 static void read_slowly(const struct http_server_opts *o)
 {
-    int turns = 0;
+    struct naps naps = {.each_ns = o->write_timeout_ms * NS_PER_MS / 8};
 
     rig_open(&r, o);
     rig_connect(&r, &a);
     a.deaf = true;
     raw_send(&a, "GET /big?10000000 HTTP/1.1\r\nHost: h\r\n\r\n");
     rig_expect_seen(&r, 1);
-    rig_until(&r, reads_now_and_then, &turns);
+    rig_until(&r, reads_now_and_then, &naps);
 }
 
 static void reader_that_trickles_is_cut_off(void **state)
@@ -594,9 +605,13 @@ static void reader_that_trickles_is_cut_off(void **state)
 
 static void reader_that_is_slow_is_served(void **state)
 {
-    read_slowly(&hasty);
+    const struct http_server_opts o = {.write_timeout_ms = 640};
+    int64_t begun = clock_mono_ns();
+
+    read_slowly(&o);
     assert_int_equal(r.seen[0].gones, 0);
     assert_true(a.got.n > 3000000);
+    assert_true(clock_mono_ns() - begun > o.write_timeout_ms * NS_PER_MS);
     rig_close(&r);
 }
 

@@ -286,11 +286,11 @@ static void test_pause_and_resume(void **state)
     struct source src = {.left = 300000, .piece = 100000, .hold = true};
     struct fetch_opts o = upload(&src, s->port, 300000);
 
-    o.stall_ms = 50; /* waiting for our own side is no stall */
+    o.stall_ms = 500; /* waiting for our own side is no stall */
     call_start(&src.c, o);
     for (int i = 1; i <= 3; i++) {
         wait_for(has_paused, &src);
-        run_ms(60);
+        run_ms(550);
         assert_int_equal(src.pauses, 1);
         src.pauses = 0;
         fetch_resume(src.c.f);
