@@ -162,18 +162,24 @@ class Tls:
         self.run(self.tls.do_handshake)
         return self
 
+    def read(self):
+        data = self.run(self.tls.read, 65536)
+        if not data:
+            raise ConnectionResetError('closed')    # by close_notify
+        return data
+
     def get(self, path, host, method='GET', body=b''):
         """(status, text) of one exchange with a Content-Length."""
         self.run(self.tls.write, f'{method} {path} HTTP/1.1\r\nHost: {host}\r\nX-Harness-Token: token-1\r\n'
                                  f'Content-Length: {len(body)}\r\n\r\n'.encode() + body)
         data = b''
         while b'\r\n\r\n' not in data:
-            data += self.run(self.tls.read, 65536)
+            data += self.read()
         head, _, rest = data.partition(b'\r\n\r\n')
         length = 0
         for line in head.split(b'\r\n'):
             if line.lower().startswith(b'content-length:'):
                 length = int(line.split(b':')[1])
         while len(rest) < length:
-            rest += self.run(self.tls.read, 65536)
+            rest += self.read()
         return int(head.split()[1]), rest.decode()

@@ -170,8 +170,8 @@ def test_intercepted_connections_stay(tmp_path):
         target = f'/log-service/stream?accountID=acct&key={key()}'
         assert inside.get(target, world.authority, 'POST')[0] == 204
         assert relayed.get('/a', f'listed.test:{world.listed.port}')[0] == 200
-        gw.take_over(True, drain={'limit': '20s'})
-        gw.take_over(drain={'limit': '20s'})
+        gw.take_over(True, drain={'limit': '60s'})
+        gw.take_over(drain={'limit': '60s'})
         for i in range(3):
             assert inside.get(target, world.authority, 'PUT', body_of(f'{i}\n', start=i))[0] == 204
             assert inside.get('/api/version', world.authority)[0] == 200
@@ -193,7 +193,7 @@ def test_connections_by_dns_override_stay(tmp_path):
         ended = world.sni(HARNESS).handshake()
         assert spliced.get('/before', 'spliced.test')[0] == 200
         for by_signal in (True, False):
-            world.gw.take_over(by_signal, drain={'limit': '20s'})
+            world.gw.take_over(by_signal, drain={'limit': '60s'})
             assert spliced.get('/after', 'spliced.test')[0] == 200
             assert ended.get('/api/version', world.authority)[0] == 200
             fresh = world.sni('spliced.test', ca=world.origin_ca.ca).handshake()
