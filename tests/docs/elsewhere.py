@@ -43,7 +43,8 @@ ELSEWHERE = [
     (r'kubectl exec POD -- (.*)', 'self: {1}', 'needs a cluster: what is run in the pod is run here'),
     (r'kubectl (describe pod POD|logs POD --previous)', f'{CHART}::test_the_pod_may_do_little', 'needs a cluster'),
 
-    # Others' programs that only look on.
+    # Others' programs.
+    (r'openssl passwd -6', 'self: openssl passwd -6 -stdin', 'asks on a terminal'),
     (r'ssh -L 9464:.*', 'self: curl http://127.0.0.1:9464/', 'needs a second machine: what it leads to is asked for here'),
     (r'curl -sv https://app\.harness\.io/', 'self: curl -sv http://HARNESS/', 'needs Harness: the stand-in is asked'),
 ]
