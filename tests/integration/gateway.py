@@ -210,7 +210,8 @@ class Gateway:
                 try:
                     self.process.wait(patience)
                 except subprocess.TimeoutExpired:
-                    self.process.send_signal(signal.SIGTERM)
+                    if self.get('/healthz')[0]:     # it drains; nobody catches signals any more when it has
+                        self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(timeout)
             except subprocess.TimeoutExpired:
