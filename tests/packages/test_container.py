@@ -1,7 +1,6 @@
 """The root of the container image, made of the installed package, run as its user on a read-only file system without
 any other file in sight."""
 import os
-import shutil
 import signal
 import subprocess
 import urllib.request
@@ -133,17 +132,3 @@ def test_the_dockerfile_and_the_script_agree():
     for path in ('contrib/container/make-root.sh', 'tests/deps.sh', 'autogen.sh'):
         assert path.split('/')[-1] in text and os.access(TOP / path, os.X_OK)
     assert f'{USER}:{USER}' in (CONTAINER / 'make-root.sh').read_text()
-
-
-def test_rpm_spec_parses():
-    if not shutil.which('rpmspec'):
-        pytest.skip('rpm is not installed')
-    spec = TOP / 'contrib' / 'rpm' / 'tailrace.spec'
-    macros = [a for d in ('_unitdir /usr/lib/systemd/system', '_sysusersdir /usr/lib/sysusers.d', '_tmpfilesdir /usr/lib/tmpfiles.d')
-              for a in ('--define', d)]
-    text = run('rpmspec', *macros, '-P', str(spec))
-    for line in text.splitlines():
-        if line.startswith(('install -D', '%doc')):
-            for word in line.split():
-                assert not word.startswith('contrib/') or (TOP / word).exists(), word
-    assert '%{' not in text.split('%install')[1], 'a macro that is not known'

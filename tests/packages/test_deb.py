@@ -172,6 +172,18 @@ class TestLife:
         assert life.metric('sandbox{feature="not_root"}') == 1
         assert machine.out('tailracectl', 'version')
 
+    def test_03b_manual_and_completion_are_where_the_system_looks(self, machine):
+        for page, word in (('tailrace', 'doctor'), ('tailracectl', 'policy explain'), ('tailrace.yaml', 'harness.url')):
+            assert word in machine.out('man', '-P', 'cat', page), page
+        line = 'tailracectl sta'
+        assert machine.out('bash', '-c', f'''
+            source /usr/share/bash-completion/completions/tailracectl
+            COMP_WORDS=({line}) COMP_CWORD=1 COMP_LINE="{line}" COMP_POINT={len(line)}
+            $(complete -p tailracectl | sed 's/.*-F \\([^ ]*\\).*/\\1/') tailracectl sta tailracectl
+            echo ${{COMPREPLY[@]}}''') == 'status'
+        assert machine.out('fish', '-c', f'complete -C "{line}"').split()[0] == 'status'
+        assert machine.out('zsh', '-c', 'autoload -U compinit; compinit -uD; print $_comps[tailracectl]') == '_tailracectl'
+
     def test_04_rotated_logs_are_opened_again(self, machine, life):
         machine.run('logrotate', '--force', '/etc/logrotate.d/tailrace')
         wait_for(lambda: machine.exists('/var/log/tailrace/tailrace.log'), what='the new log')
