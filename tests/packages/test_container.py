@@ -1,5 +1,6 @@
 """The root of the container image, made of the installed package, run as its user on a read-only file system without
 any other file in sight."""
+import json
 import os
 import signal
 import subprocess
@@ -94,10 +95,19 @@ def test_it_runs_read_only_as_nobody_and_carries_logs(image, place_for, tmp_path
                 assert status in (200, 204), text
             api.close()
             far.wait(lambda h: h.blob('acct', key()))
-            # The health check of the Dockerfile, from inside.
-            check = enter(image, spool, etc, '/usr/sbin/tailracectl', 'version', stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            out, _ = check.communicate(timeout=20)
-            assert check.returncode == 0, out
+            def inside_says(*args):
+                with enter(image, spool, etc, *args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+                    return p.communicate(timeout=60)[0], p.returncode
+
+            out, status = inside_says('/usr/sbin/tailracectl', 'version')       # the health check of the Dockerfile
+            assert status == 0, out
+            out, status = inside_says('/usr/sbin/tailracectl', 'status', '--json')
+            assert status == 0 and json.loads(out)['ledger'], out
+            out, status = inside_says('/usr/sbin/tailrace', 'check', '--harness-side', 'yaml', '--address', 'gateway.example')
+            assert status == 0 and f'http://gateway.example:{up}' in out, out
+            out, status = inside_says('/usr/sbin/tailrace', 'doctor', '--json')
+            found = {(f['flow'], f['step']): f for f in json.loads(out)['findings']}
+            assert {f['verdict'] for (flow, _), f in found.items() if flow in ('harness', 'spool', 'listen', 'gateway')} == {'ok'}, out
             os.kill(gateway_of(process.pid), signal.SIGTERM)
             assert process.wait(40) == 0
         finally:
