@@ -60,9 +60,10 @@ def test_the_schema_knows_every_value():
     {'tls': {'secret': 'x'}}, {'listeners': {'upstream': {'port': 443}}}, {'spoolKey': {'key': 'short'}},
     {'parent': {'url': 'http://user:password@proxy:3128'}}, {'parent': {'credentials': {'credentials': 'no colon'}}},
     {'imagePullSecrets': ['registry']}, {'spool': {'limit': '10Gi'}}, {'persistence': {'size': '10GiB'}},
-    {'moreListeners': {'admin': {'port': 9000}}}, {'moreListeners': {'sni': {'port': 443}}}, {'moreListeners': {'a_b': {'port': 4430}}},
-    {'moreListeners': {'sni': {'port': 4430, 'options': {'address': '0.0.0.0:1'}}}}, {'users': {'admin': {'users': 'no colon'}}},
-    {'clientCa': {'secretName': 'x'}}, {'interceptCa': {'pem': 'x'}}, {'networkPolicy': {'confine': {'namespaces': 'builds'}}}, {'image': {'pullPolicy': 'Sometimes'}},
+    {'moreListeners': {'admin': {'port': 9000}}}, {'moreListeners': {'sni': {'port': 443}}},
+    {'moreListeners': {'a_b': {'port': 4430}}}, {'moreListeners': {'sni': {'port': 4430, 'options': {'address': '0.0.0.0:1'}}}},
+    {'users': {'admin': {'users': 'no colon'}}}, {'clientCa': {'secretName': 'x'}}, {'interceptCa': {'pem': 'x'}},
+    {'networkPolicy': {'confine': {'namespaces': 'builds'}}}, {'image': {'pullPolicy': 'Sometimes'}},
 ], ids=json.dumps)
 def test_values_that_are_wrong_are_refused(wrong):
     with pytest.raises(jsonschema.ValidationError):

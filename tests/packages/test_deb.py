@@ -28,7 +28,8 @@ def test_what_is_in_it(unpacked):
     for name in ('usr/sbin/tailrace', 'usr/sbin/tailracectl', 'usr/libexec/tailrace/take-over',
                  'lib/systemd/system/tailrace.service', 'lib/systemd/system/tailrace.socket', 'etc/logrotate.d/tailrace',
                  'usr/lib/sysusers.d/tailrace.conf', 'usr/lib/tmpfiles.d/tailrace.conf',
-                 'usr/share/man/man8/tailrace.8.gz', 'usr/share/man/man8/tailracectl.8.gz', 'usr/share/man/man5/tailrace.yaml.5.gz',
+                 'usr/share/man/man8/tailrace.8.gz', 'usr/share/man/man8/tailracectl.8.gz',
+                 'usr/share/man/man5/tailrace.yaml.5.gz',
                  'usr/share/bash-completion/completions/tailracectl', 'usr/share/zsh/vendor-completions/_tailracectl',
                  'usr/share/fish/vendor_completions.d/tailracectl.fish', 'usr/share/doc/tailrace/examples/high-ports.conf',
                  'usr/share/doc/tailrace/prometheus/rules.yml', 'usr/share/doc/tailrace/grafana/tailrace-dashboard.json'):
