@@ -98,11 +98,13 @@ def test_helm_has_nothing_to_say():
 def test_alerts_and_dashboard_are_rendered_as_they_are():
     if not shutil.which('helm'):
         pytest.skip('helm is not installed')
-    text = render.helm('--set', 'prometheusRule.enabled=true,dashboard.enabled=true', '--show-only', 'templates/monitoring.yaml')
+    text = render.helm('--set', 'prometheusRule.enabled=true,dashboard.enabled=true',
+                       '--show-only', 'templates/monitoring.yaml')
     made = {d['kind']: d for d in yaml.safe_load_all(text) if d}
     rule, dashboard = made['PrometheusRule'], made['ConfigMap']
     assert rule['spec'] == yaml.safe_load((CHART / 'files' / 'rules.yml').read_text())
-    assert json.loads(dashboard['data']['tailrace.json']) == json.loads((CHART / 'files' / 'tailrace-dashboard.json').read_text())
+    board = (CHART / 'files' / 'tailrace-dashboard.json').read_text()
+    assert json.loads(dashboard['data']['tailrace.json']) == json.loads(board)
 
 
 def test_the_chart_carries_the_alerts_and_the_dashboard():
@@ -247,8 +249,17 @@ def test_confined_pods_have_one_way_out(path, namespace):
     assert {p['port'] for p in first['ports']} == {8443, 3128} | more
 
 
+def test_the_monitor_finds_the_port_of_each_gateway():
+    monitor = the('ServiceMonitor', render.FULL)
+    wanted = monitor['spec']['selector']['matchLabels'].items()
+    found = [d for d in documents(render.FULL) if d['kind'] == 'Service' and wanted <= d['metadata']['labels'].items()]
+    assert [s['metadata']['name'] for s in found] == ['tailrace-each'] and found[0]['spec']['clusterIP'] == 'None'
+    assert {e['port'] for e in monitor['spec']['endpoints']} <= {p['name'] for p in found[0]['spec']['ports']}
+    assert [e['path'] for e in monitor['spec']['endpoints']] == ['/metrics']
+
+
 def test_inline_secrets_are_made_and_named_ones_are_not():
     made = {d['metadata']['name']: d for d in documents(render.FULL) if d['kind'] == 'Secret'}
-    assert set(made) == {'tailrace-client', 'tailrace-spool-key', 'tailrace-parent', 'tailrace-intercept', 'tailrace-users-proxy'}
+    assert set(made) == {f'tailrace-{name}' for name in ('client', 'spool-key', 'parent', 'intercept', 'users-proxy')}
     assert made['tailrace-parent']['stringData']['credentials'] == 'user:password'
     assert the('StatefulSet', render.FULL)['spec']['template']['spec']['imagePullSecrets'] == [{'name': 'registry'}]

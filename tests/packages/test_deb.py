@@ -35,7 +35,8 @@ def test_what_is_in_it(unpacked):
                  'usr/share/doc/tailrace/prometheus/rules.yml', 'usr/share/doc/tailrace/grafana/tailrace-dashboard.json'):
         assert (unpacked / name).is_file(), name
     doc = unpacked / 'usr/share/doc/tailrace'
-    assert {p.name for p in (doc / 'docs').iterdir()} == {p.name for p in (TOP / 'docs').glob('*.md')}
+    for part in ('*.md', 'images/*'):
+        assert {p.name for p in (doc / 'docs').glob(part)} == {p.name for p in (TOP / 'docs').glob(part)}
     assert {p.name for p in (TOP / 'conf').glob('*.yaml')} <= {p.name for p in (doc / 'examples').iterdir()}
     assert not (unpacked / 'lib/systemd/system/tailrace.service.d/high-ports.conf').exists()     # for those who want it
     assert list((unpacked / 'etc' / 'tailrace').iterdir()) == []    # the configuration is the admin's own
