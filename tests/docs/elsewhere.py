@@ -40,6 +40,7 @@ ELSEWHERE = [
 
     # A cluster.
     (r'kubectl apply -f contrib/kubernetes.*', f'{CHART}::test_the_program_takes_the_configuration', 'needs a cluster'),
+    (r'helm install tailrace contrib/helm/tailrace .*', f'{CHART}::test_what_the_notes_tell_to_do_next_works', 'needs a cluster'),
     (r'kubectl exec POD -- (.*)', 'self: {1}', 'needs a cluster: what is run in the pod is run here'),
     (r'kubectl (describe pod POD|logs POD --previous)', f'{CHART}::test_the_pod_may_do_little', 'needs a cluster'),
 

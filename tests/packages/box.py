@@ -44,6 +44,8 @@ class Machine:
         for wants in (self.root / 'etc/systemd/system').glob('*.wants'):
             shutil.rmtree(wants)
         (self.root / 'usr/sbin/policy-rc.d').unlink(missing_ok=True)
+        for minimal in ('docker', 'excludes'):      # small systems leave out manual pages and documents
+            (self.root / 'etc/dpkg/dpkg.cfg.d' / minimal).unlink(missing_ok=True)
         self.process = subprocess.Popen(
             ['systemd-nspawn', '--quiet', '--register=no', '--keep-unit', '--settings=no', '--link-journal=no',
              '-D', str(self.root), f'--machine={self.name}', '--console=pipe', '-b', 'systemd.unit=multi-user.target'],

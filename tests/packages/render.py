@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -16,11 +17,13 @@ CHART = TOP / 'contrib' / 'helm' / 'tailrace'
 HERE = TOP / 'tests' / 'packages'
 FULL = HERE / 'rendered-full.yaml'
 PLAIN = TOP / 'contrib' / 'kubernetes' / 'tailrace.yaml'
+NOTES = HERE / 'rendered-notes.yaml'
 CONFINED = TOP / 'contrib' / 'kubernetes' / 'only-way-out.yaml'
 KUBERNETES = '1.29.0'
 
 ABOUT = {
     FULL: ('# Everything of the chart switched on.\n'),
+    NOTES: ('# What `helm install` says: with the defaults, and with everything switched on.\n'),
     PLAIN: ('# tailrace with the defaults of the chart in contrib/helm, for those who do without helm:\n'
                 '#\n'
                 '#   kubectl create namespace tailrace\n'
@@ -41,11 +44,11 @@ def digest(*more):
 
 def sources(path):
     """What a rendered file is made of besides the chart."""
-    return [HERE / 'values-full.yaml'] if path == FULL else []
+    return [HERE / 'values-full.yaml'] if path in (FULL, NOTES) else []
 
 
-def helm(*args):
-    return subprocess.run(['helm', 'template', 'tailrace', str(CHART), '--namespace', 'tailrace', '--kube-version', KUBERNETES,
+def helm(*args, chart=CHART):
+    return subprocess.run(['helm', 'template', 'tailrace', str(chart), '--namespace', 'tailrace', '--kube-version', KUBERNETES,
                            *args], check=True, capture_output=True, text=True).stdout
 
 
@@ -54,8 +57,21 @@ def plain(text):
     return re.sub(r'^(# Source: .*|.*app.kubernetes.io/managed-by: Helm|.*helm.sh/chart: .*)\n', '', text, flags=re.M)
 
 
+def notes(*args):
+    """`helm template` leaves the notes out: as a document of a copy of the chart it renders them."""
+    with tempfile.TemporaryDirectory() as top:
+        chart = Path(top) / 'tailrace'
+        shutil.copytree(CHART, chart)
+        text = (chart / 'templates' / 'NOTES.txt').read_text()
+        (chart / 'templates' / 'notes.yaml').write_text(
+            '{{- define "notes" }}' + text + '{{ end }}\ntext: |\n  {{- include "notes" . | nindent 2 }}\n')
+        return re.sub(r' +$', '', plain(helm('--show-only', 'templates/notes.yaml', *args, chart=chart)), flags=re.M)
+
+
 def rendered(path):
-    if path == FULL:
+    if path == NOTES:
+        text = notes() + notes('-f', str(HERE / 'values-full.yaml'))
+    elif path == FULL:
         text = helm('-f', str(HERE / 'values-full.yaml'))
     elif path == PLAIN:
         text = plain(helm())

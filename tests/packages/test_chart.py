@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -19,7 +20,7 @@ jsonschema = pytest.importorskip('jsonschema')
 values = yaml.safe_load((CHART / 'values.yaml').read_text())
 full = yaml.safe_load((render.HERE / 'values-full.yaml').read_text())
 schema = json.loads((CHART / 'values.schema.json').read_text())
-RENDERED = (render.FULL, render.PLAIN, render.CONFINED)
+RENDERED = (render.FULL, render.PLAIN, render.CONFINED, render.NOTES)
 
 
 def merged(base, over):
@@ -59,6 +60,9 @@ def test_the_schema_knows_every_value():
     {'tls': {'secret': 'x'}}, {'listeners': {'upstream': {'port': 443}}}, {'spoolKey': {'key': 'short'}},
     {'parent': {'url': 'http://user:password@proxy:3128'}}, {'parent': {'credentials': {'credentials': 'no colon'}}},
     {'imagePullSecrets': ['registry']}, {'spool': {'limit': '10Gi'}}, {'persistence': {'size': '10GiB'}},
+    {'moreListeners': {'admin': {'port': 9000}}}, {'moreListeners': {'sni': {'port': 443}}},
+    {'moreListeners': {'a_b': {'port': 4430}}}, {'moreListeners': {'sni': {'port': 4430, 'options': {'address': '0.0.0.0:1'}}}},
+    {'users': {'admin': {'users': 'no colon'}}}, {'clientCa': {'secretName': 'x'}}, {'interceptCa': {'pem': 'x'}},
     {'networkPolicy': {'confine': {'namespaces': 'builds'}}}, {'image': {'pullPolicy': 'Sometimes'}},
 ], ids=json.dumps)
 def test_values_that_are_wrong_are_refused(wrong):
@@ -86,8 +90,21 @@ def test_renderings_are_of_this_chart(path):
 def test_helm_has_nothing_to_say():
     if not shutil.which('helm'):
         pytest.skip('helm is not installed')
-    done = subprocess.run(['helm', 'lint', '--strict', str(CHART)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    for more in ([], ['-f', str(render.HERE / 'values-full.yaml')]):
+        done = subprocess.run(['helm', 'lint', '--strict', str(CHART), *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_alerts_and_dashboard_are_rendered_as_they_are():
+    if not shutil.which('helm'):
+        pytest.skip('helm is not installed')
+    text = render.helm('--set', 'prometheusRule.enabled=true,dashboard.enabled=true',
+                       '--show-only', 'templates/monitoring.yaml')
+    made = {d['kind']: d for d in yaml.safe_load_all(text) if d}
+    rule, dashboard = made['PrometheusRule'], made['ConfigMap']
+    assert rule['spec'] == yaml.safe_load((CHART / 'files' / 'rules.yml').read_text())
+    board = (CHART / 'files' / 'tailrace-dashboard.json').read_text()
+    assert json.loads(dashboard['data']['tailrace.json']) == json.loads(board)
 
 
 def test_the_chart_carries_the_alerts_and_the_dashboard():
@@ -128,7 +145,8 @@ class TestRendered:
                 assert ('ConfigMap', v['configMap']['name']) in made
             else:
                 name = v['secret']['secretName']
-                assert ('Secret', name) in made or name in (full['tls']['secretName'], full['ticket']['secretName'])
+                assert ('Secret', name) in made or name in (full['tls']['secretName'], full['ticket']['secretName'],
+                                                            full['users']['admin']['secretName'])
                 assert v['secret']['defaultMode'] == 0o440
         ports = {p['name']: p['containerPort'] for p in container['ports']}
         for probe in ('startupProbe', 'livenessProbe', 'readinessProbe'):
@@ -149,33 +167,63 @@ class TestRendered:
 
     def test_the_program_takes_the_configuration(self, path, tmp_path):
         """With files where the Secrets would be mounted, and nothing read from anywhere else."""
-        text = the('ConfigMap', path, 'tailrace')['data']['tailrace.yaml']
-        config = yaml.safe_load(text)
+        done = in_the_pod(path, tmp_path, 'tailrace', 'check')
+        assert done.returncode == 0, done.stdout + done.stderr
+        config = yaml.safe_load(configuration(path))
+        assert config['spool']['directory'].startswith('/var/lib/tailrace')
         mounts = {m['mountPath'] for m in
                   the('StatefulSet', path)['spec']['template']['spec']['containers'][0]['volumeMounts']}
-        for name in re.findall(r'(?<=: )/\S+$', text, re.M):
+        named = re.findall(r'(?<=: )/\S+$', configuration(path), re.M)
+        for name in named:
             assert any(name.startswith(m + '/') for m in mounts), name
-        secrets = tmp_path / 'secrets'
-        ca = CA(tmp_path)
-        for directory in ('tls', 'client'):
-            (secrets / directory).mkdir(parents=True)
-            for source, target in zip(ca.issue('localhost'), ('tls.crt', 'tls.key')):
-                shutil.copy(source, secrets / directory / target)
-        for name, content in (('spool/spool.key', '00' * 32), ('ticket/ticket.key', 'k' * 32), ('parent/credentials', 'user:word')):
-            (secrets / name).parent.mkdir()
-            (secrets / name).write_text(content)
-        for f in secrets.rglob('*'):
-            if f.is_file():
-                f.chmod(0o440)
-        text = text.replace('/run/secrets/tailrace', str(secrets)).replace('/etc/tailrace-ca/ca.pem', ca.ca)
-        (tmp_path / 'tailrace.yaml').write_text(text.replace('/var/lib/tailrace', str(tmp_path)))
-        container, = the('StatefulSet', path)['spec']['template']['spec']['containers']
-        env = dict({e['name']: e['value'].replace('/run/secrets/tailrace', str(secrets)) for e in container['env']},
-                   PATH=os.environ['PATH'])
-        done = subprocess.run([BINARY, 'check', '-c', str(tmp_path / 'tailrace.yaml')], capture_output=True, text=True, env=env,
-                              timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert config['spool']['directory'].startswith('/var/lib/tailrace')
+        for mount in mounts - {'/etc/tailrace'}:
+            assert any(name.startswith(mount + '/') for name in named), mount
+
+    def test_what_the_notes_tell_to_do_next_works(self, path, tmp_path):
+        text = documents(render.NOTES)[(render.PLAIN, render.FULL).index(path)]['text']
+        commands = [shlex.split(c) for c in re.findall(r'kubectl -n tailrace exec tailrace-0 -- (.*)', text)]
+        assert [c[:2] for c in commands] == [['tailrace', 'check'], ['tailrace', 'doctor'], ['tailrace', 'check'],
+                                             ['tailracectl', 'status']]
+        side = in_the_pod(path, tmp_path, *commands[2])
+        assert side.returncode == 0, side.stderr
+        address = re.search(r'tailrace will be at (\S+)\n', text).group(1)
+        assert yaml.safe_load(side.stdout)['managerEndpoint'] == address
+        service = the('Service', path, 'tailrace')
+        assert address.partition('://')[2] == 'tailrace.tailrace.svc:%d' % service['spec']['ports'][0]['port']
+        admin = the('Service', path, 'tailrace-each')['spec']['ports'][0]['port']
+        assert f'port-forward tailrace-0 {admin}\n' in text and f'http://127.0.0.1:{admin}/' in text
+
+
+def configuration(path):
+    return the('ConfigMap', path, 'tailrace')['data']['tailrace.yaml']
+
+
+def in_the_pod(path, tmp_path, program, *args):
+    """The program with the configuration, the environment and, elsewhere, the files that it has in the pod."""
+    secrets = tmp_path / 'secrets'
+    ca = CA(tmp_path)
+    for directory, pair in (('tls', ca.issue('tailrace.tailrace.svc')), ('client', ca.issue('localhost')),
+                            ('intercept', (ca.ca, ca.ca_key))):
+        (secrets / directory).mkdir(parents=True)
+        for source, target in zip(pair, ('tls.crt', 'tls.key')):
+            shutil.copy(source, secrets / directory / target)
+    users = next(d for d in documents(render.FULL) if d['metadata']['name'] == 'tailrace-users-proxy')['stringData']['users']
+    for name, content in (('spool/spool.key', '00' * 32), ('ticket/ticket.key', 'k' * 32), ('parent/credentials', 'user:word'),
+                          ('users-proxy/users', users), ('users-admin/users', users)):
+        (secrets / name).parent.mkdir()
+        (secrets / name).write_text(content)
+    for f in secrets.rglob('*'):
+        if f.is_file():
+            f.chmod(0o440)
+    text = configuration(path).replace('/run/secrets/tailrace', str(secrets))
+    text = re.sub(r'/etc/tailrace-ca/\w+/ca.pem', ca.ca, text)
+    (tmp_path / 'tailrace.yaml').write_text(text.replace('/var/lib/tailrace', str(tmp_path)))
+    container, = the('StatefulSet', path)['spec']['template']['spec']['containers']
+    env = dict({e['name']: e['value'].replace('/run/secrets/tailrace', str(secrets)) for e in container['env']},
+               PATH=os.environ['PATH'])
+    command, *rest = args
+    return subprocess.run([BINARY.removesuffix('tailrace') + program, command, '-c', str(tmp_path / 'tailrace.yaml'), *rest],
+                          capture_output=True, text=True, env=env, timeout=60)
 
 
 def test_a_renewed_configuration_rolls_the_pods():
@@ -196,12 +244,22 @@ def test_confined_pods_have_one_way_out(path, namespace):
             assert 'ipBlock' not in peer or peer['ipBlock']['cidr'].endswith('/32')
             assert peer.get('podSelector') is not None or 'ipBlock' in peer
     first = policy['spec']['egress'][0]
+    more = {v['port'] for v in full['moreListeners'].values()} if path == render.FULL else set()
     assert first['to'][0]['podSelector']['matchLabels'].items() <= gateway.items()
-    assert [p['port'] for p in first['ports']] == [8443, 3128]
+    assert {p['port'] for p in first['ports']} == {8443, 3128} | more
+
+
+def test_the_monitor_finds_the_port_of_each_gateway():
+    monitor = the('ServiceMonitor', render.FULL)
+    wanted = monitor['spec']['selector']['matchLabels'].items()
+    found = [d for d in documents(render.FULL) if d['kind'] == 'Service' and wanted <= d['metadata']['labels'].items()]
+    assert [s['metadata']['name'] for s in found] == ['tailrace-each'] and found[0]['spec']['clusterIP'] == 'None'
+    assert {e['port'] for e in monitor['spec']['endpoints']} <= {p['name'] for p in found[0]['spec']['ports']}
+    assert [e['path'] for e in monitor['spec']['endpoints']] == ['/metrics']
 
 
 def test_inline_secrets_are_made_and_named_ones_are_not():
     made = {d['metadata']['name']: d for d in documents(render.FULL) if d['kind'] == 'Secret'}
-    assert set(made) == {'tailrace-client', 'tailrace-spool-key', 'tailrace-parent'}
+    assert set(made) == {f'tailrace-{name}' for name in ('client', 'spool-key', 'parent', 'intercept', 'users-proxy')}
     assert made['tailrace-parent']['stringData']['credentials'] == 'user:password'
     assert the('StatefulSet', render.FULL)['spec']['template']['spec']['imagePullSecrets'] == [{'name': 'registry'}]

@@ -103,6 +103,7 @@ def figures(tmp_path_factory):
         options = {
             'listen': {'proxy': {'address': '127.0.0.1:0'},
                        'tls': {'mode': 'upstream', 'address': '127.0.0.1:0', 'certificate': leaf, 'key': leaf_key},
+                       'orders': {'mode': 'forward', 'address': '127.0.0.1:0', 'to': f'127.0.0.1:{target.port}'},
                        'grpc': {'address': '127.0.0.1:0', 'to': f'http://127.0.0.1:{target.port}'}},
             'egress': {'mode': 'report', 'profile': 'none', 'connect-timeout': '2s'},
             'limits': {'connections': 20},
@@ -126,6 +127,9 @@ def live(gw, far):
         pass                                                    # relayed, whatever became of it
     api.close()
     ask(gw, 'nowhere.invalid:443')[0].close()                   # would be denied
+    with dial(gw, 'orders') as s:
+        s.sendall(b'?')
+        assert s.recv(1) == b'?'
     too_many(gw)
     with dial(gw, 'upstream') as s:
         s.sendall(b'GET / HTTP/1.1\r\nno field\r\n\r\n')
@@ -178,6 +182,13 @@ def test_every_figure_that_is_asked_for_is_there(figures):
                 for group in re.findall(r'by \(([a-z_, ]*)\)', expr):
                     asked |= set(re.split(r',\s*', group))
             assert asked - NOT_A_FIGURE <= labels, f'{title}: {name}: {asked - labels}'
+
+
+@pytest.mark.parametrize('name', ['ack_seconds_bucket', 'delivery_seconds_bucket', 'tunnels_by_kind', 'streams_waiting',
+                                  'upstream_state', 'ledger_lines', 'spool_full_in_seconds', 'denied_total',
+                                  'certificate_expiry_seconds'])
+def test_the_dashboard_shows(name):
+    assert any('tailrace_' + name in expr for _, expr in expressions()[len(alerts):])
 
 
 def test_what_stands_in_the_documentation_is_there(figures):

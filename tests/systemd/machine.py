@@ -185,7 +185,8 @@ class Service(Gateway):
         self.process = self.main()
         return self.process
 
-    def stop(self, timeout=40):
+    def stop(self, timeout=40, patience=None):
+        """As the service manager stops it: it has patience of its own."""
         self.ctl('stop', 'tailrace.socket', 'tailrace.service')
         self.ctl('reset-failed', check=False)
         self.before = []
