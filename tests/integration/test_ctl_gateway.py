@@ -143,6 +143,25 @@ def test_what_it_is_set_to(gw):  # noqa: F811
     assert f'process {gw.pid}' in ctl(gw, 'version')
 
 
+@pytest.mark.parametrize('mistake', ['limt: 1\n', 'log: [\n', 'log: { level: "${NOT_SET_HERE}" }\n'])
+def test_a_file_with_a_mistake_leads_to_the_gateway_all_the_same(far, gateway_at, mistake):  # noqa: F811
+    gw = gateway_at(far.url, control={'socket': '@'}, start=False)  # noqa: F811
+    gw.options['control']['socket'] = str(gw.directory / 'c.sock')
+    gw.start()
+    good = gw.config_path.read_text()
+    if mistake.endswith('[\n'):       # no YAML: nothing of it can be read, the socket must be named
+        gw.config_path.write_text(mistake)
+        ctl(gw, 'status', code=3)
+        ctl(gw, '--socket', gw.directory / 'c.sock', 'status')
+        return
+    gw.config_path.write_text(good.replace('log:\n  level: "debug"\n', '') + mistake)
+    done = subprocess.run([CTL, '-c', str(gw.config_path), '--json', 'status'], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)['pid'] == gw.pid
+    assert f'{gw.config_path}:' in done.stderr and 'asked all the same' in done.stderr
+    ctl(gw, 'reload', code=1)
+    assert as_json(gw, 'status')['config']['last_error']
+
+
 def test_the_spool(far, gw, api):  # noqa: F811
     held_up(far, api, key('spool'), 'a\n')
     found = as_json(gw, 'spool', 'stats')
