@@ -421,9 +421,9 @@ static const struct row rows[] = {
     {.name = "TailraceUpstreamDown",
      .holds = is_down,
      .severity = WARNING,
-     .text = "Upstream, {what}, has taken nothing for {long}. Builds go on and do not notice: "
-             "what they send waits in the spool while it has room, and is delivered as soon as "
-             "upstream is back."},
+     .text = "Upstream, {what}, has been down for {long}. Builds go on and do not notice: what "
+             "they send waits in the spool while it has room, and is delivered as soon as upstream "
+             "is back."},
     {.name = "TailraceOldestUndelivered",
      .holds = is_old,
      .severity = WARNING,
@@ -449,8 +449,9 @@ static const struct row rows[] = {
     {.name = "TailraceCredentialRefused",
      .holds = refuses_credentials,
      .severity = WARNING,
-     .text = "The log service refuses {what} for {long}. What came with them is held until a newer "
-             "one of the account is taken."},
+     .text =
+         "The log service has refused {what} for {long}. What came with them is held until a newer "
+         "one of the account is taken."},
     {.name = "TailraceUpstreamSlow",
      .runbook = "tailraceupstreamdown",
      .holds = is_slow,
@@ -597,12 +598,14 @@ void problems_free(struct problems **pp)
 
 /* --- telling ------------------------------------------------------------------------------ */
 
-/* "12 s", "5 min", "3 h 20 min", "4 days". */
+/* "a moment", "12 s", "5 min", "3 h 20 min", "4 days". */
 static void add_span(struct str *out, double seconds)
 {
     long long s = seconds > 0 ? (long long)seconds : 0;
 
-    if (s < 2 * MINUTE_S)
+    if (s == 0)
+        str_adds(out, "a moment");
+    else if (s < 2 * MINUTE_S)
         str_addf(out, "%lld s", s);
     else if (s < 2 * HOUR_S)
         str_addf(out, "%lld min", s / MINUTE_S);
