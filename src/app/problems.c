@@ -416,8 +416,8 @@ static const struct row rows[] = {
     {.name = "TailraceCertificateExpiresSoon",
      .runbook = "tailracecertificateexpires",
      .holds = expires_soon,
-     .text = "The certificate of {what}. Clients will not connect any more then: put the new one "
-             "in place and reload."},
+     .text = "The certificate of {what}. Clients refuse an expired one: put the new one in place "
+             "and reload."},
     {.name = "TailraceUpstreamDown",
      .holds = is_down,
      .severity = WARNING,

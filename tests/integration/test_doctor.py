@@ -135,6 +135,13 @@ def test_doctor_ends_when_all_is_dark(tmp_path, open_, ca):
     assert set(report.causes()) == {'firewall_drops'} and report.status == 1
 
 
+def test_doctor_says_that_it_is_the_parent_that_is_not_there(tmp_path):
+    at = free_port()
+    report = doctor(tmp_path, f'https://{HOST}', '--flow', 'harness', upstream={'parent': f'http://127.0.0.1:{at}'})
+    found = report.one('connection_refused')
+    assert found['seen'].startswith(f'the parent proxy 127.0.0.1 port {at}') and f'127.0.0.1:{at}' in found['do']
+
+
 # ---- names ----------------------------------------------------------------------------------------
 
 def test_doctor_name_not_resolved(tmp_path, open_, ca):
