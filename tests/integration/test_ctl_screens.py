@@ -256,6 +256,13 @@ def lines_of(*texts, **more):
                                               enumerate(texts)]}).encode() + b'\n'
 
 
+def test_tail_of_a_closed_stream_says_so(far):
+    far.answers.update(streams=streams(stream()), tail=Streamed([b'{"begin":"open"}\n', b'{"end":"over"}\n']))
+    assert far.ctl('tail', 'step')[1] == ''
+    far.answers['tail'] = Streamed([b'{"begin":"closed"}\n', b'{"end":"over"}\n'])
+    assert 'this stream is closed' in far.ctl('tail', 'step')[1]
+
+
 def test_tail_shows_lines_as_they_are_and_ends_with_the_stream(far):
     far.answers.update(streams=streams(stream()), tail=Streamed([
         lines_of('one\n', 'two'), lines_of('\x1b[1;32mgreen\x1b[0m\ttab 日本\x1b]0;title\x07\n'), b'{"missed": 7}\n',
