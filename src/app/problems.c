@@ -395,9 +395,10 @@ static const struct row rows[] = {
              "never happen; keep the spool's directory and the log as they are, and report it."},
     {.name = "TailraceSpoolFailing",
      .holds = spool_fails,
-     .text = "Records cannot be made durable for {long}: the spool's disk is full, read-only or "
-             "fails. Calls are passed on to Harness directly, or refused. Look at the disk; don't "
-             "restart."},
+     .text =
+         "Records have not been made durable for {long}: the spool's disk is full, read-only or "
+         "fails. Calls are passed on to Harness directly, or refused. Look at the disk; don't "
+         "restart."},
     {.name = "TailraceLinesRefused",
      .holds = refuses_lines,
      .text = "Log lines were refused in the last 10 minutes ({what}): older clients do not repeat "
@@ -598,15 +599,13 @@ void problems_free(struct problems **pp)
 
 /* --- telling ------------------------------------------------------------------------------ */
 
-/* "a moment", "12 s", "5 min", "3 h 20 min", "4 days". */
+/* "1 s", "12 s", "5 min", "3 h 20 min", "4 days". */
 static void add_span(struct str *out, double seconds)
 {
     long long s = seconds > 0 ? (long long)seconds : 0;
 
-    if (s == 0)
-        str_adds(out, "a moment");
-    else if (s < 2 * MINUTE_S)
-        str_addf(out, "%lld s", s);
+    if (s < 2 * MINUTE_S)
+        str_addf(out, "%lld s", TR_MAX(s, 1LL));
     else if (s < 2 * HOUR_S)
         str_addf(out, "%lld min", s / MINUTE_S);
     else if (s < 2 * DAY_S)

@@ -263,7 +263,7 @@ static void test_counts_in_words(void **state)
     set("dead_letters", 0);
     set("credentials_refused", 1);
     assert_true(is_told("TailraceCredentialRefused"));
-    assert_non_null(strstr(str_c(&told), "has refused 1 credential for a moment"));
+    assert_non_null(strstr(str_c(&told), "has refused 1 credential for 1 s"));
     set("credentials_refused", 0);
 }
 
