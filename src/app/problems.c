@@ -445,8 +445,8 @@ static const struct row rows[] = {
     {.name = "TailraceDeadLetters",
      .holds = has_dead_letters,
      .severity = WARNING,
-     .text = "Upstream will never take {what} as they came. They are kept until somebody replays "
-             "or drops them: tailracectl dead list."},
+     .text = "Upstream will never take {what} as sent. What is dead is kept until somebody replays "
+             "or drops it: tailracectl dead list."},
     {.name = "TailraceCredentialRefused",
      .holds = refuses_credentials,
      .severity = WARNING,
