@@ -241,6 +241,24 @@ static void add_allowed(struct ways *w, const char *text, uint16_t port, const c
     p->what = d.port == 443 ? 0 : PROBE_DIAL;
 }
 
+/* The port to try of those that a rule allows: the first that is named, or 443 if it is in a range.
+ * 0: none; a range names no port that is listened on. */
+static uint16_t port_to_try(const struct conf_list *ports)
+{
+    bool https = ports->n == 0;
+
+    for (size_t i = 0; i < ports->n; i++) {
+        char *end;
+        unsigned long low = strtoul(ports->items[i], &end, 10), high;
+
+        if (*end != '-')
+            return (uint16_t)low;
+        high = strtoul(end + 1, NULL, 10);
+        https = https || (low <= 443 && 443 <= high);
+    }
+    return https ? 443 : 0;
+}
+
 static void add_egress(struct ways *w)
 {
     const struct config *c = w->c;
@@ -249,13 +267,11 @@ static void add_egress(struct ways *w)
         return;
     for (size_t i = 0; i < c->n_rules; i++) {
         const struct config_rule *rule = &c->rules[i];
-        uint16_t port = 443;
+        uint16_t port = port_to_try(&rule->ports);
 
         if (rule->action != 0)
             continue;
-        if (rule->ports.n)
-            port = (uint16_t)strtoul(rule->ports.items[0], NULL, 10);
-        for (size_t k = 0; k < rule->hosts.n; k++)
+        for (size_t k = 0; port && k < rule->hosts.n; k++)
             add_allowed(w, rule->hosts.items[k], port, "the rule");
     }
     for (size_t k = 0; k < c->egress_allow.n; k++)

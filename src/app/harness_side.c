@@ -9,6 +9,7 @@
 #include "crypto/cert_facts.h"
 #include "net/addr.h"
 #include "policy/dest.h"
+#include "rt/clock.h"
 
 /*
  * What must not go by the proxy (HP §4.5: suffixes, no ranges): the host itself, the metadata of
@@ -77,6 +78,7 @@ static void place_certificate(struct side_place *p, const char *address)
             p->loopback = false;
             f.covers = true;
         }
+        p->expired = f.not_after < clock_wall_ns() / NS_PER_SEC;
         p->misnamed = (address || p->host.n) && !f.covers;
     }
     cert_facts_fini(&f);

@@ -45,6 +45,7 @@ struct side_place {
     enum side_cert cert;
     bool gap;      /* a placeholder stands in it */
     bool loopback; /* only this host gets there */
+    bool expired;  /* its certificate is */
     bool misnamed; /* its certificate is not for `host` */
 };
 

@@ -53,6 +53,8 @@ static void print_place_notes(const struct side_place *p, FILE *out)
 {
     if (p->loopback)
         fprintf(out, "  note: %s is reached from this host only\n", str_c(&p->host));
+    if (p->expired)
+        fprintf(out, "  note: %s has expired: clients will refuse it\n", p->l->certificate);
     if (p->misnamed)
         fprintf(out, "  note: %s is not for the name %s: clients will refuse it\n",
                 p->l->certificate, str_c(&p->host));
@@ -306,8 +308,9 @@ static void print_unread(const struct harness_side *s, FILE *out)
 
         if (is_first_such(s, i, CERT_UNREAD))
             fprintf(out,
-                    "\nnote: listen.%s: %s cannot be read here: if its authority is not a public "
-                    "one, clients must be told to believe it\n",
+                    "\nnote: listen.%s: %s cannot be read here, and a gateway that cannot does not "
+                    "start; if its authority is not a public one, clients must be told to believe "
+                    "it\n",
                     p->l->name, p->l->certificate);
     }
 }

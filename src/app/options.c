@@ -621,6 +621,19 @@ int config_load(const char *path, struct config **config, struct conf_errors *er
     return -1;
 }
 
+char *config_find_control(const char *path, struct conf_errors *errors)
+{
+    struct config *config = XNEW(struct config);
+    char *found = NULL;
+
+    if (conf_load_anyway(path, &config_spec, config, errors)) {
+        default_beside_spool(config, &config->control_socket, "control.sock");
+        found = xstrdup(config->control_socket);
+    }
+    config_free(&config);
+    return found;
+}
+
 void config_free(struct config **config)
 {
     if (!*config)

@@ -126,6 +126,10 @@ extern const struct conf_spec config_spec;
 int config_load(const char *path, struct config **config, struct conf_errors *errors) TR_MUST_USE;
 void config_free(struct config **config);
 
+/* Where the control socket is, as far as the file at `path` tells, whatever else is wrong in it:
+ * the caller's. NULL: it cannot be read. `errors` as above. */
+char *config_find_control(const char *path, struct conf_errors *errors);
+
 /* One more file that must be there for a reload. */
 void config_add_file(struct config *config, const char *path);
 

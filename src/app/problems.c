@@ -395,9 +395,10 @@ static const struct row rows[] = {
              "never happen; keep the spool's directory and the log as they are, and report it."},
     {.name = "TailraceSpoolFailing",
      .holds = spool_fails,
-     .text = "Records cannot be made durable for {long}: the spool's disk is full, read-only or "
-             "fails. Calls are passed on to Harness directly, or refused. Look at the disk; don't "
-             "restart."},
+     .text =
+         "Records have not been made durable for {long}: the spool's disk is full, read-only or "
+         "fails. Calls are passed on to Harness directly, or refused. Look at the disk; don't "
+         "restart."},
     {.name = "TailraceLinesRefused",
      .holds = refuses_lines,
      .text = "Log lines were refused in the last 10 minutes ({what}): older clients do not repeat "
@@ -416,14 +417,14 @@ static const struct row rows[] = {
     {.name = "TailraceCertificateExpiresSoon",
      .runbook = "tailracecertificateexpires",
      .holds = expires_soon,
-     .text = "The certificate of {what}. Clients will not connect any more then: put the new one "
-             "in place and reload."},
+     .text = "The certificate of {what}. Clients refuse an expired one: put the new one in place "
+             "and reload."},
     {.name = "TailraceUpstreamDown",
      .holds = is_down,
      .severity = WARNING,
-     .text = "Upstream, {what}, has taken nothing for {long}. Builds go on and do not notice: "
-             "what they send waits in the spool while it has room, and is delivered as soon as "
-             "upstream is back."},
+     .text = "Upstream, {what}, has been down for {long}. Builds go on and do not notice: what "
+             "they send waits in the spool while it has room, and is delivered as soon as upstream "
+             "is back."},
     {.name = "TailraceOldestUndelivered",
      .holds = is_old,
      .severity = WARNING,
@@ -444,13 +445,14 @@ static const struct row rows[] = {
     {.name = "TailraceDeadLetters",
      .holds = has_dead_letters,
      .severity = WARNING,
-     .text = "Upstream will never take {what} as they came. They are kept until somebody replays "
-             "or drops them: tailracectl dead list."},
+     .text = "Upstream will never take {what} as sent. What is dead is kept until somebody replays "
+             "or drops it: tailracectl dead list."},
     {.name = "TailraceCredentialRefused",
      .holds = refuses_credentials,
      .severity = WARNING,
-     .text = "The log service refuses {what} for {long}. What came with them is held until a newer "
-             "one of the account is taken."},
+     .text =
+         "The log service has refused {what} for {long}. What came with them is held until a newer "
+         "one of the account is taken."},
     {.name = "TailraceUpstreamSlow",
      .runbook = "tailraceupstreamdown",
      .holds = is_slow,
@@ -597,13 +599,13 @@ void problems_free(struct problems **pp)
 
 /* --- telling ------------------------------------------------------------------------------ */
 
-/* "12 s", "5 min", "3 h 20 min", "4 days". */
+/* "1 s", "12 s", "5 min", "3 h 20 min", "4 days". */
 static void add_span(struct str *out, double seconds)
 {
     long long s = seconds > 0 ? (long long)seconds : 0;
 
     if (s < 2 * MINUTE_S)
-        str_addf(out, "%lld s", s);
+        str_addf(out, "%lld s", TR_MAX(s, 1LL));
     else if (s < 2 * HOUR_S)
         str_addf(out, "%lld min", s / MINUTE_S);
     else if (s < 2 * DAY_S)

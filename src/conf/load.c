@@ -187,8 +187,8 @@ static char *beside(const char *name, const char *include)
     return str_take(&s);
 }
 
-static int read_included(const struct conf_check *c, const struct conf_file *file,
-                         const char *path, struct stat *st, struct str *text, struct err *e)
+static int read_included(const struct conf_check *c, const struct conf_file *file, const char *path,
+                         struct stat *st, struct str *text, struct err *e)
 {
     if (file->depth >= CONF_INCLUDE_DEPTH)
         return err_set(e, ERR_LIMIT, "included too deeply (at most %d levels)", CONF_INCLUDE_DEPTH);
@@ -318,7 +318,9 @@ static void fill_section(struct conf_check *c, const struct conf_section *sectio
         void *item = conf_section_item(section, c->config, i);
         const char *name = conf_item_name(section, item);
         struct conf_scope scope = {
-            .rows = section->rows, .n_rows = section->n_rows, .object = item,
+            .rows = section->rows,
+            .n_rows = section->n_rows,
+            .object = item,
         };
         struct str base = STR_INIT;
 
@@ -332,7 +334,10 @@ static void fill_section(struct conf_check *c, const struct conf_section *sectio
 static void fill_all(struct conf_check *c)
 {
     struct conf_scope whole = {
-        .rows = c->spec->rows, .n_rows = c->spec->n_rows, .object = c->config, .base = "",
+        .rows = c->spec->rows,
+        .n_rows = c->spec->n_rows,
+        .object = c->config,
+        .base = "",
     };
     size_t i;
 
@@ -406,29 +411,49 @@ static int finish(struct conf_check *c)
     return -1;
 }
 
-int conf_load(const char *path, const struct conf_spec *spec, void *config,
-              struct conf_errors *errors)
+/* False: it cannot be read. */
+static bool read_all(struct conf_check *c, const char *path)
 {
     struct str text = STR_INIT;
-    struct conf_check c;
     struct conf_file *file;
     struct stat st;
     struct err e;
 
-    check_init(&c, spec, config, errors);
     if (file_read(path, CONF_FILE_BYTES, &text, &e) < 0) {
-        conf_errors_add(errors, 0, xstrdup(e.text));
+        conf_errors_add(c->errors, 0, xstrdup(e.text));
         str_fini(&text);
-        return -1;
+        return false;
     }
-    file = file_new(&c, path, directory_of(path), NULL);
+    file = file_new(c, path, directory_of(path), NULL);
     if (stat(path, &st) == 0) {
         file->dev = st.st_dev;
         file->ino = st.st_ino;
     }
-    load_file_text(&c, file, str_view(&text));
+    load_file_text(c, file, str_view(&text));
     str_fini(&text);
-    return finish(&c);
+    return true;
+}
+
+int conf_load(const char *path, const struct conf_spec *spec, void *config,
+              struct conf_errors *errors)
+{
+    struct conf_check c;
+
+    check_init(&c, spec, config, errors);
+    return read_all(&c, path) ? finish(&c) : -1;
+}
+
+bool conf_load_anyway(const char *path, const struct conf_spec *spec, void *config,
+                      struct conf_errors *errors)
+{
+    struct conf_check c;
+
+    check_init(&c, spec, config, errors);
+    if (!read_all(&c, path))
+        return false;
+    fill_all(&c);
+    check_fini(&c);
+    return true;
 }
 
 int conf_load_text(const char *name, const char *directory, struct view text,

@@ -55,11 +55,18 @@ void conf_errors_print(const struct conf_errors *errors, FILE *out);
 int conf_load(const char *path, const struct conf_spec *spec, void *config,
               struct conf_errors *errors) TR_MUST_USE;
 
-/* The same for text in memory. `name` stands for the file in errors; relative paths and includes
- * start at `directory`, which is absolute. */
+/* For who only needs to find something in a file that is being worked on: `config` has what is
+ * right in it, and defaults for the rest; spec->check is not made. Errors are noted as above.
+ * False, and `config` all zero: the file cannot be read. The caller gives it back with conf_clear.
+ */
+bool conf_load_anyway(const char *path, const struct conf_spec *spec, void *config,
+                      struct conf_errors *errors);
+
+/* The same as conf_load for text in memory. `name` stands for the file in errors; relative paths
+ * and includes start at `directory`, which is absolute. */
 int conf_load_text(const char *name, const char *directory, struct view text,
-                   const struct conf_spec *spec, void *config, struct conf_errors *errors)
-    TR_MUST_USE;
+                   const struct conf_spec *spec, void *config,
+                   struct conf_errors *errors) TR_MUST_USE;
 
 /* Free what the rows own and zero the struct. All zero is fine. */
 void conf_clear(const struct conf_spec *spec, void *config);

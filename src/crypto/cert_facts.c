@@ -1,6 +1,7 @@
 #include "crypto/cert_facts.h"
 
 #include <string.h>
+#include <time.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -72,6 +73,13 @@ static bool is_trusted(X509 *leaf, STACK_OF(X509) * chain)
     return ok;
 }
 
+static int64_t not_after(const X509 *x)
+{
+    struct tm tm;
+
+    return ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) == 1 ? timegm(&tm) : INT64_MAX;
+}
+
 static int read_chain(const char *path, STACK_OF(X509) * chain, struct err *e)
 {
     BIO *bio = BIO_new_file(path, "r");
@@ -103,6 +111,7 @@ int cert_facts_read(const char *path, const char *host, struct cert_facts *f, st
         if (!is_own_issuer(last))
             add_issuer(last, &f->issuer);
         f->trusted = is_trusted(leaf, chain);
+        f->not_after = not_after(leaf);
         f->covers = host && (X509_check_ip_asc(leaf, host, 0) == 1 ||
                              X509_check_host(leaf, host, 0, 0, NULL) == 1);
     }

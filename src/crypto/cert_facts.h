@@ -6,6 +6,7 @@
 #define TR_CRYPTO_CERT_FACTS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include "base/attrs.h"
 #include "base/err.h"
 #include "base/str.h"
@@ -15,6 +16,7 @@ struct cert_facts {
     struct str issuer; /* who signed the last certificate of the file (RFC 4514); empty: itself, so
                           the file holds all that a client has to trust */
     bool trusted;      /* an authority of this system vouches for it, expired or not */
+    int64_t not_after; /* Unix time; INT64_MAX: it cannot be told */
     bool covers;       /* it is for the host that was asked about (RFC 6125) */
 };
 

@@ -17,22 +17,23 @@
 
 /* --- where it is ------------------------------------------------------------------------------ */
 
+/* A file with mistakes in it, which somebody is at work on, still leads to the gateway that runs
+ * with what it said before. */
 static int from_config(struct ctl *c, const char *path)
 {
     struct conf_errors errors = CONF_ERRORS_INIT;
-    struct config *config = NULL;
 
-    if (config_load(path, &config, &errors) == 0)
-        c->path = xstrdup(config->control_socket);
-    else
-        conf_errors_print(&errors, stderr);
+    c->path = config_find_control(path, &errors);
+    conf_errors_print(&errors, stderr);
+    if (!c->path)
+        fputs("tailracectl: that file does not tell where the control socket is; use --socket "
+              "PATH\n",
+              stderr);
+    else if (errors.n)
+        fputs("tailracectl: this file has mistakes; the gateway that runs is asked all the same\n",
+              stderr);
     conf_errors_fini(&errors);
-    config_free(&config);
-    if (c->path)
-        return CTL_OK;
-    fputs("tailracectl: that file does not tell where the control socket is; use --socket PATH\n",
-          stderr);
-    return CTL_UNREACHABLE;
+    return c->path ? CTL_OK : CTL_UNREACHABLE;
 }
 
 static int find_socket(struct ctl *c)

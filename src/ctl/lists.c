@@ -31,9 +31,9 @@ static void add_stream(struct table *t, const json_t *s, const char *now)
     const json_t *error = GET(s, "last_error");
     struct str why = STR_INIT;
 
-    if (json_is_object(error))
-        str_addf(&why, "%" JSON_INTEGER_FORMAT " %s", ctl_int(error, "status"),
-                 ctl_text(error, "text"));
+    if (ctl_int(error, "status"))
+        str_addf(&why, "%" JSON_INTEGER_FORMAT " ", ctl_int(error, "status"));
+    str_adds(&why, ctl_text(error, "text"));
     table_add(t, PLAIN, ctl_text(s, "key"));
     table_add(t, strcmp(ctl_text(s, "state"), "held") == 0 ? YELLOW : PLAIN, ctl_text(s, "state"));
     table_add(t, PLAIN, human_count(GET(s, "backlog_lines")).text);

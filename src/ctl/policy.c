@@ -39,6 +39,10 @@ static void show_verdict(struct ctl *c, struct page *p, const json_t *answer)
     }
     page_add(p, PLAIN, *ctl_text(answer, "reason") ? ": " : "");
     page_words(p, PLAIN, ctl_text(answer, "reason"));
+    if (*ctl_text(answer, "resolving")) {
+        page_add(p, YELLOW, "but it has no address now: ");
+        page_words(p, YELLOW, ctl_text(answer, "resolving"));
+    }
     if (json_array_size(GET(answer, "addresses"))) {
         page_end(p);
         show_addresses(p, GET(answer, "addresses"));

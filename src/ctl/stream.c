@@ -208,8 +208,9 @@ static void show_stream(struct ctl *c, struct page *p, const json_t *s)
     if (json_is_object(error)) {
         page_add(p, DIM, "last error");
         page_to(p, LABEL);
-        page_addf(p, RED, "%s: %" JSON_INTEGER_FORMAT " ", human_time(GET(error, "time"), now).text,
-                  ctl_int(error, "status"));
+        page_addf(p, RED, "%s: ", human_time(GET(error, "time"), now).text);
+        if (ctl_int(error, "status"))
+            page_addf(p, RED, "%" JSON_INTEGER_FORMAT " ", ctl_int(error, "status"));
         page_words(p, RED, ctl_text(error, "text"));
     }
     show_more(p, s);

@@ -48,6 +48,13 @@ static void show_record(struct tail *t, const json_t *record)
     }
 }
 
+/* It may be opened again: a step that is tried once more has the same key. */
+static void say_closed(void)
+{
+    fputs("tailracectl: this stream is closed; waiting for it to be opened again (^C ends this)\n",
+          stderr);
+}
+
 static void take_line(void *ctx, const char *text)
 {
     struct tail *t = ctx;
@@ -57,6 +64,8 @@ static void take_line(void *ctx, const char *text)
         t->ended = true;
     if (t->c->json && record) {
         ctl_show_json_line(record);
+    } else if (strcmp(ctl_text(record, "begin"), "closed") == 0) {
+        say_closed();
     } else if (json_is_integer(GET(record, "missed"))) {
         say_missed(ctl_int(record, "missed"));
     } else if (record) {

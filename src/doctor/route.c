@@ -303,6 +303,7 @@ static void tell_undialled(struct route *r, const struct tries *t, const char *h
     enum cause cause = errnum == ETIMEDOUT                              ? CAUSE_FIREWALL_DROPS
                        : errnum == ECONNREFUSED || errnum == ECONNRESET ? CAUSE_CONNECTION_REFUSED
                                                                         : CAUSE_NO_ROUTE;
+    const char *role = route_by_parent(r) ? "the parent proxy " : "";
     struct str at = STR_INIT;
 
     /* Where IPv6 leads nowhere, as so often, it is the other one that was meant to work. */
@@ -314,10 +315,10 @@ static void tell_undialled(struct route *r, const struct tries *t, const char *h
     }
     add_addresses(r, &at);
     if (cause == CAUSE_FIREWALL_DROPS)
-        route_bad(r, cause, "dial", "no answer from %s port %u within %u ms (%s)", host, port,
-                  r->way->timeout_ms, str_c(&at));
+        route_bad(r, cause, "dial", "no answer from %s%s port %u within %u ms (%s)", role, host,
+                  port, r->way->timeout_ms, str_c(&at));
     else
-        route_bad(r, cause, "dial", "%s port %u (%s): %s", host, port, str_c(&at),
+        route_bad(r, cause, "dial", "%s%s port %u (%s): %s", role, host, port, str_c(&at),
                   strerror(errnum));
     add_rule(r, host, port, "");
     if (r->way->elsewhere && !route_by_parent(r))

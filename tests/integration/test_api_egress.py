@@ -297,7 +297,7 @@ def test_problem_upstream_down(gw, api, far):
     assert found['severity'] == 'warning' and found['runbook'] == '#tailraceupstreamdown'
     assert 'waits in the spool' in found['text'] and '{' not in found['text']
     assert time.time() - 60 < time.mktime(time.strptime(found['since'][:19], '%Y-%m-%dT%H:%M:%S')) - time.timezone < time.time() + 5
-    assert 'Upstream, the log service, has taken nothing' in found['text']
+    assert 'Upstream, the log service, has been down for' in found['text']
     far.start()
     wait_for(lambda: 'TailraceUpstreamDown' not in problems(gw), what='its end')
 

@@ -103,6 +103,29 @@ def test_tail_is_for_those_allowed(far, gateway_at):  # noqa: F811
         assert done.returncode == 1 and 'control.tail' in done.stderr
 
 
+def test_every_command_answers_in_json(far, gateway_at):  # noqa: F811
+    """All that `help` lists; what goes on for ever or ends the gateway comes last."""
+    gw = gateway_at(far.url)  # noqa: F811
+    name = key('json')
+    with contextlib.closing(Api(gw.log_url)) as api:
+        assert api.open(name)[0] == 204
+        far.fault('status', 'lines', count=None, key=name, code=400, body='{"error_msg":"invalid character"}')
+        for i in range(2):
+            assert api.put(name, 'bad\n', start=i)[0] == 204
+        letters = wait_for(lambda: len(as_json(gw, 'dead', 'list')) == 2 and as_json(gw, 'dead', 'list'), what='the letters')
+        far.clear_faults()
+        assert api.delete(name)[0] == 204
+        gw.wait_delivered()
+    first, second = (str(letter['id']) for letter in letters)
+    arguments = {'stream': [name], 'policy explain': ['a.example:443'], 'dead explain': [first], 'dead export': [first],
+                 'dead replay': [first], 'dead drop': [second, '--yes']}
+    names = [c['name'] for c in as_json(gw, 'help')['commands']]
+    others = ['tail', 'completion', 'upgrade', 'drain']      # shell text; test_tail; and these end it
+    assert set(others) < set(names) and len(names) == len(set(names)) > 20
+    for command in [n for n in names if n not in others] + ['drain']:
+        assert isinstance(as_json(gw, *command.split(), *arguments.get(command, [])), (dict, list)), command
+
+
 def test_denials_and_policy(gw):  # noqa: F811
     assert status_of(gw, 'nowhere.test:443') == 403
     found = wait_for(lambda: as_json(gw, 'denials', '--search', 'nowhere')['denials'], what='the denial')
@@ -141,6 +164,25 @@ def test_what_it_is_set_to(gw):  # noqa: F811
     assert ctl(gw, 'reload').startswith('reloaded: generation ')
     assert ctl(gw, 'log-level') == 'debug\n'
     assert f'process {gw.pid}' in ctl(gw, 'version')
+
+
+@pytest.mark.parametrize('mistake', ['limt: 1\n', 'log: [\n', 'log: { level: "${NOT_SET_HERE}" }\n'])
+def test_a_file_with_a_mistake_leads_to_the_gateway_all_the_same(far, gateway_at, mistake):  # noqa: F811
+    gw = gateway_at(far.url, control={'socket': '@'}, start=False)  # noqa: F811
+    gw.options['control']['socket'] = str(gw.directory / 'c.sock')
+    gw.start()
+    good = gw.config_path.read_text()
+    if mistake.endswith('[\n'):       # no YAML: nothing of it can be read, the socket must be named
+        gw.config_path.write_text(mistake)
+        ctl(gw, 'status', code=3)
+        ctl(gw, '--socket', gw.directory / 'c.sock', 'status')
+        return
+    gw.config_path.write_text(good.replace('log:\n  level: "debug"\n', '') + mistake)
+    done = subprocess.run([CTL, '-c', str(gw.config_path), '--json', 'status'], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)['pid'] == gw.pid
+    assert f'{gw.config_path}:' in done.stderr and 'asked all the same' in done.stderr
+    ctl(gw, 'reload', code=1)
+    assert as_json(gw, 'status')['config']['last_error']
 
 
 def test_the_spool(far, gw, api):  # noqa: F811

@@ -118,6 +118,20 @@ def test_tables_fit_the_terminal_and_are_whole_elsewhere(far):
     assert json.loads(far.ctl('streams', '--json', columns=80)[0]) == far.answers['streams']
 
 
+def test_an_error_without_an_answer_has_no_status(far):
+    failed = stream('a', last_error={'time': '2026-01-02T03:04:01.000Z', 'status': None, 'text': 'could not be reached'})
+    far.answers.update(streams=streams(failed), stream=failed)
+    for out in (far.ctl('streams', columns=200)[0], far.ctl('stream', 'a')[0]):
+        assert re.search(r'(?<!0) could not be reached', out), out
+
+
+def test_a_name_without_an_address_is_told(far):
+    answer = {'verdict': 'allow', 'rule': 'harness', 'reason': 'allowed', 'addresses': [], 'parent': None,
+              'resolving': 'app.harness.io: there is no such name'}
+    far.answers['policy/explain'] = answer
+    assert 'no address now: app.harness.io: there is no such name' in far.ctl('policy', 'explain', 'app.harness.io:443')[0]
+
+
 def test_columns_stand_under_their_heads_whatever_the_width_of_letters(far):
     far.answers['tunnels'] = {'open': 3, 'matched': 3, 'tunnels': [
         {'id': i, 'kind': 'tunnel', 'listener': 'proxy', 'client': '10.0.0.1:5', 'identity': name, 'destination': 'a.b:443',
@@ -240,6 +254,13 @@ def test_a_stream_is_found_by_a_part_that_only_it_has(far):
 def lines_of(*texts, **more):
     return json.dumps({'time': 't', 'lines': [{'level': 'info', 'pos': i, 'out': t, **more} for i, t in
                                               enumerate(texts)]}).encode() + b'\n'
+
+
+def test_tail_of_a_closed_stream_says_so(far):
+    far.answers.update(streams=streams(stream()), tail=Streamed([b'{"begin":"open"}\n', b'{"end":"over"}\n']))
+    assert far.ctl('tail', 'step')[1] == ''
+    far.answers['tail'] = Streamed([b'{"begin":"closed"}\n', b'{"end":"over"}\n'])
+    assert 'this stream is closed' in far.ctl('tail', 'step')[1]
 
 
 def test_tail_shows_lines_as_they_are_and_ends_with_the_stream(far):

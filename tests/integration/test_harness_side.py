@@ -150,3 +150,14 @@ def test_options_that_make_no_sense(tmp_path, args):
     path.write_text('harness: { url: "https://app.harness.io" }\nlisten: { upstream: { address: "0.0.0.0:8443" } }\n')
     status, out, err = run(path, *args)
     assert (status, out) == (2, '') and err
+
+
+def test_a_certificate_that_has_expired_is_told(tmp_path):
+    ca = CA(tmp_path, 'corp CA')
+    path = tmp_path / 'tailrace.yaml'
+    for expired in (True, False):
+        cert, secret = ca.issue('gw.corp.example', expired=expired)
+        path.write_text('harness: { url: "https://app.harness.io" }\n'
+                        f'listen: {{ upstream: {{ address: "0.0.0.0:8443", certificate: "{cert}", key: "{secret}" }} }}\n')
+        status, out, _ = run(path)
+        assert status == 0 and (f'note: {cert} has expired' in out) == expired

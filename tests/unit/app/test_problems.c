@@ -109,8 +109,8 @@ static void test_all_of_one(void **state)
     assert_string_equal(
         report(),
         "[{\"name\":\"TailraceUpstreamDown\",\"severity\":\"warning\",\"since\":\"2026-01-02T03:04:"
-        "10.000Z\",\"text\":\"Upstream, the log service, has taken nothing for 12 min. Builds "
-        "go on and do not notice: what they send waits in the spool while it has room, and is "
+        "10.000Z\",\"text\":\"Upstream, the log service, has been down for 12 min. Builds go "
+        "on and do not notice: what they send waits in the spool while it has room, and is "
         "delivered as soon as upstream is back.\",\"runbook\":\"#tailraceupstreamdown\"}]");
     metric_set(m, 0);
     assert_string_equal(report(), "[]");
@@ -263,7 +263,7 @@ static void test_counts_in_words(void **state)
     set("dead_letters", 0);
     set("credentials_refused", 1);
     assert_true(is_told("TailraceCredentialRefused"));
-    assert_non_null(strstr(str_c(&told), "refuses 1 credential for 0 s"));
+    assert_non_null(strstr(str_c(&told), "has refused 1 credential for 1 s"));
     set("credentials_refused", 0);
 }
 

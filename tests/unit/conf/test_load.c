@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "base/str.h"
 #include "conf/dump.h"
@@ -46,7 +47,7 @@ static int no_spaces(const char *value, struct err *e)
 
 static const struct conf_choice colours[] = {{"red", RED}, {"blue", BLUE}, {0}};
 
-#define ROW(type, field, path, ...) CONF_ROW(type, struct settings, field, path, __VA_ARGS__)
+#define ROW(type, field, path, ...)  CONF_ROW(type, struct settings, field, path, __VA_ARGS__)
 #define ITEM(type, field, path, ...) CONF_ROW(type, struct item, field, path, __VA_ARGS__)
 
 static const struct conf_row rows[] = {
@@ -65,7 +66,8 @@ static const struct conf_row rows[] = {
 };
 static const struct conf_row item_rows[] = {
     ITEM(BOOL, on, "on", .required = true, .text = "A switch."),
-    ITEM(ENUM, colour, "look.colour", .choices = colours, .name_is_deflt = true, .text = "A colour."),
+    ITEM(ENUM, colour, "look.colour", .choices = colours, .name_is_deflt = true,
+         .text = "A colour."),
     ITEM(LIST, tags, "look.tags", .reloadable = true, .text = "Tags."),
 };
 static const struct conf_section sections[] = {
@@ -322,8 +324,9 @@ static void test_compare(void **state)
                                     &spec, &now, &errors),
                      0);
     assert_int_equal(conf_compare(&spec, &settings, &now, note_change, &c), 7);
-    assert_string_equal(str_c(&c.text), "title(r) a.b.size words items.red.on items.red.look.tags(r) "
-                                        "items.blue(r) others.blue ");
+    assert_string_equal(str_c(&c.text),
+                        "title(r) a.b.size words items.red.on items.red.look.tags(r) "
+                        "items.blue(r) others.blue ");
     assert_int_equal(conf_compare(&spec, &now, &now, NULL, NULL), 0);
     str_fini(&c.text);
     conf_clear(&spec, &now);
@@ -336,11 +339,12 @@ static void test_dump(void **state)
     (void)state;
     assert_loads("title: '-$$\"\\'\nitems: {red: {on: true}}\n");
     dump_to(&settings, &out);
-    assert_string_equal(str_c(&out), "title: \"-$$\\\"\\\\\"\n"
-                                     "a:\n  file: /x\n  on: true\n  count: -2\n  any: 0\n"
-                                     "  b:\n    size: 1KiB\n    c:\n      deep: 1\n    wait: 0ms\n"
-                                     "colour: blue\nwords:\n  - one\n  - two\n"
-                                     "items:\n  red:\n    on: true\n    look:\n      colour: red\n");
+    assert_string_equal(str_c(&out),
+                        "title: \"-$$\\\"\\\\\"\n"
+                        "a:\n  file: /x\n  on: true\n  count: -2\n  any: 0\n"
+                        "  b:\n    size: 1KiB\n    c:\n      deep: 1\n    wait: 0ms\n"
+                        "colour: blue\nwords:\n  - one\n  - two\n"
+                        "items:\n  red:\n    on: true\n    look:\n      colour: red\n");
     str_fini(&out);
 }
 
@@ -407,11 +411,34 @@ static void test_mutations(void **state)
     }
 }
 
+/* What is wrong takes nothing of what is right with it, and no memory. */
+static void test_anyway(void **state)
+{
+    char path[] = "/tmp/test_load.XXXXXX";
+    const char *text = "titel: x\ncolour: red\naddress: nowhere\na: {count: 5}\n";
+    int fd = mkstemp(path);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+    assert_true(conf_load_anyway(path, &spec, &settings, &errors));
+    unlink(path);
+    assert_true(errors.n >= 2);
+    assert_int_equal(settings.count, 5);
+    assert_int_equal(settings.words.n, 2);
+    conf_clear(&spec, &settings);
+    conf_errors_fini(&errors);
+    assert_false(conf_load_anyway(path, &spec, &settings, &errors));
+    assert_int_equal(errors.n, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_defaults, teardown),
         cmocka_unit_test_teardown(test_values, teardown),
+        cmocka_unit_test_teardown(test_anyway, teardown),
         cmocka_unit_test_teardown(test_refused_values, teardown),
         cmocka_unit_test_teardown(test_sections, teardown),
         cmocka_unit_test_teardown(test_check, teardown),
