@@ -69,8 +69,8 @@ static void report(void *ctx, const struct certificate *c)
     json_text(j, "name", view_str(c->name));
     json_text(j, "subject", str_view(&subject));
     json_time(j, "not_after", c->not_after_ns);
-    json_num(j, "expires_in_seconds",
-             (double)((c->not_after_ns - clock_wall_ns()) / NS_PER_SEC)); /* may have been */
+    /* Negative: it has expired. */
+    json_int(j, "expires_in_seconds", (c->not_after_ns - clock_wall_ns()) / NS_PER_SEC);
     json_close(j, '}');
     str_fini(&subject);
 }

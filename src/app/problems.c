@@ -515,7 +515,7 @@ static void look_at_acks(struct problems *p)
 
     if (p->mono_ns < p->acks_next_ns)
         return;
-    p->acks_next_ns = p->mono_ns + 10 * MINUTE_S * NS_PER_SEC / SLOTS;
+    p->acks_next_ns = p->mono_ns + INT64_C(10) * MINUTE_S * NS_PER_SEC / SLOTS;
     metric_look_counts("ack_seconds", lines, 1, &p->acks[p->acks_at]);
     p->acks_at = (p->acks_at + 1) % SLOTS;
 }
@@ -604,11 +604,11 @@ static void add_span(struct str *out, double seconds)
 {
     long long s = seconds > 0 ? (long long)seconds : 0;
 
-    if (s < 2 * MINUTE_S)
+    if (s < INT64_C(2) * MINUTE_S)
         str_addf(out, "%lld s", TR_MAX(s, 1LL));
-    else if (s < 2 * HOUR_S)
+    else if (s < INT64_C(2) * HOUR_S)
         str_addf(out, "%lld min", s / MINUTE_S);
-    else if (s < 2 * DAY_S)
+    else if (s < INT64_C(2) * DAY_S)
         str_addf(out, "%lld h %lld min", s / HOUR_S, s % HOUR_S / MINUTE_S);
     else
         str_addf(out, "%lld days", s / DAY_S);

@@ -211,8 +211,10 @@ void tail_sweep(struct shard *sh)
 
 void tail_free_all(struct shard *sh)
 {
-    while (!list_empty(&sh->tails))
-        leave(list_first(&sh->tails, struct tail, link), NULL);
+    struct list *it, *tmp;
+
+    list_each (it, tmp, &sh->tails)
+        leave(list_entry(it, struct tail, link), NULL);
 }
 
 /* --- a reader comes ----------------------------------------------------------------------- */

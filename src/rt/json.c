@@ -105,8 +105,10 @@ void json_time(struct json *j, const char *name, int64_t wall_ns)
 
 void json_seconds(struct json *j, const char *name, int64_t duration)
 {
+    const int64_t ms = duration / NS_PER_MS;
+
     if (duration < 0)
         json_nothing(j, name);
     else
-        json_num(j, name, (double)(duration / NS_PER_MS) / 1000);
+        json_num(j, name, (double)ms / 1000);
 }

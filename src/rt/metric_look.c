@@ -73,8 +73,8 @@ double metric_look(const char *family, ...)
     size_t i;
 
     va_start(ap, family);
-    for (i = 0; f && i < f->n_labels; i++)
-        values[i] = va_arg(ap, const char *);
+    for (i = 0; i < METRIC_LABELS_MAX; i++)
+        values[i] = f && i < f->n_labels ? va_arg(ap, const char *) : "";
     va_end(ap);
     if (f) {
         list_each (it, tmp, &f->series) {
