@@ -105,9 +105,9 @@ static void tell_unresolved(struct route *r, const char *host, const struct err 
     if (e->code != ERR_NOTFOUND && e->code != ERR_INVALID) {
         route_bad(r, CAUSE_NAME_SERVERS_SILENT, "name", "no answer about %s from %s", host, by);
         findings_do(r->findings,
-                    "allow UDP and TCP port 53 from this host to %s, or name other servers: "
+                    "allow UDP and TCP port 53%s from this host to %s, or name other servers: "
                     "upstream.resolvers: [ADDRESS]",
-                    by);
+                    r->way->resolvers ? " (or the port that is named)" : "", by);
     } else {
         route_bad(r, CAUSE_NAME_NOT_RESOLVED, "name", "%s has no address, says %s", host, by);
         findings_do(r->findings,

@@ -44,10 +44,10 @@ def test_exposure_is_low(tmp_path, drop_in, most):
 
 @pytest.mark.once
 def test_the_unit_has_no_mistakes(tmp_path):
-    """With the program and its page where the unit says they are."""
+    """With the program where the unit says it is. Its manual pages are there once it is installed."""
     text = UNIT.read_text().replace('/usr/sbin/tailrace', '/bin/true')
     (tmp_path / UNIT.name).write_text(text)
-    done = analyze('verify', str(tmp_path / UNIT.name))
+    done = analyze('verify', '--man=no', str(tmp_path / UNIT.name))
     complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert not complaints, complaints
 

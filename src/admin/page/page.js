@@ -161,7 +161,7 @@ const certificates = new Table(byId('certificate-table'), [
   {
     label: 'Expires in',
     number: true,
-    show: (c) => [span(c.expires_in_seconds), when(c.not_after), c.expires_in_seconds < 604800 ? 'bad' : c.expires_in_seconds < 2592000 ? 'wait' : undefined],
+    show: (c) => [c.expires_in_seconds > 0 ? span(c.expires_in_seconds) : 'expired', when(c.not_after), c.expires_in_seconds < 604800 ? 'bad' : c.expires_in_seconds < 2592000 ? 'wait' : undefined],
   },
 ], { caption: 'Certificates', empty: 'None is in use.', key: (c) => c.name });
 
