@@ -82,10 +82,11 @@ function retryTitle(s) {
   return typeof s.retry_in_seconds === 'number' ? `next try in ${span(s.retry_in_seconds)}` : null;
 }
 
-// The account stands beside it.
+// The account stands beside it. What tells one stream from the next is at the end of its key.
 function shortKey(s) {
   const own = `accountId:${s.account}/`;
-  return s.key.startsWith(own) ? `\u2026/${s.key.slice(own.length)}` : s.key;
+  const key = [...(s.key.startsWith(own) ? `\u2026/${s.key.slice(own.length)}` : s.key)];
+  return key.length > 150 ? [...key.slice(0, 40), '\u2026', ...key.slice(-105)].join('') : key.join('');
 }
 
 function waiting(s) {
