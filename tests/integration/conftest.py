@@ -20,6 +20,7 @@ Harness.nursery = Nursery()
 def pytest_configure(config):
     config.addinivalue_line('markers', 'once: not with the sanitizers too: it starts no gateway, but looks at texts and answers '
                             'of programs without threads, or at nothing but time that passes')
+    config.addinivalue_line('markers', 'upgrade: not with the thread sanitizer: the successor, in the sandbox, cannot read its suppressions')
 
 
 @pytest.fixture(scope='session')

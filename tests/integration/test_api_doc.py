@@ -251,6 +251,7 @@ def test_events_and_history(busy):
     assert ask(busy.gw, 'status')['rates']['lines_in'] is not None
 
 
+@pytest.mark.upgrade
 def test_upgrade_and_drain(busy):
     gw = busy.gw
     gw.log_from = gw.log_path.stat().st_size

@@ -265,6 +265,7 @@ def test_log_level_until_the_next_reload(gw):
     assert call(gw, 'log-level') == {'level': 'debug'}
 
 
+@pytest.mark.upgrade
 def test_upgrade(gw):
     gw.log_from = gw.log_path.stat().st_size
     old = gw.process

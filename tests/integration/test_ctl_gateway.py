@@ -206,6 +206,7 @@ def test_history_and_top(gw):  # noqa: F811
         assert t.end() == 0 and not t.alternate and t.has_echo(), t.raw[-3000:]
 
 
+@pytest.mark.upgrade
 def test_upgrade_and_drain(far, gateway_at):  # noqa: F811
     gw = gateway_at(far.url)  # noqa: F811
     ctl(gw, 'upgrade')

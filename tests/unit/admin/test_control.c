@@ -57,14 +57,16 @@ static void *answer(void *arg)
     return NULL;
 }
 
+/* Joined before the loop goes: who answers still has it in hand. */
+static pthread_t late[16];
+static size_t n_late;
+
 /* From a thread of its own, as the spool's reader would. */
 static void run_late(void *ctx, struct command_call *call)
 {
-    pthread_t thread;
-
     (void)ctx;
-    assert_int_equal(pthread_create(&thread, NULL, answer, call), 0);
-    pthread_detach(thread);
+    assert_true(n_late < ARRAY_LEN(late));
+    assert_int_equal(pthread_create(&late[n_late++], NULL, answer, call), 0);
 }
 
 static struct {
@@ -159,6 +161,8 @@ static int teardown(void **state)
     for (i = 0; i < ARRAY_LEN(commands); i++)
         command_remove(&commands[i]);
     control_close(&control);
+    while (n_late)
+        assert_int_equal(pthread_join(late[--n_late], NULL), 0);
     ev_loop_free(&loop);
     assert_int_equal(access(str_c(&path), F_OK), -1);
     assert_int_equal(rmdir(dir), 0);
