@@ -1,13 +1,15 @@
 """Where commands of the documentation run: a gateway with something in it, in front of a stand-in for Harness, and a directory
 that stands for `/` as far as the commands name paths."""
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 from calls import Api
-from gateway import BINARY, Gateway, key, wait_for
+from gateway import BINARY, Gateway, Other, key, wait_for
 
 TOP = Path(__file__).resolve().parents[2]
 TIMEOUT = 30
@@ -107,5 +109,13 @@ class Sandbox:
 
     def close(self):
         self.api.close()
+        later = []      # what an upgrade started
+        for pid in re.findall(r'"handing over" pid=(\d+)', self.gateway.log()):
+            with contextlib.suppress(ProcessLookupError):
+                later.append(Other(int(pid)))
         self.gateway.close()
+        for process in later:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(TIMEOUT)
         shutil.rmtree(self.root, ignore_errors=True)

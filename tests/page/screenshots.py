@@ -105,7 +105,8 @@ def situations(browser, gw, far, directory, args, scratch):
         wait_for(lambda: 'healthy' in gw.get('/api/v1/upstreams')[1], 60, what='the end of the outage')
         pictures(browser, gw, directory, 'catching-up', 'document.getElementById("summary").textContent.startsWith("Catching up")')
     finally:
-        load.stop()
+        load.process.kill()
+        load.process.wait()
 
 
 def main():
