@@ -215,11 +215,8 @@ static void put_walk_function(const char *first)
            "}\n\n");
 }
 
-static void put_bash(void)
+static void put_bash_answers(void)
 {
-    puts("# Completion of tailracectl for bash; made by: tailracectl completion bash\n");
-    put_words_function();
-    put_walk_function("1");
     puts("# Offers the words, given one in an argument, that begin with what is there.\n"
          "_tailracectl_offer()\n"
          "{\n"
@@ -247,6 +244,14 @@ static void put_bash(void)
          "    done < <(compgen -f -- \"${current#\"$before\"}\")\n"
          "    compopt -o filenames 2>/dev/null\n"
          "}\n");
+}
+
+static void put_bash(void)
+{
+    puts("# Completion of tailracectl for bash; made by: tailracectl completion bash\n");
+    put_words_function();
+    put_walk_function("1");
+    put_bash_answers();
     fputs("_tailracectl()\n"
           "{\n"
           "    local line=${COMP_LINE:0:COMP_POINT} current='' before='' option='' count\n"
