@@ -232,14 +232,20 @@ static void print_json(const struct doctor_reports *all)
 {
     struct findings_counts counts = {{0}};
     struct str out = STR_INIT;
-    char now[25];
+    struct json j = json_to(&out);
 
-    clock_format(clock_wall_ns(), now);
+    json_open(&j, NULL, '{');
+    json_text(&j, "version", VIEW_LIT(PACKAGE_VERSION));
+    json_time(&j, "time", clock_wall_ns());
+    json_open(&j, "findings", '[');
     for (size_t i = 0; i < all->n; i++)
-        findings_json(all->items[i], &out, &counts);
-    printf("{\"version\": \"" PACKAGE_VERSION "\", \"time\": \"%s\", \"findings\": [%s\n],\n "
-           "\"ok\": %u, \"warn\": %u, \"fail\": %u}\n",
-           now, str_c(&out), counts.n[VERDICT_OK], counts.n[VERDICT_WARN], counts.n[VERDICT_FAIL]);
+        findings_json(all->items[i], &j, &counts);
+    json_close(&j, ']');
+    json_uint(&j, "ok", counts.n[VERDICT_OK]);
+    json_uint(&j, "warn", counts.n[VERDICT_WARN]);
+    json_uint(&j, "fail", counts.n[VERDICT_FAIL]);
+    json_close(&j, '}');
+    puts(str_c(&out));
     str_fini(&out);
 }
 

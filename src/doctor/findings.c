@@ -138,35 +138,29 @@ void findings_print(const struct findings *r, FILE *out, struct findings_counts 
     }
 }
 
-static void add_text(struct str *out, const char *name, const char *text)
+/* An empty text is null. */
+static void add_text(struct json *j, const char *name, const char *text)
 {
-    str_addf(out, ", \"%s\": ", name);
-    if (!*text) {
-        str_adds(out, "null");
-        return;
-    }
-    str_addc(out, '"');
-    str_add_json(out, view_str(text));
-    str_addc(out, '"');
+    json_text(j, name, *text ? view_str(text) : (struct view){0});
 }
 
-void findings_json(const struct findings *r, struct str *out, struct findings_counts *counts)
+void findings_json(const struct findings *r, struct json *j, struct findings_counts *counts)
 {
     static const char *const names[] = {"ok", "warn", "fail"};
 
     for (size_t i = 0; i < r->n; i++) {
         const struct row *row = &r->rows[i];
-        bool first = !counts->n[VERDICT_OK] && !counts->n[VERDICT_WARN] && !counts->n[VERDICT_FAIL];
 
         counts->n[row->f.verdict]++;
-        str_addf(out, "%s\n  {\"verdict\": \"%s\"", first ? "" : ",", names[row->f.verdict]);
-        add_text(out, "flow", row->f.flow);
-        add_text(out, "step", row->f.step);
-        add_text(out, "seen", str_c(&row->seen));
-        add_text(out, "cause", cause_row(row->f.cause)->name);
-        add_text(out, "why", row->f.cause ? cause_row(row->f.cause)->why : "");
-        add_text(out, "who", row->f.cause ? who_of(row) : "");
-        add_text(out, "do", str_c(&row->action));
-        str_addc(out, '}');
+        json_open(j, NULL, '{');
+        add_text(j, "verdict", names[row->f.verdict]);
+        add_text(j, "flow", row->f.flow);
+        add_text(j, "step", row->f.step);
+        add_text(j, "seen", str_c(&row->seen));
+        add_text(j, "cause", cause_row(row->f.cause)->name);
+        add_text(j, "why", row->f.cause ? cause_row(row->f.cause)->why : "");
+        add_text(j, "who", row->f.cause ? who_of(row) : "");
+        add_text(j, "do", str_c(&row->action));
+        json_close(j, '}');
     }
 }

@@ -11,6 +11,7 @@
 #include "base/attrs.h"
 #include "base/str.h"
 #include "doctor/cause.h"
+#include "rt/json.h"
 
 enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
 
@@ -48,7 +49,7 @@ struct findings_counts {
 /* For people: rows, one line each, with why, who and do below those that are not fine. Nothing
  * speaks to a terminal. Adds to `counts`. */
 void findings_print(const struct findings *r, FILE *out, struct findings_counts *counts);
-/* The rows as JSON objects, with a comma in front of each but the first of all. */
-void findings_json(const struct findings *r, struct str *out, struct findings_counts *counts);
+/* The rows as JSON objects, into an array that is open. */
+void findings_json(const struct findings *r, struct json *j, struct findings_counts *counts);
 
 #endif

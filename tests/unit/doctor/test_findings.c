@@ -48,12 +48,13 @@ static void test_json_is_json(void **state)
     struct findings *r = example();
     struct findings_counts counts = {{0}};
     struct str out = STR_INIT;
+    struct json j = json_to(&out);
     json_t *all, *row;
 
-    str_addc(&out, '[');
-    findings_json(r, &out, &counts);
-    findings_json(r, &out, &counts);
-    str_addc(&out, ']');
+    json_open(&j, NULL, '[');
+    findings_json(r, &j, &counts);
+    findings_json(r, &j, &counts);
+    json_close(&j, ']');
     all = json_loadb(out.p, out.n, 0, NULL);
     assert_non_null(all);
     assert_int_equal(json_array_size(all), 4);
@@ -72,11 +73,12 @@ static void test_who_may_be_somebody_else(void **state)
     struct findings_counts counts = {{0}};
     struct findings *r = findings_new();
     struct str out = STR_INIT;
+    struct json j = json_to(&out);
 
     findings_add(r, &f, "cut");
     findings_who(r, "somebody else");
-    findings_json(r, &out, &counts);
-    assert_non_null(strstr(str_c(&out), "\"who\": \"somebody else\""));
+    findings_json(r, &j, &counts);
+    assert_non_null(strstr(str_c(&out), "\"who\":\"somebody else\""));
     assert_false(findings_failed(r));
     str_fini(&out);
     findings_free(&r);
